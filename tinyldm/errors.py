@@ -1,0 +1,22 @@
+"""What goes wrong in words that a user can act on.
+
+Every error that a user's input can cause is a `TinyldmError`: one line that says what was wrong, where, and what
+would be right. The command line prints that line alone and exits with status 2; anything else is a bug and keeps its
+traceback.
+"""
+
+
+class TinyldmError(Exception):
+    """Base of all errors caused by input: a file, an argument, a configuration."""
+
+
+class CheckpointError(TinyldmError):
+    """A checkpoint file or folder is missing, truncated, malformed, or not of the architecture asked for."""
+
+
+class ConfigError(TinyldmError):
+    """A configuration field, or its value, is unknown or not supported."""
+
+
+class InputError(TinyldmError, ValueError):
+    """An argument is out of range, of the wrong shape or type, or does not fit the others."""
