@@ -1,0 +1,1 @@
+"""Golden tensors: seeded weights, recorded computations, and their comparison."""

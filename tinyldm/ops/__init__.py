@@ -1,0 +1,50 @@
+"""The operators of latent diffusion, as plain functions on NumPy arrays.
+
+Layout is channels-last: images `(N, H, W, C)`, sequences `(N, tokens, C)`. Weights keep their published layout:
+`(C_out, C_in, k_h, k_w)` for a convolution, `(C_out, C_in)` for a linear layer. Every function keeps the dtype of its
+input (float64 in, float64 out), changes none of its arguments, and takes batches and images of size zero.
+
+One file an operator family; start with `activation` and `linear`, end with `attention` and `composite`.
+"""
+
+from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu, softmax
+from tinyldm.ops.attention import attention, causal_mask
+from tinyldm.ops.composite import (
+    conv2d_residual,
+    linear_activation,
+    linear_geglu,
+    linear_residual,
+    norm_silu,
+    norm_silu_conv2d,
+    upsample_conv2d,
+)
+from tinyldm.ops.conv import conv2d
+from tinyldm.ops.embedding import embedding, timestep_embedding
+from tinyldm.ops.linear import linear
+from tinyldm.ops.norm import group_norm, layer_norm
+from tinyldm.ops.resample import avg_pool2d, upsample_nearest
+
+__all__ = [
+    "attention",
+    "avg_pool2d",
+    "causal_mask",
+    "conv2d",
+    "conv2d_residual",
+    "embedding",
+    "geglu",
+    "gelu",
+    "group_norm",
+    "layer_norm",
+    "linear",
+    "linear_activation",
+    "linear_geglu",
+    "linear_residual",
+    "norm_silu",
+    "norm_silu_conv2d",
+    "quick_gelu",
+    "silu",
+    "softmax",
+    "timestep_embedding",
+    "upsample_conv2d",
+    "upsample_nearest",
+]

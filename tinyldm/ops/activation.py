@@ -1,0 +1,57 @@
+"""Activations: element by element, the non-linearity between the matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from tinyldm.errors import InputError
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    r"""SiLU (swish): $x \cdot \sigma(x) = x / (1 + e^{-x})$, element by element.
+
+    Source: Elfwing et al. 2017, arXiv:1702.03118, equation 5.
+    """
+    return x * special.expit(x).astype(x.dtype, copy=False)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    r"""GELU, the exact one: $x \cdot \Phi(x) = \tfrac{x}{2} (1 + \mathrm{erf}(x / \sqrt 2))$.
+
+    The tanh formula of the same paper is an approximation, off by up to 5e-4; the published models use this one.
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+    """
+    # ndtr(x) is Φ(x); unlike 1 + erf it does not cancel for x far below zero.
+    return x * special.ndtr(x).astype(x.dtype, copy=False)
+
+
+def quick_gelu(x: np.ndarray) -> np.ndarray:
+    r"""The sigmoid approximation of GELU, $x \cdot \sigma(1.702\, x)$, with which OpenAI trained CLIP.
+
+    Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+    """
+    return x * special.expit(x * x.dtype.type(1.702)).astype(x.dtype, copy=False)
+
+
+def geglu(x: np.ndarray) -> np.ndarray:
+    r"""Gated GELU: the last axis `(a | g)` of size 2·C becomes $a \cdot \mathrm{GELU}(g)$ of size C.
+
+    Source: Shazeer 2020, arXiv:2002.05202, equation 6 (the halves in the order of the published checkpoints).
+
+    Raises `InputError` where the last axis is odd.
+    """
+    if x.shape[-1] % 2:
+        raise InputError(f"geglu: the last axis holds two halves, so its size must be even, not {x.shape[-1]}")
+    a, g = np.split(x, 2, axis=-1)
+    return a * gelu(g)
+
+
+def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    r"""Softmax along `axis`: $e^{x_i} / \sum_j e^{x_j}$.
+
+    The largest value is subtracted first, which changes nothing but keeps $e^{x}$ from overflowing.
+    """
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
+    return e / np.sum(e, axis=axis, keepdims=True)

@@ -1,0 +1,55 @@
+"""Scaled dot-product attention with several heads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyldm.errors import InputError
+from tinyldm.ops.activation import softmax
+
+
+def attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    heads: int,
+    mask: np.ndarray | None = None,
+    scale: float | None = None,
+) -> np.ndarray:
+    r"""Every query token gathers a weighted mean of the values: `(N, L_q, C), (N, L_k, C), (N, L_k, C_v) -> (N, L_q, C_v)`.
+
+    $$\mathrm{softmax}\!\left(s\, Q_h K_h^{\mathsf T} + M\right) V_h$$
+
+    for each head $h$, which sees its own $d = C / \text{heads}$ channels; $s$ = `scale`, by default $1/\sqrt d$; $M$ =
+    `mask`, added to the scores and broadcast to `(N, heads, L_q, L_k)`, with $-\infty$ where a query may not look.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, sections 3.2.1 and 3.2.2.
+
+    Raises `InputError` where the heads do not divide the channels, or the shapes of q, k and v do not fit together.
+    """
+    n, queries, channels = q.shape
+    keys = k.shape[1]
+    if heads < 1 or channels % heads or v.shape[2] % heads:
+        raise InputError(f"attention: {heads} heads do not divide the channels of q {q.shape} and v {v.shape}")
+    if k.shape != (n, keys, channels) or v.shape[:2] != (n, keys):
+        raise InputError(f"attention: the shapes of q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
+    d, d_v = channels // heads, v.shape[2] // heads
+    s = q.dtype.type(1 / math.sqrt(d) if scale is None else scale)
+    if mask is not None:
+        mask = np.broadcast_to(mask, (n, heads, queries, keys))
+
+    out = np.empty((n, queries, v.shape[2]), q.dtype)
+    for i in range(n):
+        for h in range(heads):  # one head at a time: a single L_q × L_k matrix is alive
+            scores = (q[i, :, h * d : (h + 1) * d] * s) @ k[i, :, h * d : (h + 1) * d].T
+            if mask is not None:
+                scores = scores + mask[i, h].astype(q.dtype, copy=False)
+            out[i, :, h * d_v : (h + 1) * d_v] = softmax(scores) @ v[i, :, h * d_v : (h + 1) * d_v]
+    return out
+
+
+def causal_mask(length: int, dtype: np.dtype | type = np.float32) -> np.ndarray:
+    """The mask of a language model, `(length, length)`: token i sees tokens 0 … i (0 there, -inf elsewhere)."""
+    return np.triu(np.full((length, length), -np.inf, dtype), 1)

@@ -1,0 +1,46 @@
+"""From numbers to vectors: tokens by a table, timesteps by sines and cosines."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyldm.errors import InputError
+
+
+def embedding(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Look up a row of the table for every id: `(…) integers, (V, C) -> (…, C)`.
+
+    Raises `InputError` for an id outside 0 … V-1.
+    """
+    ids = np.asarray(ids)
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(table):
+        raise InputError(f"embedding: the ids {ids.min()} … {ids.max()} do not fit a table of {len(table)} rows")
+    return table[ids]
+
+
+def timestep_embedding(
+    t: np.ndarray,
+    dim: int,
+    *,
+    flip_sin_to_cos: bool = True,
+    freq_shift: float = 0.0,
+    max_period: float = 10_000.0,
+    dtype: np.dtype | type = np.float32,
+) -> np.ndarray:
+    r"""Sinusoidal embedding of timesteps: `(N,) -> (N, dim)`.
+
+    $$\omega_k = \mathrm{max\_period}^{-k / (d/2 - \mathrm{freq\_shift})}, \quad
+      \mathrm{emb}(t) = (\sin \omega_k t \;|\; \cos \omega_k t), \quad k = 0 \dots d/2 - 1$$
+
+    with `flip_sin_to_cos` the cosines come first (as in the published Stable Diffusion). An odd `dim` ends in a zero.
+    `t` in steps of the noise schedule, whole or fractional. Angles are computed in float64 and the result rounded once.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5; Ho et al. 2020, arXiv:2006.11239, appendix B.
+    """
+    half = dim // 2
+    omega = np.exp(-math.log(max_period) * np.arange(half, dtype=np.float64) / (half - freq_shift))
+    angles = np.asarray(t, np.float64)[:, None] * omega
+    parts = [np.cos(angles), np.sin(angles)] if flip_sin_to_cos else [np.sin(angles), np.cos(angles)]
+    return np.concatenate([*parts, np.zeros((len(angles), dim % 2))], axis=1).astype(dtype)
