@@ -1,0 +1,111 @@
+"""The element types of checkpoints: their published tags, how they lie in a file, and conversion when they are used.
+
+A tag is the name that the safetensors format gives a type (`F32`, `BF16`, `I64`, …); torch storages map onto the same
+tags. NumPy has no bfloat16, so its bits are stored as `uint16` and widened to float32: a bfloat16 is the upper half
+of the float32 with the same value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinyldm.errors import CheckpointError
+
+# How an element lies in the file, little-endian. BOOL is a byte: only zero is false.
+STORED = {
+    "BOOL": np.dtype("u1"),
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "U16": np.dtype("<u2"),
+    "I16": np.dtype("<i2"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "I32": np.dtype("<i4"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "U64": np.dtype("<u8"),
+}
+FLOATING = ("F64", "F32", "F16", "BF16")
+TAG_OF_NUMPY = {dtype.newbyteorder("="): tag for tag, dtype in STORED.items() if tag not in ("BOOL", "BF16")}
+TAG_OF_NUMPY[np.dtype(bool)] = "BOOL"
+
+
+def tag_of(dtype: DTypeLike) -> str:
+    """The published tag of a NumPy type, of either byte order; a type without one is a `CheckpointError`."""
+    dtype = np.dtype(dtype)
+    tag = TAG_OF_NUMPY.get(dtype.newbyteorder("="))
+    if tag is None:
+        raise CheckpointError(f"dtype {dtype} cannot be stored; those that can are {', '.join(STORED)}")
+    return tag
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16 bits (uint16) to the float32 of the same value, exactly: shift them to the upper half."""
+    return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+
+
+def float32_to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bits (uint16) of the bfloat16 nearest to each float32, ties to even; a NaN stays a quiet NaN.
+
+    Adding 0x7fff, and one more if the last bit that is kept is odd, carries into the upper half exactly when the
+    lower half is above one half, or is one half and the kept part is odd.
+    """
+    bits = values.astype(np.float32, order="C").reshape(-1).view(np.uint32)
+    upper = bits >> 16
+    rounded = (bits + (0x7FFF + (upper & 1))) >> 16
+    quiet = upper | 0x40
+    result = np.where(np.isnan(bits.view(np.float32)), quiet, rounded).astype(np.uint16)
+    return result.reshape(values.shape)
+
+
+def from_stored(stored: np.ndarray, tag: str, dtype: DTypeLike | None = None) -> np.ndarray:
+    """A read-only array of `dtype` from elements as they lie in a file; `None` keeps the stored type.
+
+    No copy is made when nothing has to change. Bfloat16 comes out as float32 if the type is to be kept. A value
+    that is finite in the file and not in `dtype` is a `CheckpointError`; NaN and infinity pass between floating types.
+    """
+    if tag == "BF16":
+        values = np.asarray(bfloat16_to_float32(stored))
+    elif tag == "BOOL":
+        values = np.asarray(stored != 0)
+    else:
+        values = stored
+    wanted = values.dtype.newbyteorder("=") if dtype is None else np.dtype(dtype)
+    values = _cast(values, wanted)
+    if not (values.flags.aligned and values.flags.c_contiguous):
+        values = values.copy(order="C")
+    values = values.view()
+    values.flags.writeable = False
+    return values
+
+
+def to_stored(values: np.ndarray, tag: str) -> np.ndarray:
+    """Elements as they lie in a file of type `tag`, contiguous; only floating types are converted, rounded to nearest.
+
+    A value that is finite in `values` and not in the stored type is a `CheckpointError`.
+    """
+    found = tag_of(values.dtype)
+    if tag not in STORED:
+        raise CheckpointError(f"dtype {tag!r} is not one of {', '.join(STORED)}")
+    if found != tag and not (found in FLOATING and tag in FLOATING):
+        raise CheckpointError(f"dtype {found} cannot be stored as {tag}: only floating types are converted")
+    if tag != "BF16":
+        return _cast(values, STORED[tag])
+    single = _cast(values, np.dtype(np.float32))
+    stored = float32_to_bfloat16(single)
+    if np.any(np.isinf(bfloat16_to_float32(stored)) & np.isfinite(single)):
+        raise CheckpointError("holds values beyond the range of bfloat16")
+    return stored
+
+
+def _cast(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
+    # A signalling NaN raises the processor's "invalid" flag between floating types, where it is no error.
+    invalid = "ignore" if wanted.kind in "fc" else "raise"
+    try:
+        with np.errstate(over="raise", invalid=invalid):
+            return values.astype(wanted, order="C", copy=False)
+    except FloatingPointError:
+        raise CheckpointError(f"holds values beyond the range of {wanted.name}") from None

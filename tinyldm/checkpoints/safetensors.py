@@ -1,0 +1,355 @@
+"""The safetensors format, read with nothing trusted before it is checked, and written a tensor at a time.
+
+A file is
+
+    8 bytes     n, the length of the header, unsigned little-endian
+    n bytes     the header: a JSON object, UTF-8, that begins with `{` and may end in spaces
+    the rest    the tensors' bytes, little-endian, row-major, without gaps
+
+and the header has an entry `name: {"dtype": tag, "shape": [...], "data_offsets": [begin, end]}` for each tensor, the
+offsets counted from the end of the header, and optionally `"__metadata__": {text: text}`.
+
+Source: the format's description in the README of huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.dtypes import FLOATING, STORED, from_stored, tag_of, to_stored
+from tinyldm.checkpoints.mapped_file import MappedFile
+from tinyldm.errors import CheckpointError
+
+PREFIX = 8  # bytes of the header's length
+MAX_HEADER = 100_000_000
+MAX_RANK = 64  # NumPy's
+MAX_COUNT = 2**58  # elements of a shape, so that their bytes can still be counted in 63 bits
+# The published writer puts the types in this order, names in theirs within a type.
+WRITTEN_ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies: its type, its shape, and its bytes counted from the end of the header."""
+
+    tag: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_safetensors(path: str | PathLike[str]) -> SafetensorsFile:
+    """Open a safetensors file; everything in it but the values themselves is checked here.
+
+    Raises `CheckpointError`, one line that names the file and the tensor, for whatever does not follow the format.
+    """
+    return SafetensorsFile(path)
+
+
+class SafetensorsFile(TensorSource):
+    """An open, memory-mapped safetensors file: a `TensorSource` that reads a tensor when it is asked for."""
+
+    def __init__(self, path: str | PathLike[str]):
+        self.path = str(path)
+        self._file = MappedFile(path)
+        try:
+            header, self._data = read_header(self._file)
+            self.metadata = check_metadata(header.pop("__metadata__", {}), self.path)
+            self._entries = {name: check_entry(name, entry, self.path) for name, entry in header.items()}
+            check_layout(self._entries, self._file.size - self._data, self.path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names, in the order of the header."""
+        return tuple(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._get(name).shape
+
+    def dtype(self, name: str) -> str:
+        """The published tag of a tensor's type."""
+        return self._get(name).tag
+
+    def raw(self, name: str) -> memoryview:
+        """The bytes of a tensor as they lie in the file."""
+        entry = self._get(name)
+        return self._file.view(self._data + entry.begin, self._data + entry.end)
+
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
+        entry = self._get(name)
+        stored = np.frombuffer(self.raw(name), STORED[entry.tag]).reshape(entry.shape)
+        try:
+            return from_stored(stored, entry.tag, dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
+
+    def release(self) -> None:
+        """Give all resident pages of the file back to the system."""
+        self._file.release()
+
+    def close(self) -> None:
+        """Let go of the file; arrays that point into it stay valid."""
+        self._file.close()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def _get(self, name: str) -> Entry:
+        if name not in self._entries:
+            raise self.missing(name)
+        return self._entries[name]
+
+
+def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
+    """The header of a mapped file as parsed, unchecked JSON, and where the data begins."""
+    if file.size < PREFIX:
+        raise CheckpointError(f"{file.path}: {file.size} bytes are too few for a safetensors file (truncated?)")
+    length = int.from_bytes(file.view(0, PREFIX), "little")
+    if length > MAX_HEADER:
+        raise CheckpointError(f"{file.path}: header of {length} bytes, at most {MAX_HEADER} are allowed")
+    if PREFIX + length > file.size:
+        raise CheckpointError(f"{file.path}: header of {length} bytes in a file of {file.size} (truncated?)")
+    text = bytes(file.view(PREFIX, PREFIX + length))
+    if not text.startswith(b"{"):
+        raise CheckpointError(f"{file.path}: the header begins with {text[:1]!r}, wanted b'{{': not safetensors")
+    return parse_json_object(text, f"{file.path}: header"), PREFIX + length
+
+
+def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
+    """A JSON object by the letter of RFC 8259: UTF-8, no key twice, no NaN or infinity; else a `CheckpointError`."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise CheckpointError(f"{where} has the key {quoted(key)} twice")
+            found[key] = value
+        return found
+
+    def refuse(constant: str) -> NoReturn:
+        raise CheckpointError(f"{where} has {constant}, which is not JSON")
+
+    try:
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{where} is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise CheckpointError(f"{where} is nested too deeply") from None
+    except ValueError as error:  # a JSONDecodeError, or a number of too many digits
+        raise CheckpointError(f"{where} is not JSON: {error}") from None
+    if type(found) is not dict:
+        raise CheckpointError(f"{where} is a JSON {type(found).__name__}, wanted an object")
+    return found
+
+
+def check_metadata(metadata: Any, path: str) -> dict[str, str]:
+    """The free text entries: text to text, nothing else."""
+    if type(metadata) is not dict or not all(type(v) is str and encodable(k + v) for k, v in metadata.items()):
+        raise CheckpointError(f"{path}: __metadata__ must be an object of strings")
+    return metadata
+
+
+def check_entry(name: str, entry: Any, path: str) -> Entry:
+    """One header entry, its types and its arithmetic checked; how it lies among the others is `check_layout`'s."""
+    where = f"{path}: tensor {quoted(name)}"
+    if not encodable(name):
+        raise CheckpointError(f"{where}: its name is not Unicode text (a lone surrogate)")
+    if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: its entry must have exactly dtype, shape and data_offsets")
+    tag, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if type(tag) is not str or tag not in STORED:
+        raise CheckpointError(f"{where} has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}")
+    if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
+        raise CheckpointError(f"{where} has shape {quoted(shape)}, wanted a list of integers not below zero")
+    if type(offsets) is not list or len(offsets) != 2 or not all(type(o) is int and 0 <= o < 2**63 for o in offsets):
+        raise CheckpointError(f"{where} has data_offsets {quoted(offsets)}, wanted two 63-bit integers")
+    if not countable(shape):
+        raise CheckpointError(f"{where} has shape {quoted(shape)}, more than any memory holds")
+    begin, end = offsets
+    wanted = math.prod(shape) * STORED[tag].itemsize
+    if end - begin != wanted:
+        raise CheckpointError(f"{where} has {end - begin} bytes, but {tag} of shape {quoted(shape)} takes {wanted}")
+    return Entry(tag, tuple(shape), begin, end)
+
+
+def countable(shape: Sequence[int]) -> bool:
+    """Whether NumPy can index such a shape; it counts the sizes without the zeros among them."""
+    return len(shape) <= MAX_RANK and math.prod(max(size, 1) for size in shape) <= MAX_COUNT
+
+
+def encodable(text: str) -> bool:
+    """Whether a text is Unicode, without the lone surrogates that JSON and pickles can smuggle in."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_layout(entries: Mapping[str, Entry], available: int, path: str) -> None:
+    """The tensors must tile the data: in the file, none over another, nothing between them or behind the last."""
+    position = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        where = f"{path}: tensor {quoted(name)} at bytes {entry.begin} to {entry.end}"
+        if entry.end > available:
+            raise CheckpointError(f"{where}, but the data has {available} (truncated?)")
+        if entry.begin < position:
+            raise CheckpointError(f"{where} overlaps the one before, which ends at {position}")
+        if entry.begin > position:
+            raise CheckpointError(f"{where} leaves a hole behind the one before, which ends at {position}")
+        position = entry.end
+    if position != available:
+        raise CheckpointError(f"{path}: {available - position} bytes follow the last tensor, wanted none")
+
+
+def write_safetensors(
+    path: str | PathLike[str],
+    tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    metadata: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Write a safetensors file: the same bytes for the same tensors, all of it or nothing.
+
+    `dtype`, a floating tag (`F32`, `F16`, `BF16`, …), is what floating tensors are rounded to; other types and, without
+    it, all types are kept.
+    """
+    arrays = {name: np.asarray(value) for name, value in dict(tensors).items()}
+    declared = {}
+    for name, value in arrays.items():
+        tag = tag_of(value.dtype)
+        declared[name] = (dtype if dtype is not None and tag in FLOATING else tag, value.shape)
+    with SafetensorsWriter(path, declared, metadata) as writer:
+        for name, value in arrays.items():
+            writer.write(name, value)
+
+
+class SafetensorsWriter:
+    """Write a safetensors file a tensor at a time, so that memory holds one: declare all, then write each in any order.
+
+    ```python
+    with SafetensorsWriter(path, {"conv.weight": ("F16", (8, 3, 3, 3))}) as writer:
+        writer.write("conv.weight", array)
+    ```
+
+    The file appears under its name when the block ends without an error and every declared tensor was written; until
+    then it is a temporary file in the same folder, which an error removes.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        declared: Mapping[str, tuple[str, Sequence[int]]],
+        metadata: Mapping[str, str] | None = None,
+    ):
+        self.path = Path(path)
+        self._entries = lay_out(declared, str(path))
+        self._header = build_header(self._entries, metadata or {}, str(path))
+        self._pending = set(self._entries)
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._temporary.open("xb")
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+        try:
+            self._put(0, self._header)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Write one declared tensor, rounded to the declared type where both are floating."""
+        if name not in self._pending:
+            reason = "was written before" if name in self._entries else "was not declared"
+            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {reason}")
+        entry = self._entries[name]
+        array = np.asarray(array)
+        if array.shape != entry.shape:
+            raise CheckpointError(f"{self.path}: tensor {quoted(name)} has shape {array.shape}, declared {entry.shape}")
+        try:
+            stored = to_stored(array, entry.tag)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: tensor {quoted(name)}: {error}") from None
+        if stored.size:
+            self._put(len(self._header) + entry.begin, memoryview(stored.reshape(-1)).cast("B"))
+        self._pending.remove(name)
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        if self._pending:
+            self._discard()
+            raise CheckpointError(f"{self.path}: tensor {quoted(min(self._pending))} was declared but not written")
+        try:
+            self._file.close()
+            self._temporary.replace(self.path)
+        except OSError as error:
+            self._discard()
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def _put(self, position: int, data: bytes | memoryview) -> None:
+        try:
+            self._file.seek(position)
+            self._file.write(data)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def _discard(self) -> None:
+        with suppress(OSError):  # what is still unwritten may not fit: it is to go anyway
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def lay_out(declared: Mapping[str, tuple[str, Sequence[int]]], path: str) -> dict[str, Entry]:
+    """The place of each tensor: wide types first, so that each lies at a multiple of its own size; then by name."""
+    entries = {}
+    for name, (tag, shape) in declared.items():
+        where = f"{path}: tensor {quoted(name)}"
+        if type(name) is not str or name == "__metadata__" or not encodable(name):
+            raise CheckpointError(f"{where}: not a name that the format can hold")
+        if tag not in STORED:
+            raise CheckpointError(f"{where} has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}")
+        if not all(size >= 0 for size in shape) or not countable(shape):
+            raise CheckpointError(f"{where} has shape {quoted(shape)}, which cannot be stored")
+        entries[name] = (tag, tuple(int(size) for size in shape))
+    placed, position = {}, 0
+    for name in sorted(entries, key=lambda name: (WRITTEN_ORDER.index(entries[name][0]), name)):
+        tag, shape = entries[name]
+        end = position + math.prod(shape) * STORED[tag].itemsize
+        placed[name] = Entry(tag, shape, position, end)
+        position = end
+    return placed
+
+
+def build_header(entries: Mapping[str, Entry], metadata: Mapping[str, str], path: str) -> bytes:
+    """The header with its length in front, padded with spaces to a multiple of 8 bytes, so that the data is aligned."""
+    if not all(type(k) is str and type(v) is str and encodable(k + v) for k, v in metadata.items()):
+        raise CheckpointError(f"{path}: metadata must be text to text")
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    for name, entry in entries.items():
+        header[name] = {"dtype": entry.tag, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % PREFIX)
+    if len(text) > MAX_HEADER:
+        raise CheckpointError(f"{path}: header of {len(text)} bytes, at most {MAX_HEADER} are allowed")
+    return len(text).to_bytes(PREFIX, "little") + text
