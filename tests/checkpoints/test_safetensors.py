@@ -137,7 +137,7 @@ LIES = {
     "long name": (build({"a" * 10_000: []}), "a…: its entry"),
     "deep shape": (
         build(b'{"x":{"dtype":"U8","shape":' + b"[" * 900 + b"]" * 900 + b',"data_offsets":[0,0]}}'),
-        "nested",
+        r"nested|\[\[\[",
     ),
 }
 
