@@ -23,8 +23,8 @@ def conv2d(
 
     with zeros outside the image, and $H' = \lfloor (H + p_t + p_b - k_h) / s \rfloor + 1$, $W'$ likewise.
 
-    `weight` is `(C_out, C_in, k_h, k_w)`, `bias` is `(C_out,)`; `stride` in pixels, `padding` in pixels on every side or
-    `(top, bottom, left, right)`: the downsampling convolutions of the autoencoder pad only below and to the right.
+    `weight` is `(C_out, C_in, k_h, k_w)`, `bias` is `(C_out,)`; `stride` in pixels, `padding` in pixels on every side
+    or `(top, bottom, left, right)`: the downsampling convolutions of the autoencoder pad only below and to the right.
 
     The sum over the taps `(u, v)` stands outside: for one tap, the convolution is a matrix product of every
     pixel's channels with a `(C_in, C_out)` matrix, which is what channels-last is for.

@@ -1,0 +1,201 @@
+"""The weight tree: a checkpoint seen as the nested modules that its names describe.
+
+`w.down_blocks[0].resnets[1].conv1.weight` is the tensor `down_blocks.0.resnets.1.conv1.weight` of the file. A node
+knows its path, reads its arrays when first asked, keeps what a kernel prepared from them, and remembers what was
+used. Model code walks the tree as it would walk the original's modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.errors import CheckpointError
+
+Settings = Iterable[tuple[str, Mapping[str, Any]]]  # (path pattern, {name: value}); a later match wins
+
+
+class Weights:
+    """A node of the tree; the root is made from a source of tensors, every other node by walking.
+
+    `settings` bind what the configuration says to nodes by path pattern: the groups and epsilon of a norm, the heads
+    of an attention. `dtype` is what arrays are converted to; `keep=False` reads them anew each time instead of keeping
+    them (low memory).
+    """
+
+    def __init__(
+        self,
+        source: TensorSource,
+        *,
+        runtime: Any = None,
+        settings: Settings = (),
+        dtype: np.dtype | type = np.float32,
+        keep: bool = True,
+    ) -> None:
+        self.path = ""
+        self.runtime = runtime
+        self.source = source
+        self.dtype = np.dtype(dtype)
+        self.keep = keep
+        self.used: set[str] = set()
+        self._settings = [(pattern, dict(values)) for pattern, values in settings]
+        self._children: dict[str, Weights] = {}
+        self._leaves: set[str] = set()
+        self._cache: dict[Any, Any] = {}
+        self._root = self
+        for name in source.names:
+            self._insert(name)
+
+    def _insert(self, name: str) -> None:
+        """Create the nodes on the way to the tensor `name`."""
+        node = self
+        *modules, leaf = name.split(".")
+        for module in modules:
+            if module not in node._children:
+                node._children[module] = node._child(module)
+            node = node._children[module]
+        node._leaves.add(leaf)
+
+    def _child(self, name: str) -> Weights:
+        child = Weights.__new__(Weights)
+        child.path = f"{self.path}.{name}" if self.path else name
+        child.runtime, child.source = self.runtime, self.source
+        child._root, child._children, child._leaves, child._cache = self._root, {}, set(), {}
+        return child
+
+    # Walking -------------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        """A child node, or an array in the tree's dtype."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in self._children:
+            return self._children[name]
+        if name in self._leaves:
+            return self.array(name)
+        here = ", ".join(sorted([*self._children, *self._leaves])) or "nothing"
+        raise CheckpointError(f"the weights have no {self._full(name)}; at {self.path or 'the root'} there is: {here}")
+
+    def __getitem__(self, key: int | str) -> Weights:
+        """The child `key`, a number or a name."""
+        return getattr(self, str(key))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._children or name in self._leaves
+
+    def __iter__(self) -> Iterator[Weights]:
+        """The numbered children in order: `for resnet in w.resnets`."""
+        return (self._children[key] for key in sorted(self._children, key=int))
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __repr__(self) -> str:
+        return f"<Weights {self.path or 'root'}: {', '.join([*self._children, *sorted(self._leaves)])}>"
+
+    def _full(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    # Reading -------------------------------------------------------------------------------------------------------
+
+    def shape(self, name: str = "weight") -> tuple[int, ...]:
+        """The shape of the array `name` of this node, without reading it."""
+        return tuple(self.source.shape(self._full(name)))
+
+    def setting(self, name: str) -> Any:
+        """What the configuration binds to this node: the last rule that matches its path and has `name`."""
+        if ("setting", name) not in self._cache:
+            found = [v[name] for pattern, v in self._root._settings if name in v and fnmatchcase(self.path, pattern)]
+            if not found:
+                raise KeyError(f"no setting {name!r} is bound to {self.path!r}")
+            self._cache["setting", name] = found[-1]
+        return self._cache["setting", name]
+
+    def read(self, name: str, dtype: np.dtype | type | None = None) -> np.ndarray:
+        """Read the array `name` from the source in `dtype` (by default the tree's), and keep nothing.
+
+        Raises `CheckpointError` for an array that holds NaN or infinity.
+        """
+        full = self._full(name)
+        array = self.source.read(full, self._root.dtype if dtype is None else np.dtype(dtype))
+        self._root.used.add(full)
+        if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            where = self.source.path_of(full)
+            raise CheckpointError(f"{where}: the weight {full} holds {bad} values that are NaN or infinite")
+        return array
+
+    def array(self, name: str) -> np.ndarray:
+        """The array `name` in the tree's dtype; kept for the next time unless the tree was told not to."""
+        if name in self._cache:
+            return self._cache[name]
+        array = self.read(name)
+        if self._root.keep:
+            self._cache[name] = array
+        return array
+
+    def get(self, name: str) -> np.ndarray | None:
+        """The array `name`, or None where the node has none (a layer without a bias)."""
+        return self.array(name) if name in self._leaves else None
+
+    def prepared(self, key: Any, make: Callable[[Weights], Any]) -> Any:
+        """What `make` builds from this node, built once and kept under `key`."""
+        if key in self._cache:
+            return self._cache[key]
+        value = make(self)
+        if self._root.keep:
+            self._cache[key] = value
+        return value
+
+    def drop(self) -> None:
+        """Forget all that was read and prepared at this node and below; the next use reads the file again."""
+        self._cache = {}
+        for child in self._children.values():
+            child.drop()
+
+
+def check_weights(
+    source: TensorSource,
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    component: str,
+    extras: Iterable[str] = (),
+) -> None:
+    """Check that a file holds what the architecture needs and nothing unknown, before anything is computed.
+
+    `expected` is `{name: shape}`; `extras` are patterns of names that may be there and are not used. A 1×1 convolution
+    and a linear layer of the same channels are the same weight, so `(a, b, 1, 1)` passes for `(a, b)` and back.
+
+    Raises `CheckpointError` naming the file, the weight, and the shape found and wanted.
+    """
+    names = set(source.names)
+    missing = [name for name in expected if name not in names]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{source.path}: the {component} needs the weight {missing[0]} of shape {expected[missing[0]]}, "
+            f"which is not there{more}"
+        )
+    for name, wanted in expected.items():
+        found = tuple(source.shape(name))
+        if _squeezed(found) != _squeezed(tuple(wanted)):
+            raise CheckpointError(
+                f"{source.path_of(name)}: the weight {name} has the shape {found}, "
+                f"the {component}'s config wants {tuple(wanted)}"
+            )
+    unknown = sorted(n for n in names - set(expected) if not any(fnmatchcase(n, p) for p in extras))
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        shape = tuple(source.shape(unknown[0]))
+        raise CheckpointError(
+            f"{source.path_of(unknown[0])}: the weight {unknown[0]} of shape {shape} has no place in the {component} "
+            f"that the config describes{more}"
+        )
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else shape

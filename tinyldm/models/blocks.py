@@ -1,0 +1,104 @@
+"""The blocks that the UNet and the autoencoder share: residual block, down- and upsampling, attention over pixels.
+
+Each is a function of its input and its node of the weight tree, in channels-last. `@module` lets a trace record its
+output under the node's path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tinyldm.nn import (
+    Weights,
+    attention,
+    conv2d,
+    group_norm,
+    linear,
+    linear_residual,
+    module,
+    norm_silu_conv2d,
+    silu,
+    upsample_conv2d,
+)
+
+Parameters = Iterator[tuple[str, tuple[int, ...]]]  # (name, shape) of every weight, in the order of the data
+
+
+@module
+def resnet_block(x: np.ndarray, temb: np.ndarray | None, w: Weights) -> np.ndarray:
+    """Residual block: `(N, H, W, C_in), (N, T) -> (N, H, W, C_out)`; the autoencoder's has no time embedding.
+
+    Source: He et al. 2015, arXiv:1512.03385; the time embedding enters as in Ho et al. 2020, arXiv:2006.11239, appendix
+    B, or as a scale and shift of the second norm as in Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.
+    """
+    shift = linear(silu(temb), w.time_emb_proj) if temb is not None else None
+    shortcut = conv2d(x, w.conv_shortcut) if "conv_shortcut" in w else x
+    if shift is not None and w.setting("scale_shift"):
+        h = norm_silu_conv2d(x, w.norm1, w.conv1)
+        scale, shift = np.split(shift[:, None, None, :], 2, axis=-1)
+        h = group_norm(h, w.norm2) * (1 + scale) + shift
+        return conv2d(silu(h), w.conv2) + shortcut
+    h = norm_silu_conv2d(x, w.norm1, w.conv1, shift=shift)
+    return norm_silu_conv2d(h, w.norm2, w.conv2, residual=shortcut)
+
+
+@module
+def downsample(x: np.ndarray, w: Weights) -> np.ndarray:
+    """Halve height and width by a 3×3 convolution of stride 2: `(N, H, W, C) -> (N, ⌈H/2⌉, ⌈W/2⌉, C)`.
+
+    The setting `padding` is 1 in the UNet; in the autoencoder's encoder it is 0, and the image is padded by one pixel
+    below and to the right (so an even size is halved, an odd one rounded down).
+    """
+    padding = w.setting("padding")
+    return conv2d(x, w.conv, stride=2, padding=padding or (0, 1, 0, 1))
+
+
+@module
+def upsample(x: np.ndarray, size: tuple[int, int] | None, w: Weights) -> np.ndarray:
+    """Repeat pixels to twice the height and width (or to `size`), then smooth by a 3×3 convolution."""
+    return upsample_conv2d(x, w.conv, size)
+
+
+@module
+def pixel_attention(x: np.ndarray, w: Weights) -> np.ndarray:
+    """Self-attention over the pixels of an image, with a residual: `(N, H, W, C) -> (N, H, W, C)`.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (after Wang et al. 2017, arXiv:1711.07971).
+    """
+    n, height, width, channels = x.shape
+    h = group_norm(x, w.group_norm).reshape(n, height * width, channels)
+    h = attention(linear(h, w.to_q), linear(h, w.to_k), linear(h, w.to_v), w)
+    return linear_residual(h, w.to_out[0], x.reshape(n, height * width, channels)).reshape(x.shape)
+
+
+# The weights of these blocks: name and shape of each --------------------------------------------------------------
+
+
+def affine(name: str, *shape: int, bias: bool = True) -> Parameters:
+    """A weight of `shape` and its bias: a linear layer `(out, in)`, a convolution `(out, in, k, k)`, a norm `(C,)`."""
+    yield f"{name}.weight", shape
+    if bias:
+        yield f"{name}.bias", shape[:1]
+
+
+def resnet_parameters(
+    name: str, c_in: int, c_out: int, temb: int | None = None, scale_shift: bool = False
+) -> Parameters:
+    """The weights of `resnet_block`; `temb` is the width of the time embedding, None where there is none."""
+    yield from affine(f"{name}.norm1", c_in)
+    yield from affine(f"{name}.conv1", c_out, c_in, 3, 3)
+    if temb is not None:
+        yield from affine(f"{name}.time_emb_proj", (2 if scale_shift else 1) * c_out, temb)
+    yield from affine(f"{name}.norm2", c_out)
+    yield from affine(f"{name}.conv2", c_out, c_out, 3, 3)
+    if c_in != c_out:
+        yield from affine(f"{name}.conv_shortcut", c_out, c_in, 1, 1)
+
+
+def pixel_attention_parameters(name: str, channels: int) -> Parameters:
+    """The weights of `pixel_attention`."""
+    yield from affine(f"{name}.group_norm", channels)
+    for layer in ("to_q", "to_k", "to_v", "to_out.0"):
+        yield from affine(f"{name}.{layer}", channels, channels)

@@ -1,0 +1,165 @@
+"""The CLIP text encoder: from token ids to the context that the UNet attends to.
+
+A transformer that reads left to right (Radford et al. 2021, arXiv:2103.00020, section 2.4). Read `TextEncoder.hidden`
+first: embeddings, layers, final norm; then `layer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.errors import InputError
+from tinyldm.models.blocks import Parameters, affine
+from tinyldm.models.config import read_config, require
+from tinyldm.nn import (
+    Runtime,
+    attention,
+    embedding,
+    layer_norm,
+    linear,
+    linear_activation,
+    linear_residual,
+    module,
+)
+from tinyldm.ops import causal_mask
+
+# Fields of the published files that do not change what a trained text encoder computes here: training, generation,
+# bookkeeping, and the ids that the tokenizer's own files state.
+INERT = """architectures attention_dropout dropout dtype torch_dtype initializer_factor initializer_range model_type
+transformers_version bos_token_id pad_token_id gradient_checkpointing output_attentions output_hidden_states
+return_dict use_cache use_return_dict chunk_size_feed_forward is_decoder is_encoder_decoder add_cross_attention
+tie_word_embeddings problem_type id2label label2id
+""".split()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """The fields of a published text encoder's `config.json`; defaults are those of the original class."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+    projection_dim: int = 512
+
+    def __post_init__(self) -> None:
+        require("text encoder", "hidden_act", self.hidden_act, ["quick_gelu", "gelu"])
+
+
+def parameters(config: TextEncoderConfig, projection: bool = False) -> Parameters:
+    """Name and shape of every weight; `projection` for the models that project their pooled output."""
+    width, inner = config.hidden_size, config.intermediate_size
+    yield "embeddings.token_embedding.weight", (config.vocab_size, width)
+    yield "embeddings.position_embedding.weight", (config.max_position_embeddings, width)
+    for i in range(config.num_hidden_layers):
+        layer = f"encoder.layers.{i}"
+        yield from affine(f"{layer}.layer_norm1", width)
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield from affine(f"{layer}.self_attn.{name}", width, width)
+        yield from affine(f"{layer}.layer_norm2", width)
+        yield from affine(f"{layer}.mlp.fc1", inner, width)
+        yield from affine(f"{layer}.mlp.fc2", width, inner)
+    yield from affine("final_layer_norm", width)
+    if projection:
+        yield "text_projection.weight", (config.projection_dim, width)
+
+
+class TextEncoder:
+    """The CLIP text encoder of a checkpoint: `encoder(ids) -> context`.
+
+    `source` holds the weights under the published names, without the `text_model.` prefix.
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        self.config = read_config(TextEncoderConfig, config, component="text encoder", inert=INERT)
+        projection = "text_projection.weight" in source
+        self.parameters = dict(parameters(self.config, projection))
+        check_weights(source, self.parameters, component="text encoder", extras=["*position_ids"])
+        self.weights = Weights(
+            source,
+            runtime=self.runtime,
+            settings=[("*", {"eps": self.config.layer_norm_eps, "heads": self.config.num_attention_heads})],
+            dtype=self.runtime.dtype,
+            keep=not self.runtime.low_memory,
+        )
+
+    def __call__(self, ids: np.ndarray, layer: int = -1, final_norm: bool = True) -> np.ndarray:
+        """The context of token ids: `(N, L) integers -> (N, L, D)`; see `hidden`."""
+        return self.hidden(ids, layer, final_norm)
+
+    def hidden(self, ids: np.ndarray, layer: int = -1, final_norm: bool = True) -> np.ndarray:
+        """The output of a layer for token ids: `(N, L) integers -> (N, L, D)`.
+
+        `layer=-1` is the last layer's, `-2` that of the layer before, `0` the embeddings (as in the original's list of
+        hidden states); `final_norm` says whether the final layer norm follows.
+
+        Raises `InputError` for ids that are not `(N, L)` with `L` up to the model's length, or for no such layer.
+        """
+        ids, count = self._checked(ids), self.config.num_hidden_layers
+        if not -count - 1 <= layer <= count:
+            raise InputError(f"text encoder: layer {layer} is not there; it has {-count - 1} … {count}")
+        w = self.weights
+        length = ids.shape[1]
+        position = w.embeddings.position_embedding.array("weight")[:length]
+        h = embedding(ids, w.embeddings.token_embedding) + position
+        mask = causal_mask(length, h.dtype)
+        for i in range(layer % (count + 1)):
+            h = encoder_layer(h, mask, self.config.hidden_act, w.encoder.layers[i])
+        return layer_norm(h, w.final_layer_norm) if final_norm else h
+
+    def pooled(self, ids: np.ndarray) -> np.ndarray:
+        """The output at the end-of-text token, projected if the model projects: `(N, L) integers -> (N, D)`.
+
+        The end of a text is its first end token. Published configs that state `eos_token_id` 2 predate that rule and
+        take the largest id instead, which is the same token in CLIP's vocabulary.
+        """
+        ids = self._checked(ids)
+        eos = self.config.eos_token_id
+        end = ids.argmax(axis=1) if eos == 2 else (ids == eos).argmax(axis=1)
+        pooled = self.hidden(ids)[np.arange(len(ids)), end]
+        return linear(pooled, self.weights.text_projection) if "text_projection" in self.weights else pooled
+
+    def _checked(self, ids: np.ndarray) -> np.ndarray:
+        ids = np.asarray(ids)
+        limit = self.config.max_position_embeddings
+        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not 1 <= ids.shape[1] <= limit:
+            raise InputError(
+                f"text encoder: ids must be integers of shape (N, L) with L from 1 to {limit}, "
+                f"not {ids.dtype} of shape {ids.shape}"
+            )
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
+            raise InputError(
+                f"text encoder: the ids {ids.min()} … {ids.max()} are not all in the vocabulary of "
+                f"{self.config.vocab_size} entries (is this the tokenizer of another model?)"
+            )
+        return ids
+
+
+@module
+def encoder_layer(x: np.ndarray, mask: np.ndarray, activation: str, w: Weights) -> np.ndarray:  # (N,L,D) -> (N,L,D)
+    """One transformer layer, norms first: attention and a two-layer perceptron, each around a residual."""
+    x = self_attention(layer_norm(x, w.layer_norm1), x, mask, w.self_attn)
+    return mlp(layer_norm(x, w.layer_norm2), x, activation, w.mlp)
+
+
+def self_attention(x: np.ndarray, residual: np.ndarray, mask: np.ndarray, w: Weights) -> np.ndarray:
+    """Causal attention of the tokens to each other, plus the residual: `(N, L, D) -> (N, L, D)`."""
+    h = attention(linear(x, w.q_proj), linear(x, w.k_proj), linear(x, w.v_proj), w, mask)
+    return linear_residual(h, w.out_proj, residual)
+
+
+def mlp(x: np.ndarray, residual: np.ndarray, activation: str, w: Weights) -> np.ndarray:
+    """Two linear layers with an activation between, plus the residual: `(N, L, D) -> (N, L, D)`."""
+    return linear_residual(linear_activation(x, w.fc1, activation), w.fc2, residual)

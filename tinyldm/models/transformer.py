@@ -1,0 +1,77 @@
+"""The spatial transformer: where the context enters the UNet, by cross-attention.
+
+Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3, equation 3, and appendix E.2.1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyldm.models.blocks import Parameters, affine, pixel_attention
+from tinyldm.nn import Weights, attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, module
+
+
+@module
+def transformer(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
+    """Pixels become tokens, pass through transformer blocks, and are added to what they were.
+
+    Older checkpoints project in and out by 1×1 convolutions and newer ones by linear layers; in channels-last these are
+    the same product. Where the node is plain attention over pixels, without a context, that is what runs.
+    """
+    if "proj_in" not in w:
+        return pixel_attention(x, w)
+    n, height, width, channels = x.shape
+    h = linear(group_norm(x, w.norm), w.proj_in).reshape(n, height * width, -1)
+    for block in w.transformer_blocks:
+        h = transformer_block(h, context, block)
+    residual = x.reshape(n, height * width, channels)
+    return linear_residual(h, w.proj_out, residual).reshape(x.shape)
+
+
+@module
+def transformer_block(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:  # (N,P,C), (N,L,D) -> (N,P,C)
+    """Self-attention of the pixels, cross-attention to the context, a gated perceptron; each around a residual.
+
+    With the setting `only_cross_attention`, the first attention looks at the context too.
+    """
+    h = layer_norm(x, w.norm1)
+    x = attend(h, context if w.setting("only_cross_attention") else h, x, w.attn1)
+    x = attend(layer_norm(x, w.norm2), context, x, w.attn2)
+    return feed_forward(layer_norm(x, w.norm3), x, w.ff)
+
+
+def attend(x: np.ndarray, context: np.ndarray, residual: np.ndarray, w: Weights) -> np.ndarray:
+    """Attention of x `(N, P, C)` to a context `(N, L, D)`, plus the residual: `-> (N, P, C)`."""
+    h = attention(linear(x, w.to_q), linear(context, w.to_k), linear(context, w.to_v), w)
+    return linear_residual(h, w.to_out[0], residual)
+
+
+def feed_forward(x: np.ndarray, residual: np.ndarray, w: Weights) -> np.ndarray:
+    """A linear layer to 8 times the channels, half of it gating the other half, and back: `(N, P, C) -> (N, P, C)`."""
+    return linear_residual(linear_geglu(x, w.net[0].proj), w.net[2], residual)
+
+
+def transformer_parameters(
+    name: str, channels: int, context: int, layers: int, linear_projection: bool, only_cross_attention: bool = False
+) -> Parameters:
+    """The weights of `transformer` for a context of the width `context`."""
+    kernel = () if linear_projection else (1, 1)
+    yield from affine(f"{name}.norm", channels)
+    yield from affine(f"{name}.proj_in", channels, channels, *kernel)
+    for i in range(layers):
+        block = f"{name}.transformer_blocks.{i}"
+        yield from transformer_block_parameters(block, channels, context, context if only_cross_attention else channels)
+    yield from affine(f"{name}.proj_out", channels, channels, *kernel)
+
+
+def transformer_block_parameters(name: str, channels: int, context: int, first_context: int) -> Parameters:
+    """The weights of `transformer_block`; `first_context` is the width of what the first attention looks at."""
+    for i, (layer, width) in enumerate((("attn1", first_context), ("attn2", context)), start=1):
+        yield from affine(f"{name}.norm{i}", channels)
+        yield from affine(f"{name}.{layer}.to_q", channels, channels, bias=False)
+        yield from affine(f"{name}.{layer}.to_k", channels, width, bias=False)
+        yield from affine(f"{name}.{layer}.to_v", channels, width, bias=False)
+        yield from affine(f"{name}.{layer}.to_out.0", channels, channels)
+    yield from affine(f"{name}.norm3", channels)
+    yield from affine(f"{name}.ff.net.0.proj", 8 * channels, channels)
+    yield from affine(f"{name}.ff.net.2", channels, 4 * channels)
