@@ -1,8 +1,24 @@
 """Latent diffusion in NumPy: text encoder, UNet, autoencoder, schedule and samplers, written to be read.
 
 >>> import tinyldm
->>> model = tinyldm.load()                              # doctest: +SKIP
+>>> model = tinyldm.load()                               # doctest: +SKIP
 >>> image = model.text_to_image("red apple", seed=0)[0]  # doctest: +SKIP
 """
 
 __version__ = "0.1.0"
+
+from tinyldm import random
+from tinyldm.errors import CheckpointError, ConfigError, InputError, TinyldmError
+from tinyldm.pipelines.load import load
+from tinyldm.pipelines.model import LatentDiffusion
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "InputError",
+    "LatentDiffusion",
+    "TinyldmError",
+    "__version__",
+    "load",
+    "random",
+]

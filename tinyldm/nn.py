@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -54,6 +55,25 @@ class Runtime:
             raise InputError(f"the numba backend computes in float32, not {self.dtype}; choose backend='reference'")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads must be at least 1, not {self.threads}")
+
+    @classmethod
+    def choose(
+        cls,
+        backend: str | None = None,
+        dtype: Any = "float32",
+        precision: str | None = None,
+        threads: int | None = None,
+        low_memory: bool = False,
+    ) -> Runtime:
+        """A runtime from arguments; `TINYLDM_BACKEND`, `_PRECISION` and `_THREADS` stand in for those not given."""
+        named = os.environ.get("TINYLDM_THREADS")
+        if threads is None and named:
+            if not named.isascii() or not named.isdigit():
+                raise InputError(f"TINYLDM_THREADS must be a whole number, not {named!r}")
+            threads = int(named)
+        backend = backend or os.environ.get("TINYLDM_BACKEND") or "numba"
+        precision = precision or os.environ.get("TINYLDM_PRECISION") or "fast"
+        return cls(backend, dtype, precision, threads, low_memory)
 
     @functools.cached_property
     def ops(self) -> Any:

@@ -1,0 +1,123 @@
+"""The published folder layout: a `model_index.json` and one folder for each component.
+
+model_index.json                      which components there are, and of which class
+unet/config.json                      the architecture
+unet/diffusion_pytorch_model.safetensors, or shards with an index, or a variant: ….fp16.safetensors
+vae/…, text_encoder/…, tokenizer/…, scheduler/scheduler_config.json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.source import open_source
+from tinyldm.errors import CheckpointError
+
+# Components that do not take part in making the picture: what they are for, said when they are passed over.
+PASSED_OVER = {
+    "safety_checker": "judges finished pictures",
+    "feature_extractor": "prepares pictures for the safety checker",
+    "image_encoder": "serves image prompts, which are not supported",
+}
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # of the weight file, without variant and suffix
+SUFFIXES = ("safetensors", "bin")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A published folder: its index, and notes on what was passed over or chosen among several."""
+
+    path: Path
+    index: dict[str, Any]
+    variant: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __contains__(self, component: str) -> bool:
+        return component in self.index
+
+    def class_of(self, component: str) -> str:
+        """The original's class of a component, as the index names it. Raises `CheckpointError` if it is not there."""
+        if component not in self.index:
+            raise CheckpointError(f"{self.path / 'model_index.json'}: has no component {component!r}")
+        return self.index[component][1]
+
+    def config(self, component: str) -> dict[str, Any]:
+        """A component's configuration."""
+        name = "scheduler_config.json" if component == "scheduler" else "config.json"
+        return read_json(self.path / component / name)
+
+    def weights(self, component: str) -> TensorSource:
+        """A component's tensors. Raises `CheckpointError` where its folder has no weight file."""
+        file = find_weights(self.path / component, self.variant)
+        used = file.name.removesuffix(".json").split(".")
+        if self.variant and self.variant not in used:
+            self.notes.append(f"{component}: no variant {self.variant!r}, {file.name} is used")
+        return open_source(file)
+
+
+def read_folder(path: str | Path, variant: str | None = None) -> Folder:
+    """Open a published folder. Raises `CheckpointError` where it is not one."""
+    path = Path(path)
+    index_file = path / "model_index.json"
+    if not index_file.is_file():
+        raise CheckpointError(f"{path}: no model_index.json; a published folder has one beside unet/, vae/, …")
+    index, notes = {}, []
+    for name, value in read_json(index_file).items():
+        if not (isinstance(value, list) and len(value) == 2) or value[1] is None:
+            continue  # a plain option of the pipeline, or a component that is left out
+        if name in PASSED_OVER:
+            notes.append(f"{name} is passed over: it {PASSED_OVER[name]}")
+        else:
+            index[name] = value
+    return Folder(path, index, variant, notes)
+
+
+def find_weights(folder: Path, variant: str | None = None) -> Path:
+    """The weight file of a component's folder, or its index where it is sharded.
+
+    A file of the `variant` comes first, then one without a variant, then any other; safetensors before torch files.
+    Raises `CheckpointError` where there is none.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder")
+    found = [(rank, path) for path in sorted(folder.iterdir()) if (rank := _rank(path.name, variant)) is not None]
+    if not found:
+        here = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+        raise CheckpointError(f"{folder}: no weights; wanted {STEMS[0]}.safetensors or the like, found {here}")
+    return min(found)[1]
+
+
+def _rank(name: str, variant: str | None) -> tuple[int, ...] | None:
+    """How well a file name suits: lower is better, None for no weight file (a shard is found through its index)."""
+    parts = name.split(".")
+    if parts[0] not in STEMS:
+        return None
+    indexed = "index" in parts and parts[-1] == "json"
+    kind = next((s for s in SUFFIXES if s in parts), None)
+    if kind is None or (parts[-1] == "json") != indexed:
+        return None
+    others = [p for p in parts[1:] if p not in (kind, "index", "json")]
+    if len(others) > 1:
+        return None
+    its_variant = others[0] if others else None
+    by_variant = 0 if its_variant == variant else 1 if its_variant is None else 2
+    return by_variant, SUFFIXES.index(kind), int(indexed), STEMS.index(parts[0])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises `CheckpointError` where it is missing, no JSON or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: wanted a JSON object, found {type(value).__name__}")
+    return value

@@ -1,0 +1,129 @@
+"""A loaded checkpoint: its components, and what one does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tinyldm.diffusion.random import TorchGenerator
+from tinyldm.models.text_encoder import TextEncoder
+from tinyldm.models.tokenizer import Tokenizer
+from tinyldm.models.unet import UNet
+from tinyldm.models.vae import AutoencoderKL
+from tinyldm.nn import Runtime
+from tinyldm.pipelines import image_to_image, text_to_image
+from tinyldm.pipelines.pictures import to_images, to_pixels
+
+Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.tqdm`, or nothing
+
+
+@dataclass
+class LatentDiffusion:
+    """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
+
+    Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; `notes` say what was passed over or assumed
+    when the checkpoint was read.
+    """
+
+    path: Path
+    tokenizer: Tokenizer
+    text_encoder: TextEncoder
+    unet: UNet
+    vae: AutoencoderKL
+    scheduler_config: dict[str, Any]
+    runtime: Runtime
+    notes: list[str] = field(default_factory=list)
+
+    def text_to_image(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str] = "",
+        steps: int = 25,
+        guidance_scale: float = 7.5,
+        seed: int = 0,
+        sampler: str = "ddim",
+        height: int | None = None,
+        width: int | None = None,
+        num_images: int = 1,
+        progress: Progress = iter,
+    ) -> list[Image.Image]:
+        """Pictures for a prompt, or for each of several: 8-bit RGB, `num_images` for the first prompt, then the next.
+
+        `height` and `width` in pixels, by default those that the model was trained for; `guidance_scale` above 1 draws
+        away from `negative_prompt`; the noise is that of `torch.randn` for `seed`. See `pipelines.text_to_image`.
+
+        Raises `InputError` before any work for an argument that can't be honoured.
+        """
+        z = text_to_image.sample_latents(
+            self,
+            prompt,
+            negative_prompt,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            sampler=sampler,
+            height=height,
+            width=width,
+            num_images=num_images,
+            progress=progress,
+        )
+        return self.decode(z)
+
+    def image_to_image(
+        self,
+        prompt: str | Sequence[str],
+        image: Image.Image | np.ndarray,
+        negative_prompt: str | Sequence[str] = "",
+        strength: float = 0.8,
+        steps: int = 25,
+        guidance_scale: float = 7.5,
+        seed: int = 0,
+        sampler: str = "ddim",
+        num_images: int = 1,
+        progress: Progress = iter,
+    ) -> list[Image.Image]:
+        """Pictures for a prompt that begin from a picture, or from its latent `(1, C, h, w)`, instead of pure noise.
+
+        `strength` in (0, 1]: the part of the steps that is taken, from little change to none of the picture kept.
+
+        Raises `InputError` before any work for an argument that can't be honoured.
+        """
+        z = image_to_image.sample_latents(
+            self,
+            prompt,
+            image,
+            negative_prompt,
+            strength=strength,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            sampler=sampler,
+            num_images=num_images,
+            progress=progress,
+        )
+        return self.decode(z)
+
+    def encode(self, image: Image.Image | np.ndarray, seed: int | None = None) -> np.ndarray:
+        """A picture, or pixels `(N, 3, H, W)` in [-1, 1], as the latent that the diffusion works on: `(N, C, h, w)`.
+
+        That is the mean of the posterior times the scaling factor; with a `seed`, a draw from the posterior.
+        """
+        return self.draw_latent(image, None if seed is None else TorchGenerator(seed))
+
+    def draw_latent(self, image: Image.Image | np.ndarray, rng: TorchGenerator | None) -> np.ndarray:
+        """As `encode`, with the draw taken from a generator that is under way; None for the mean."""
+        mean, logvar = self.vae.encode(to_pixels(image) if isinstance(image, Image.Image) else image)
+        if rng is not None:
+            noise = rng.randn(mean.shape).astype(mean.dtype, copy=False)
+            mean = mean + np.exp(0.5 * logvar) * noise
+        return self.vae.scale(mean)
+
+    def decode(self, z: np.ndarray) -> list[Image.Image]:
+        """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
+        z = self.vae.unscale(np.asarray(z, self.runtime.dtype))
+        return [to_images(self.vae.decode(one[None]))[0] for one in z]  # one at a time: the memory of one picture

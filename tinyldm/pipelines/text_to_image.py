@@ -1,0 +1,112 @@
+"""Text to image: tokens, context, noise, the steps of the sampler, and (in `LatentDiffusion`) the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinyldm.diffusion.guidance import classifier_free_guidance
+from tinyldm.diffusion.random import TorchGenerator, check_seed
+from tinyldm.diffusion.samplers import Sampler, make_sampler
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyldm.pipelines.model import LatentDiffusion, Progress
+
+
+def sample_latents(
+    model: LatentDiffusion,
+    prompt: str | Sequence[str],
+    negative_prompt: str | Sequence[str],
+    *,
+    steps: int,
+    guidance_scale: float,
+    seed: int,
+    sampler: str,
+    height: int | None,
+    width: int | None,
+    num_images: int,
+    progress: Progress,
+) -> np.ndarray:
+    """The latents of new pictures, `(N, C, h, w)`; arguments as in `LatentDiffusion.text_to_image`."""
+    h, w = latent_size(model, height, width)
+    prompts, negatives = check_prompts(prompt, negative_prompt, num_images)
+    solver = make_sampler(sampler, model.scheduler_config, steps)
+    rng = TorchGenerator(check_seed(seed))
+    context = encode_prompts(model, prompts, negatives, guidance_scale)
+
+    noise = rng.randn((len(prompts), model.vae.config.latent_channels, h, w)).astype(model.runtime.dtype, copy=False)
+    z = noise * z_type(noise, solver.init_noise_sigma)
+    return denoise(model, solver, z, context, guidance_scale, rng, range(len(solver.timesteps)), progress)
+
+
+def denoise(
+    model: LatentDiffusion,
+    solver: Sampler,
+    z: np.ndarray,
+    context: np.ndarray,
+    guidance_scale: float,
+    rng: TorchGenerator,
+    steps: range,
+    progress: Callable[[range], object],
+) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
+    """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
+    guided = len(context) == 2 * len(z)
+    for i in progress(steps):  # type: ignore[attr-defined]
+        z_in = solver.scale_input(z, i)
+        z_in = np.concatenate([z_in, z_in]) if guided else z_in
+        prediction = model.unet(z_in, solver.timesteps[i], context)
+        if guided:
+            unconditional, conditional = np.split(prediction, 2)
+            prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)
+        z = solver.step(prediction, i, z, rng)
+    return z
+
+
+def encode_prompts(
+    model: LatentDiffusion, prompts: Sequence[str], negatives: Sequence[str], guidance_scale: float
+) -> np.ndarray:  # -> (2N,L,D) with guidance, (N,L,D) without
+    """The context of the prompts; with guidance, that of the negative prompts comes first.
+
+    A prompt that stands several times is encoded once.
+    """
+    texts = [*negatives, *prompts] if guidance_scale > 1 else list(prompts)
+    unique = list(dict.fromkeys(texts))
+    context = model.text_encoder(model.tokenizer.encode(unique))
+    return context[[unique.index(text) for text in texts]]
+
+
+def check_prompts(
+    prompt: str | Sequence[str], negative_prompt: str | Sequence[str], num_images: int
+) -> tuple[list[str], list[str]]:
+    """One prompt and one negative prompt for each picture; `num_images` pictures in a row share a prompt."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(isinstance(p, str) for p in prompts):
+        raise InputError("prompt: wanted a text or a list of texts, at least one")
+    if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
+        raise InputError(f"num_images must be an integer of 1 or more, not {num_images!r}")
+    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(negatives) != len(prompts):
+        raise InputError(f"negative_prompt: {len(negatives)} texts for {len(prompts)} prompts; wanted one, or as many")
+    return [p for p in prompts for _ in range(num_images)], [n for n in negatives for _ in range(num_images)]
+
+
+def latent_size(model: LatentDiffusion, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width of the latent for a picture of `height` × `width` pixels, by default the model's own size."""
+    factor = model.vae.config.factor
+    size = model.unet.config.sample_size or model.vae.config.sample_size // factor
+    own = (size, size) if isinstance(size, int) else tuple(size)
+    sides = []
+    for name, value, default in (("height", height, own[0]), ("width", width, own[1])):
+        value = default * factor if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or value < factor or value % factor:
+            raise InputError(f"{name} must be a multiple of {factor} pixels, not {value!r}")
+        sides.append(value // factor)
+    return sides[0], sides[1]
+
+
+def z_type(z: np.ndarray, value: float) -> np.floating:
+    """`value` as a number of the dtype of `z`, so that a product keeps it."""
+    return z.dtype.type(value)
