@@ -1,0 +1,91 @@
+"""The operators of `tinyldm.ops` again, in float32 for the processor at hand: same names, arguments and results.
+
+    from tinyldm import kernels
+    y = kernels.conv2d(x, weight, bias, padding=1)               # packs the weight on every call
+    w = kernels.prepare_conv2d(weight)                           # packs it once …
+    y = kernels.conv2d(x, w, bias, padding=1)                    # … for many calls
+
+**Operators**: `linear`, `conv2d`, `layer_norm`, `group_norm`, `silu`, `gelu`, `quick_gelu`, `geglu`, `softmax`,
+`attention`, `upsample_nearest`, `avg_pool2d`, `embedding`, `timestep_embedding`. **Composites**, each one pass:
+`linear_activation`, `linear_geglu`, `linear_residual`, `norm_silu`, `norm_silu_conv2d`, `conv2d_residual`,
+`upsample_conv2d`.
+
+**Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
+in its published layout (float16, float32 or float64) or what was prepared from it:
+
+    prepare_linear(weight, gated=False)         for linear, linear_activation, linear_residual; gated=True for
+    linear_geglu prepare_conv2d(weight, stride=1, precision="fast", algorithm=None)     for conv2d, conv2d_residual,
+    norm_silu_conv2d prepare_upsample_conv2d(weight, precision="fast")                      for upsample_conv2d
+
+A prepared weight holds its own copy (`.nbytes`, `.shape` as published); the array it came from may be dropped.
+Biases, gains and shifts are plain arrays of any float dtype, read-only ones too. Activations must be float32
+(`InputError` otherwise).
+
+**Precision** is a property of prepared filters: "strict" always takes the direct algorithm, whose sums run in one
+fixed order; "fast" takes what `choose_conv2d(shape, stride, precision)` finds fastest. Everything else is the same in
+both.
+
+**Threads**: `set_threads(n)`, `using_threads(n)` (a context), `threads()`; the environment variable TINYLDM_THREADS;
+by default all processors of the process. The bytes that come out are the same for any number of threads, and from run
+to run.
+
+**Processor**: `target()` says which vectors are used (`.name`, `.width`); TINYLDM_SIMD overrides it.
+
+**Compilation**: a kernel compiles when first called, and is then kept on disk (`compile.py`; TINYLDM_CACHE names
+another folder).
+"""
+
+from tinyldm.kernels.activation import geglu, gelu, quick_gelu, silu, softmax
+from tinyldm.kernels.attention import attention
+from tinyldm.kernels.conv import (
+    PreparedConv,
+    choose_conv2d,
+    conv2d,
+    conv2d_residual,
+    norm_silu,
+    norm_silu_conv2d,
+    prepare_conv2d,
+    prepare_upsample_conv2d,
+    upsample_conv2d,
+)
+from tinyldm.kernels.embedding import embedding, timestep_embedding
+from tinyldm.kernels.linear import linear, linear_activation, linear_geglu, linear_residual, prepare_linear
+from tinyldm.kernels.matmul import PackedWeight
+from tinyldm.kernels.norm import group_norm, layer_norm
+from tinyldm.kernels.pool import set_threads, threads, using_threads
+from tinyldm.kernels.resample import avg_pool2d, upsample_nearest
+from tinyldm.kernels.simd import target
+
+__all__ = [
+    "PackedWeight",
+    "PreparedConv",
+    "attention",
+    "avg_pool2d",
+    "choose_conv2d",
+    "conv2d",
+    "conv2d_residual",
+    "embedding",
+    "geglu",
+    "gelu",
+    "group_norm",
+    "layer_norm",
+    "linear",
+    "linear_activation",
+    "linear_geglu",
+    "linear_residual",
+    "norm_silu",
+    "norm_silu_conv2d",
+    "prepare_conv2d",
+    "prepare_linear",
+    "prepare_upsample_conv2d",
+    "quick_gelu",
+    "set_threads",
+    "silu",
+    "softmax",
+    "target",
+    "threads",
+    "timestep_embedding",
+    "upsample_conv2d",
+    "upsample_nearest",
+    "using_threads",
+]

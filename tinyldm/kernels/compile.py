@@ -1,0 +1,177 @@
+"""Compiling kernels once: a decorator, and a cache on disk that is never stale.
+
+Numba's own cache looks at the time stamp of the file that a function is in. A kernel here is made of several files
+(the vector instructions, the formulas, the register tile), so its cache folder is named by a hash of all of them, of
+the versions of Python, Numba, llvmlite and NumPy, and of the processor with its features. A change in any of those is
+another folder; a folder shared between machines is no danger. Each kernel is one file, written under a temporary name
+and then renamed, so two first runs at once only do the work twice. A file that can't be read is compiled again; where
+no folder can be written, kernels live in memory only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from numba.core import compiler
+from numba.core.caching import _Cache
+
+from tinyldm.kernels.simd import target
+
+KEPT_FOLDERS = 4  # caches of older versions that are left for a program still running
+
+
+def user_cache() -> Path:
+    """The user's cache folder: TINYLDM_CACHE, else what the platform says."""
+    if "TINYLDM_CACHE" in os.environ:
+        return Path(os.environ["TINYLDM_CACHE"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "tinyldm"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/tinyldm"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinyldm"
+
+
+def fingerprint() -> str:
+    """What compiled code depends on, as 16 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
+    processor = (llvm.get_host_cpu_name(), llvm.get_process_triple(), llvm.get_host_cpu_features().flatten())
+    digest.update(repr((versions, processor, target())).encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels of this version go; None where nothing can be written."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
+        kernels = user_cache() / "kernels"
+        folder = kernels / fingerprint()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        _drop_old(kernels)
+        if os.access(folder, os.W_OK):
+            return folder
+    with contextlib.suppress(OSError):
+        # The name holds the user's number, and the folder must be theirs: nobody else's code is ever loaded.
+        owner = os.getuid() if hasattr(os, "getuid") else 0
+        folder = Path(tempfile.gettempdir()) / f"tinyldm-{owner}-{fingerprint()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not hasattr(os, "getuid") or folder.lstat().st_uid == owner:
+            return folder
+    return None
+
+
+def _drop_old(kernels: Path) -> None:
+    folders = sorted(kernels.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in folders[KEPT_FOLDERS:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class FileCache(_Cache):
+    """Numba's cache protocol for a kernel of one signature: one file holds its machine code."""
+
+    def __init__(self, name: str) -> None:
+        folder = cache_folder()
+        self.path = None if folder is None else folder / f"{name}.bin"
+
+    @property
+    def cache_path(self) -> str | None:
+        """The file, as a string."""
+        return None if self.path is None else str(self.path)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled kernel, or None if there is none yet."""
+        if self.path is None or not self.path.exists():
+            return None
+        target_context.refresh()
+        try:
+            return compiler.CompileResult._rebuild(target_context, *pickle.loads(self.path.read_bytes()))
+        except Exception:  # truncated or foreign: whatever is wrong with the file, compiling again puts it right
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write the compiled kernel under a temporary name, then rename it."""
+        if self.path is None:
+            return
+        with contextlib.suppress(OSError):
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
+            with os.fdopen(handle, "wb") as file:
+                file.write(numba.core.serialize.dumps(data._reduce()))
+            Path(temporary).replace(self.path)
+
+    def enable(self) -> None:
+        """Part of the protocol; the cache is always on."""
+
+    def disable(self) -> None:
+        """Part of the protocol; the cache is always on."""
+
+    def flush(self) -> None:
+        """Forget the compiled kernel."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class Kernel:
+    """A function that is compiled (or loaded) when it is first called, for one signature, and runs without the GIL."""
+
+    _compiling = threading.RLock()
+
+    def __init__(self, function: Callable[..., None], signature: str) -> None:
+        self.function, self.signature = function, signature
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+
+    @cached_property
+    def compiled(self) -> Callable[..., None]:
+        """The compiled function itself, without Numba's choice by argument types: that would refuse read-only arrays.
+
+        The caller sees to it that arrays have the types of the signature and lie contiguous.
+        """
+        with self._compiling:
+            if "compiled" in self.__dict__:
+                return self.__dict__["compiled"]
+            dispatcher = numba.njit(nogil=True, error_model="numpy")(self.function)
+            dispatcher._cache = FileCache(self.__name__)
+            dispatcher.compile(self.signature)
+            (result,) = dispatcher.overloads.values()
+            return result.entry_point
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the kernel."""
+        self.compiled(*arguments)
+
+
+def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a function a `Kernel`: `@kernel("void(float32[::1], int64)")`."""
+
+    def decorate(function: Callable[..., None]) -> Kernel:
+        made = Kernel(function, signature)
+        _KERNELS.append(made)
+        return made
+
+    return decorate
+
+
+_KERNELS: list[Kernel] = []
+
+
+def all_kernels() -> Iterator[Kernel]:
+    """Every kernel of the modules imported so far."""
+    yield from _KERNELS

@@ -1,0 +1,267 @@
+"""Linear layers and direct convolutions: one blocked matrix product, with what comes after it built in.
+
+    y[m, n] = ending( sum_{taps t} sum_k  x[pixel(m, t), k] * w[n, k, t]  + bias )
+
+A linear layer has one tap and its rows are tokens; a k_h x k_w convolution has k_h * k_w taps, and under tap t the
+row of output pixel m is the input pixel that lies there: a table of addresses, so that no patch matrix is ever
+written ("implicit im2col").
+
+Why it is fast: the filters are packed once into panels that one register tile reads in order (`tile.py`); a block of
+`BLOCK_ROWS` rows stays in the level-2 cache while all columns of a block pass over it; the sums of a block stay in
+cache until bias, activation, gate or residual have been applied, so the result is written to memory once.
+
+Error: each output is a sum of partial sums over at most `BLOCK_DEPTH` products, added in a fixed order: at most
+(BLOCK_DEPTH + K / BLOCK_DEPTH) * 2^-24 * sum |x w|, less than one chain of length K, and the same for every thread
+count.
+
+Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Dukhan 2019, arXiv 1907.02129.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyldm.kernels.compile import kernel
+from tinyldm.kernels.pool import aligned, run, threads
+from tinyldm.kernels.rows import (
+    GEGLU,
+    NONE,
+    RESIDUAL,
+    copy_row,
+    finish_gate,
+    finish_row,
+    put_address,
+    zero_row,
+)
+from tinyldm.kernels.simd import address, next_unit, target
+from tinyldm.kernels.tile import multiply_tile
+
+BLOCK_ROWS = 120  # rows of x that a thread works on at a time
+BLOCK_COLUMNS = 320  # columns of y that it finishes with them
+BLOCK_DEPTH = 256  # k steps of one register tile
+GATHERED_DEPTH = (
+    128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap alone is too short
+)
+
+TILE_ROWS, TILE_COLUMNS = target().tile_rows, target().tile_columns
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def even_blocks(total: int, largest: int, multiple: int) -> int:
+    """A block size of at most about `largest`, a multiple of `multiple`, that cuts `total` into equal blocks."""
+    blocks = max(1, ceil_div(total, largest))
+    return ceil_div(ceil_div(total, blocks), multiple) * multiple
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """Weights in the order that the register tile reads them: `(panels, taps, C_in, TILE_COLUMNS)`, float32.
+
+    The last panel is filled up with zero columns. With `gated`, panels of values and of gates alternate.
+    """
+
+    panels: np.ndarray
+    shape: tuple[int, ...]  # of the published weight
+    gated: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.panels.nbytes
+
+
+def pack_weight(weight: np.ndarray, gated: bool = False) -> PackedWeight:
+    """Pack a `(C_out, C_in)` or `(C_out, C_in, k_h, k_w)` weight of any float dtype.
+
+    With `gated`, the first half of C_out are values and the second half their gates.
+    """
+    c_out, c_in = weight.shape[:2]
+    halves = 2 if gated else 1
+    panels = ceil_div(c_out // halves, TILE_COLUMNS)
+    taps = int(np.prod(weight.shape[2:], dtype=np.int64))
+    packed = aligned(halves * panels * taps * c_in * TILE_COLUMNS).reshape(panels, halves, taps, c_in, TILE_COLUMNS)
+    for half, part in enumerate(np.split(weight.reshape(c_out, c_in, taps), halves)):
+        for p in range(panels):
+            columns = part[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS]
+            packed[p, half, :, :, : len(columns)] = columns.transpose(2, 1, 0)
+            packed[p, half, :, :, len(columns) :] = 0
+    return PackedWeight(packed.reshape(panels * halves, taps, c_in, TILE_COLUMNS), weight.shape, gated)
+
+
+def pad_bias(bias: np.ndarray | None, c_out: int, gated: bool = False, shift: np.ndarray | None = None) -> np.ndarray:
+    """Bias plus per-sample shift as `(1 or N, columns)`; zeros where there is none.
+
+    Gated, the values' biases come first and the gates' after them, each filled up to whole panels.
+    """
+    halves = 2 if gated else 1
+    width = ceil_div(c_out // halves, TILE_COLUMNS) * TILE_COLUMNS
+    padded = np.zeros((1 if shift is None else len(shift), halves, width), np.float32)
+    if bias is not None:
+        padded[:, :, : c_out // halves] = bias.reshape(halves, -1)
+    if shift is not None:
+        padded[:, 0, :c_out] += shift
+    return padded.reshape(len(padded), -1)
+
+
+@kernel(
+    "void(int64[::1], int64, float32[::1], float32[:,:,:,::1], float32[:,:,:,::1], float32[:,::1], float32[::1],"
+    " float32[:,:,:,::1], int64, int64, int64, int64, int64, int64, int64, int64)"
+)
+def matmul_kernel(  # type: ignore[no-untyped-def]
+    counter, units, scratch, x, panels, bias, residual, y, k_w, stride, top, left, block_rows, block_columns, ending,
+    gathered,
+):  # fmt: skip
+    """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples."""
+    n, height, width, c_in = x.shape
+    out_h, out_w, c_out = y.shape[1:]
+    n_panels, taps, _, _ = panels.shape
+    total = n * out_h * out_w
+    row_blocks = (total + block_rows - 1) // block_rows
+    panels_per_block = block_columns // TILE_COLUMNS
+    c_stride = block_columns * 4
+    depth_blocks = 1 if gathered else (c_in + BLOCK_DEPTH - 1) // BLOCK_DEPTH
+    depth = taps * c_in if gathered else ((c_in + depth_blocks - 1) // depth_blocks + 7) // 8 * 8
+    bias_width = bias.shape[1]
+
+    # This thread's memory: sums, addresses of rows (8 bytes each), a row of zeros, gathered patches.
+    sums = address(scratch)
+    rows = sums + block_rows * c_stride
+    zeros = rows + taps * block_rows * 8
+    patches = zeros + (c_in + 15) // 16 * 64
+    zero_row(zeros, c_in)
+
+    while True:
+        unit = next_unit(address(counter))
+        if unit >= units:
+            break
+        first = unit % row_blocks * block_rows
+        panel0 = unit // row_blocks * panels_per_block
+        panel1 = min(n_panels, panel0 + panels_per_block)
+        count = min(block_rows, total - first)
+        filled = (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+
+        for i in range(filled):
+            m = first + min(i, count - 1)
+            sample, pixel = m // (out_h * out_w), m % (out_h * out_w)
+            iy0, ix0 = pixel // out_w * stride - top, pixel % out_w * stride - left
+            for tap in range(taps):
+                iy, ix = iy0 + tap // k_w, ix0 + tap % k_w
+                at = zeros
+                if 0 <= iy < height and 0 <= ix < width:
+                    at = address(x) + ((sample * height + iy) * width + ix) * c_in * 4
+                if gathered:
+                    copy_row(at, patches + (i * taps + tap) * c_in * 4, c_in)
+                else:
+                    put_address(rows + (tap * block_rows + i) * 8, at)
+            if gathered:
+                put_address(rows + i * 8, patches + i * taps * c_in * 4)
+
+        for tap in range(1 if gathered else taps):
+            for block in range(depth_blocks):
+                k0 = block * depth
+                steps = depth if gathered else min(depth, c_in - k0)
+                for p in range(panel0, panel1):
+                    packed = address(panels) + ((p * taps + tap) * c_in + k0) * TILE_COLUMNS * 4
+                    for i in range(0, filled, TILE_ROWS):
+                        multiply_tile(
+                            rows + (tap * block_rows + i) * 8,
+                            k0 * 4,
+                            packed,
+                            sums + i * c_stride + (p - panel0) * TILE_COLUMNS * 4,
+                            c_stride,
+                            steps,
+                            tap + block,
+                        )
+
+        for i in range(count):
+            m = first + i
+            sample = m // (out_h * out_w) if bias.shape[0] > 1 else 0
+            row = sums + i * c_stride
+            bias_row = address(bias) + sample * bias_width * 4
+            target_row = address(y) + m * c_out * 4
+            if ending == GEGLU:
+                for p in range(panel0 // 2, panel1 // 2):
+                    column = p * TILE_COLUMNS
+                    pair = row + (2 * column - panel0 * TILE_COLUMNS) * 4
+                    finish_gate(
+                        pair,
+                        pair + TILE_COLUMNS * 4,
+                        target_row + column * 4,
+                        bias_row + column * 4,
+                        bias_row + (bias_width // 2 + column) * 4,
+                        min(TILE_COLUMNS, c_out - column),
+                    )
+            else:
+                column = panel0 * TILE_COLUMNS
+                finish_row(
+                    row,
+                    target_row + column * 4,
+                    bias_row + column * 4,
+                    address(residual) + (m * c_out + column) * 4,
+                    min(panel1 * TILE_COLUMNS, c_out) - column,
+                    ending,
+                )
+
+
+_NO_RESIDUAL = np.zeros(1, np.float32)
+
+
+def matmul(
+    x: np.ndarray,
+    weight: PackedWeight,
+    bias: np.ndarray,
+    out_size: tuple[int, int],
+    *,
+    stride: int = 1,
+    top: int = 0,
+    left: int = 0,
+    ending: int = NONE,
+    residual: np.ndarray | None = None,
+) -> np.ndarray:
+    """The product above for `x` (N, H, W, C_in): `(N, *out_size, C_out)`, or half of C_out where the weight is gated.
+
+    `bias` comes from `pad_bias`. `ending` is one of the codes in `rows`; RESIDUAL adds `residual`.
+    """
+    n, _, _, c_in = x.shape
+    n_panels, taps, _, _ = weight.panels.shape
+    c_out = weight.shape[0] // (2 if weight.gated else 1)
+    y = np.empty((n, *out_size, c_out), np.float32)
+    total = n * out_size[0] * out_size[1]
+    if total == 0:
+        return y
+    gathered = taps > 1 and taps * c_in <= GATHERED_DEPTH
+    block_rows = even_blocks(total, BLOCK_ROWS, TILE_ROWS)
+    row_blocks = ceil_div(total, block_rows)
+    # Few rows: narrower blocks of columns, so that every thread has work.
+    wanted = ceil_div(4 * threads(), row_blocks)
+    pair = 2 * TILE_COLUMNS
+    widest = min(BLOCK_COLUMNS, max(pair, n_panels * TILE_COLUMNS // wanted))
+    block_columns = even_blocks(n_panels * TILE_COLUMNS, widest, pair)
+    units = row_blocks * ceil_div(n_panels * TILE_COLUMNS, block_columns)
+    scratch = block_rows * (block_columns + 2 * taps + (taps * c_in if gathered else 0)) + c_in + 64
+    k_w = weight.shape[3] if len(weight.shape) == 4 else 1
+    run(
+        matmul_kernel,
+        units,
+        scratch,
+        x,
+        weight.panels,
+        bias,
+        _NO_RESIDUAL if residual is None else residual.reshape(-1),
+        y,
+        k_w,
+        stride,
+        top,
+        left,
+        block_rows,
+        block_columns,
+        RESIDUAL if residual is not None else ending,
+        int(gathered),
+    )
+    return y

@@ -1,0 +1,300 @@
+"""Explicit vectors for Numba: the few instructions that every fast kernel here is written in.
+
+A compiler turns a plain loop into vector instructions only when it can prove that nothing overlaps and that no sum
+changes its order. The kernels do not hope for that: they say which vectors they want. `Lanes` emits LLVM instructions
+on vectors of `width` float32 values while Numba compiles a kernel, and `Value` gives those vectors Python's
+operators, so that a formula reads as a formula:
+
+    y = x / (1 + lanes.exp(-x))
+
+Emitting functions become Numba functions through `numba.extending.intrinsic`. Memory is named by byte addresses (plain
+integers, see `address`): they cost nothing to pass and to offset.
+
+All emitted arithmetic is ordinary IEEE float32 with fused multiply-add where it is asked for by name. Nothing may be
+reassociated, so the same bits come out of every run, and of the vector body and of the one-lane tail of a loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+F32, F64, I32, I64, BYTE = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64), ir.IntType(8)
+POINTER = ir.PointerType()
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the kernels are shaped by: float32 values in a vector, and the register tile of the matrix product."""
+
+    name: str
+    width: int  # float32 values in one vector register
+    tile_rows: int  # rows of A that one micro-kernel call works on
+    tile_vectors: int  # vectors of B columns that it works on
+    fused: bool = True  # the processor has a fused multiply-add
+
+    @property
+    def tile_columns(self) -> int:
+        """Columns of B that one micro-kernel call works on."""
+        return self.width * self.tile_vectors
+
+
+# A tile must leave registers for its operands: rows * vectors + vectors + 1 is at most 32 (AVX-512, NEON) or 16.
+TARGETS = {
+    "avx512": Target("avx512", width=16, tile_rows=14, tile_vectors=2),
+    "avx2": Target("avx2", width=8, tile_rows=6, tile_vectors=2),
+    "neon": Target("neon", width=4, tile_rows=8, tile_vectors=2),
+    "generic": Target("generic", width=4, tile_rows=4, tile_vectors=2, fused=False),
+}
+
+
+@cache
+def target() -> Target:
+    """The widest target this processor has, or the one that TINYLDM_SIMD names."""
+    chosen = os.environ.get("TINYLDM_SIMD")
+    if chosen:
+        return TARGETS[chosen]
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return TARGETS["avx512"]
+    if features.get("avx2") and features.get("fma"):
+        return TARGETS["avx2"]
+    if features.get("neon") or llvm.get_process_triple().startswith(("aarch64", "arm64")):
+        return TARGETS["neon"]
+    return TARGETS["generic"]
+
+
+class Value:
+    """A vector (or scalar) in the function being emitted, with operators."""
+
+    def __init__(self, lanes: Lanes, raw: ir.Value) -> None:
+        self.lanes, self.raw = lanes, raw
+
+    def _wrap(self, other: Value | float) -> Value:
+        return other if isinstance(other, Value) else self.lanes.constant(other)
+
+    def __add__(self, other: Value | float) -> Value:
+        return Value(self.lanes, self.lanes.builder.fadd(self.raw, self._wrap(other).raw))
+
+    def __sub__(self, other: Value | float) -> Value:
+        return Value(self.lanes, self.lanes.builder.fsub(self.raw, self._wrap(other).raw))
+
+    def __mul__(self, other: Value | float) -> Value:
+        return Value(self.lanes, self.lanes.builder.fmul(self.raw, self._wrap(other).raw))
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return Value(self.lanes, self.lanes.builder.fdiv(self.raw, self._wrap(other).raw))
+
+    def __neg__(self) -> Value:
+        return Value(self.lanes, self.lanes.builder.fneg(self.raw))
+
+    def __rsub__(self, other: float) -> Value:
+        return self._wrap(other) - self
+
+    def __rtruediv__(self, other: float) -> Value:
+        return self._wrap(other) / self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+class Lanes:
+    """Emits instructions on vectors of `width` values of type `element` at the builder's position."""
+
+    def __init__(self, builder: ir.IRBuilder, width: int, element: ir.Type = F32) -> None:
+        self.builder, self.width, self.element = builder, width, element
+        self.type = ir.VectorType(element, width)
+
+    def constant(self, value: float) -> Value:
+        """A number in every lane."""
+        return Value(self, ir.Constant(self.type, [value] * self.width))
+
+    def splat(self, scalar: ir.Value) -> Value:
+        """The scalar in every lane."""
+        undefined = ir.Constant(self.type, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        order = ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
+        return Value(self, self.builder.shuffle_vector(first, undefined, order))
+
+    def load(self, address: ir.Value, offset: int | ir.Value = 0) -> Value:
+        """The `width` values at address + offset bytes."""
+        return Value(self, self.builder.load(self._pointer(address, offset), typ=self.type, align=4))
+
+    def broadcast(self, address: ir.Value, offset: int | ir.Value = 0) -> Value:
+        """The one value at address + offset bytes, in every lane."""
+        return self.splat(self.builder.load(self._pointer(address, offset), typ=self.element, align=4))
+
+    def store(self, value: Value, address: ir.Value, offset: int | ir.Value = 0) -> None:
+        """Write the lanes to address + offset bytes."""
+        self.builder.store(value.raw, self._pointer(address, offset), align=4)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once (twice where the processor has no such instruction)."""
+        name = "llvm.fma" if target().fused else "llvm.fmuladd"
+        return self._intrinsic(name, a, b, c)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger one, lane by lane."""
+        return self.where(">", a, b, a, b)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller one, lane by lane."""
+        return self.where("<", a, b, a, b)
+
+    def where(self, relation: str, a: Value, b: Value, yes: Value, no: Value) -> Value:
+        """yes where `a relation b`, else no."""
+        return Value(self, self.builder.select(self.builder.fcmp_ordered(relation, a.raw, b.raw), yes.raw, no.raw))
+
+    def nearest(self, a: Value) -> Value:
+        """The nearest whole number."""
+        return self._intrinsic("llvm.rint", a)
+
+    def magnitude(self, a: Value) -> Value:
+        """The absolute value."""
+        return self._intrinsic("llvm.fabs", a)
+
+    def power_of_two(self, exponent: Value) -> Value:
+        """2**exponent for whole-numbered exponents in [-126, 127]: the bits of the float, put together."""
+        integers = ir.VectorType(I32, self.width)
+        bits = self.builder.fptosi((exponent + 127.0).raw, integers)
+        bits = self.builder.shl(bits, ir.Constant(integers, [23] * self.width))
+        return Value(self, self.builder.bitcast(bits, self.type))
+
+    def widen(self, a: Value, part: int, parts: int) -> Value:
+        """One of `parts` equal runs of lanes of `a`, as float64."""
+        count = a.lanes.width // parts
+        order = ir.Constant(ir.VectorType(I32, count), [part * count + i for i in range(count)])
+        run = self.builder.shuffle_vector(a.raw, ir.Constant(a.lanes.type, ir.Undefined), order)
+        wide = Lanes(self.builder, count, F64)
+        return Value(wide, self.builder.fpext(run, wide.type))
+
+    def reduce(self, a: Value, combine: Callable[[Lanes, Value, Value], Value]) -> ir.Value:
+        """The lanes combined into one scalar, by halves, always in the same order."""
+        lanes, raw = self, a.raw
+        while lanes.width > 1:
+            half = lanes.width // 2
+            smaller = Lanes(self.builder, half, self.element)
+            pieces = []
+            for start in (0, half):
+                order = ir.Constant(ir.VectorType(I32, half), [start + i for i in range(half)])
+                run = self.builder.shuffle_vector(raw, ir.Constant(lanes.type, ir.Undefined), order)
+                pieces.append(Value(smaller, run))
+            lanes, raw = smaller, combine(smaller, *pieces).raw
+        return self.builder.extract_element(raw, ir.Constant(I32, 0))
+
+    def _pointer(self, address: ir.Value, offset: int | ir.Value) -> ir.Value:
+        pointer = self.builder.inttoptr(address, POINTER) if address.type == I64 else address
+        if isinstance(offset, int):
+            if offset == 0:
+                return pointer
+            offset = ir.Constant(I64, offset)
+        return self.builder.gep(pointer, [offset], source_etype=BYTE)
+
+    def _intrinsic(self, name: str, *arguments: Value) -> Value:
+        module = self.builder.module
+        suffix = f".v{self.width}f{32 if self.element == F32 else 64}"
+        function = module.globals.get(name + suffix)
+        if function is None:
+            signature = ir.FunctionType(self.type, [self.type] * len(arguments))
+            function = ir.Function(module, signature, name + suffix)
+        return Value(self, self.builder.call(function, [a.raw for a in arguments]))
+
+
+def constant(value: int) -> ir.Constant:
+    """A 64-bit integer."""
+    return ir.Constant(I64, value)
+
+
+def loop(
+    builder: ir.IRBuilder,
+    start: ir.Value,
+    stop: ir.Value,
+    step: int,
+    carried: Sequence[Value],
+    body: Callable[..., Sequence[Value]],
+) -> list[Value]:
+    """Emit `for i in range(start, stop, step): carried = body(i, *carried)`; give the last carried values."""
+    entry = builder.block
+    head, inside, after = (builder.append_basic_block(name) for name in ("loop", "body", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(I64)
+    index.add_incoming(start, entry)
+    state = []
+    for value in carried:
+        phi = builder.phi(value.raw.type)
+        phi.add_incoming(value.raw, entry)
+        state.append(Value(value.lanes, phi))
+    builder.cbranch(builder.icmp_signed("<", index, stop), inside, after)
+    builder.position_at_end(inside)
+    updated = list(body(index, *state))
+    index.add_incoming(builder.add(index, constant(step)), builder.block)
+    for value, new in zip(state, updated, strict=True):
+        value.raw.add_incoming(new.raw, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return state
+
+
+def for_lanes(builder: ir.IRBuilder, count: ir.Value, body: Callable[[Lanes, ir.Value], None]) -> None:
+    """Emit `body(lanes, byte offset)` for `count` float32 values: whole vectors first, then one value at a time."""
+    width = target().width
+    whole = builder.and_(count, constant(-width))
+
+    def run(lanes: Lanes, start: ir.Value, stop: ir.Value) -> None:
+        def at(index: ir.Value) -> list[Value]:
+            body(lanes, builder.mul(index, constant(FLOAT_BYTES)))
+            return []
+
+        loop(builder, start, stop, lanes.width, [], at)
+
+    run(Lanes(builder, width), constant(0), whole)
+    run(Lanes(builder, 1), whole, count)
+
+
+def emitted(arguments: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
+    """Make a Numba function of int64 arguments out of `emit(builder, *arguments)`, which emits its instructions."""
+
+    def decorate(emit: Callable[..., Any]) -> Any:
+        names = ", ".join(f"a{i}" for i in range(arguments))
+
+        def typed(*_: Any) -> tuple[Any, Callable[..., Any]]:
+            def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> Any:
+                raw = emit(builder, *values)
+                return context.get_dummy_value() if result is types.void else raw
+
+            return result(*[types.int64] * arguments), generate
+
+        # Numba reads the parameter list of the typing function, so it must have one parameter an argument.
+        scope: dict[str, Any] = {"typed": typed}
+        exec(f"def {emit.__name__}(context, {names}): return typed({names})", scope)
+        function = scope[emit.__name__]
+        function.__doc__ = emit.__doc__
+        return intrinsic(function)
+
+    return decorate
+
+
+@intrinsic
+def address(context, array):  # type: ignore[no-untyped-def]  # array -> int64
+    """The byte address of an array's first element."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+        structure = context.make_array(signature.args[0])(context, builder, values[0])
+        return builder.ptrtoint(structure.data, I64)
+
+    return types.int64(array), generate
+
+
+@emitted(1, types.int64)
+def next_unit(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
+    """Take the next number from a counter that several threads share: one atomic add."""
+    return builder.atomic_rmw("add", builder.inttoptr(counter, POINTER), constant(1), "monotonic")
