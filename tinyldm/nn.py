@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -77,33 +78,59 @@ class Runtime:
 
     @functools.cached_property
     def ops(self) -> Any:
-        """The module whose functions compute: `tinyldm.ops` or the kernels."""
-        return ops
+        """The module whose functions compute: `tinyldm.ops` or `tinyldm.kernels`."""
+        if self.backend == "reference":
+            return ops
+        from tinyldm import kernels  # here, because Numba takes a while to import
+
+        if self.threads is not None:
+            kernels.set_threads(self.threads)
+        return kernels
 
 
 # Tracing ----------------------------------------
 
 
 class Trace(dict[str, np.ndarray]):
-    """Outputs by module path, in the order of execution; images as `(N, C, H, W)`, sequences as `(N, tokens, C)`."""
+    """Outputs by module path, in the order of execution, in the layout that the original's modules have.
 
-    def __init__(self, select: str = "*", inputs: bool = False) -> None:
+    Images are `(N, C, H, W)`, sequences `(N, tokens, C)`. This one keeps arrays; `tinyldm.golden` has one that writes a
+    file. A module of the original without weights (an activation) is there under the original's name; where a block
+    calls one several times, the original's second call is `nonlinearity#2`, the third `nonlinearity#3`.
+    """
+
+    def __init__(self, select: str = "*") -> None:
         super().__init__()
         self.select = select
-        self.inputs: dict[str, tuple[np.ndarray, ...]] | None = {} if inputs else None
+
+    def begin(self, component: str, inputs: dict[str, np.ndarray]) -> None:
+        """A model, such as `unet`, is called with these arrays."""
+
+    def note(self, name: str, array: np.ndarray) -> None:
+        """An array at the boundary of the model that began last: `epsilon`, `context`."""
+
+    def wants_inputs(self, path: str) -> bool:
+        """Whether `record` is to be given the inputs of this module."""
+        return False
+
+    def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
+        """A module has ended; the arrays are not copied yet."""
+        if fnmatchcase(path, self.select):
+            self[path] = np.array(output)
 
 
 _trace: Trace | None = None
 
 
 @contextlib.contextmanager
-def trace(select: str = "*") -> Iterator[Trace]:
+def trace(select: str = "*", into: Trace | None = None) -> Iterator[Trace]:
     """Record every module's output while the context is open: `with trace() as t: …; t["mid_block.resnets.0.conv1"]`.
 
-    `select` is a glob pattern of paths. Fused operators run as the plain ones, so that nothing is hidden.
+    `select` is a glob pattern of paths; `into` another kind of trace to record into. Fused operators run as the plain
+    ones, so that nothing is hidden.
     """
     global _trace
-    previous, _trace = _trace, Trace(select)
+    previous, _trace = _trace, Trace(select) if into is None else into
     try:
         yield _trace
     finally:
@@ -120,9 +147,11 @@ def channels_last(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x, 1, -1))
 
 
-def _traced(w: Weights, y: np.ndarray) -> np.ndarray:
-    if _trace is not None and fnmatchcase(w.path, _trace.select):
-        _trace[w.path] = channels_first(y).copy()
+def traced(path: str, y: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    """Tell the trace the output of the module `path`, and hand it on; images are shown to the trace channels-first."""
+    if _trace is not None:
+        given = tuple(channels_first(x) for x in inputs) if _trace.wants_inputs(path) else ()
+        _trace.record(path, channels_first(y), given)
     return y
 
 
@@ -131,12 +160,47 @@ def module(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if _trace is None:
+            return function(*args, **kwargs)
+        w = args[-1]
+        inputs = [x.copy() for x in _arrays(args[:-1], w)] if _trace.wants_inputs(w.path) else []
         y = function(*args, **kwargs)
-        if _trace is not None:
-            _traced(args[-1], y[0] if isinstance(y, tuple) else y)
+        traced(w.path, y[0] if isinstance(y, tuple) else y, *inputs)
         return y
 
     return run
+
+
+def _arrays(args: tuple[Any, ...], w: Weights) -> Iterator[np.ndarray]:
+    """The arrays among the arguments; of the list of skips those that the block's resnets will use."""
+    for arg in args:
+        if isinstance(arg, np.ndarray):
+            yield arg
+        elif isinstance(arg, list):
+            yield from arg[-len(w.resnets) :]
+
+
+# Modules of the original that have no weights, or whose residual it adds outside: named here, from a neighbour's path
+
+
+_ENDS = re.compile(r"(.*\.(?:attn[12]|self_attn|ff|mlp))\.(?:to_out\.0|out_proj|net\.2|fc2)")
+
+
+def _traced_parent(w: Weights, y: np.ndarray) -> None:
+    """After the last layer of an attention or a perceptron, its output as that of the whole."""
+    ends = _ENDS.fullmatch(w.path)
+    if ends is not None:
+        traced(ends[1], y)
+
+
+def _silu_after(norm: Weights) -> str:
+    """The path of the SiLU behind a norm: a residual block calls its own again for the time embedding in between."""
+    block, _, name = norm.path.rpartition(".")
+    prefix = f"{block}." if block else ""
+    if name != "norm1" and name != "norm2":
+        return f"{prefix}conv_act"
+    call = "" if name == "norm1" else "#3" if f"{prefix}time_emb_proj.weight" in norm.source else "#2"
+    return f"{prefix}nonlinearity{call}"
 
 
 # Operators ----------------------------------------
@@ -144,23 +208,36 @@ def module(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def linear(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.linear` with the node's weight and bias; a 1×1 convolution's weight is taken as the matrix that it is."""
-    return _traced(w, w.runtime.ops.linear(x, _matrix(w), w.get("bias")))
+    y = w.runtime.ops.linear(x, _matrix(w), w.get("bias"))
+    if _trace is not None and y.ndim == 4 and len(w.shape()) == 2:  # the original's linear layers see tokens
+        traced(w.path, _tokens(y), _tokens(x))
+        return y
+    return traced(w.path, y, x)
+
+
+def _tokens(x: np.ndarray) -> np.ndarray:
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def conv2d(x: np.ndarray, w: Weights, stride: int = 1, padding: Padding | None = None) -> np.ndarray:
     """`ops.conv2d` with the node's weight and bias; the default padding keeps the size at stride 1."""
     padding = (w.shape()[-1] - 1) // 2 if padding is None else padding
-    return _traced(w, w.runtime.ops.conv2d(x, w.weight, w.get("bias"), stride=stride, padding=padding))
+    y = w.runtime.ops.conv2d(x, _filters(w, stride), w.get("bias"), stride=stride, padding=padding)
+    return traced(w.path, y, x)
 
 
 def group_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.group_norm` with the node's weight, bias, groups and epsilon."""
-    return _traced(w, w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps")))
+    y = w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps"))
+    if _trace is not None and y.ndim == 3:  # the original's group norm has the channels first, of tokens too
+        traced(w.path, np.moveaxis(y, -1, 1), np.moveaxis(x, -1, 1))
+        return y
+    return traced(w.path, y, x)
 
 
 def layer_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.layer_norm` with the node's weight, bias and epsilon."""
-    return _traced(w, w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps")))
+    return traced(w.path, w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps")), x)
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.ndarray | None = None) -> np.ndarray:
@@ -170,17 +247,43 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.
 
 def embedding(ids: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.embedding` with the node's table."""
-    return _traced(w, ops.embedding(ids, w.weight))
+    return traced(w.path, ops.embedding(ids, w.weight), np.asarray(ids))
 
 
-def silu(x: np.ndarray) -> np.ndarray:
-    """`ops.silu`, for the small vectors of the time embedding."""
-    return ops.silu(x)
+def silu(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
+    """`ops.silu`, for the small vectors of the time embedding; to the original, it is the module `name` of the node."""
+    return traced(f"{w.path}.{name}", w.runtime.ops.silu(x), x)
 
 
-def _matrix(w: Weights) -> np.ndarray:
-    weight = w.weight
+# What a backend makes of a weight: the array itself, or a copy that was arranged for its kernels once -----------------
+
+
+def _matrix(w: Weights, gated: bool = False) -> Any:
+    """The matrix of a linear layer, or of a 1×1 convolution; `gated` where a GEGLU follows."""
+    if w.runtime.backend == "reference":
+        return _as_matrix(w.weight)
+    prepare = w.runtime.ops.prepare_linear
+    return w.prepared(("linear", gated), lambda node: prepare(_as_matrix(node.read("weight")), gated=gated))
+
+
+def _as_matrix(weight: np.ndarray) -> np.ndarray:
     return weight.reshape(weight.shape[:2]) if weight.ndim == 4 else weight
+
+
+def _filters(w: Weights, stride: int = 1) -> Any:
+    """The filters of a convolution."""
+    if w.runtime.backend == "reference":
+        return w.weight
+    prepare, precision = w.runtime.ops.prepare_conv2d, w.runtime.precision
+    return w.prepared(("conv2d", stride), lambda node: prepare(node.read("weight"), stride, precision))
+
+
+def _upsampling_filters(w: Weights) -> Any:
+    """The filters of a convolution that follows an upsampling."""
+    if w.runtime.backend == "reference":
+        return w.weight
+    prepare, precision = w.runtime.ops.prepare_upsample_conv2d, w.runtime.precision
+    return w.prepared("upsample_conv2d", lambda node: prepare(node.read("weight"), precision))
 
 
 # Composites: fused by a backend that can, unfused while tracing ----------------------------------------
@@ -196,7 +299,8 @@ def norm_silu_conv2d(
 ) -> np.ndarray:
     """`ops.norm_silu_conv2d` with padding that keeps the size: norm, SiLU, convolution, plus shift, plus residual."""
     if _trace is not None:
-        h = conv2d(conv.runtime.ops.silu(group_norm(x, norm)), conv)
+        h = group_norm(x, norm)
+        h = conv2d(traced(_silu_after(norm), conv.runtime.ops.silu(h), h), conv)
         h = h if shift is None else h + shift[:, None, None, :]
         return h if residual is None else h + residual
     padding = (conv.shape()[-1] - 1) // 2
@@ -206,7 +310,7 @@ def norm_silu_conv2d(
         norm.bias,
         norm.setting("groups"),
         norm.setting("eps"),
-        conv.weight,
+        _filters(conv),
         conv.get("bias"),
         padding=padding,
         shift=shift,
@@ -216,25 +320,31 @@ def norm_silu_conv2d(
 
 def upsample_conv2d(x: np.ndarray, w: Weights, size: tuple[int, int] | None = None) -> np.ndarray:
     """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
-    return _traced(w, w.runtime.ops.upsample_conv2d(x, w.weight, w.get("bias"), size))
+    y = w.runtime.ops.upsample_conv2d(x, _upsampling_filters(w), w.get("bias"), size)
+    if _trace is not None and _trace.wants_inputs(w.path):  # what the original's convolution sees
+        x = ops.upsample_nearest(x, size)
+    return traced(w.path, y, x)
 
 
 def linear_residual(x: np.ndarray, w: Weights, residual: np.ndarray) -> np.ndarray:
     """`ops.linear_residual`: a linear layer plus what goes around it."""
     if _trace is not None:
-        return linear(x, w) + residual
+        y = linear(x, w)
+        _traced_parent(w, y)
+        return y + residual
     return w.runtime.ops.linear_residual(x, _matrix(w), w.get("bias"), residual)
 
 
 def linear_geglu(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.linear_geglu`: a linear layer to twice the channels, one half gating the other."""
     if _trace is not None:
-        return w.runtime.ops.geglu(linear(x, w))
-    return w.runtime.ops.linear_geglu(x, _matrix(w), w.get("bias"))
+        return traced(w.path.removesuffix(".proj"), w.runtime.ops.geglu(linear(x, w)), x)
+    return w.runtime.ops.linear_geglu(x, _matrix(w, gated=True), w.get("bias"))
 
 
 def linear_activation(x: np.ndarray, w: Weights, activation: str) -> np.ndarray:
     """`ops.linear_activation`: a linear layer and one of `silu`, `gelu`, `quick_gelu`."""
     if _trace is not None:
-        return getattr(w.runtime.ops, activation)(linear(x, w))
+        h = linear(x, w)
+        return traced(f"{w.path.rpartition('.')[0]}.activation_fn", getattr(w.runtime.ops, activation)(h), h)
     return w.runtime.ops.linear_activation(x, _matrix(w), w.get("bias"), activation)

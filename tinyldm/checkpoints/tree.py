@@ -42,7 +42,7 @@ class Weights:
         self.dtype = np.dtype(dtype)
         self.keep = keep
         self.used: set[str] = set()
-        self._settings = [(pattern, dict(values)) for pattern, values in settings]
+        self.rules = [(pattern, dict(values)) for pattern, values in settings]
         self._children: dict[str, Weights] = {}
         self._leaves: set[str] = set()
         self._cache: dict[Any, Any] = {}
@@ -109,7 +109,7 @@ class Weights:
     def setting(self, name: str) -> Any:
         """What the configuration binds to this node: the last rule that matches its path and has `name`."""
         if ("setting", name) not in self._cache:
-            found = [v[name] for pattern, v in self._root._settings if name in v and fnmatchcase(self.path, pattern)]
+            found = [v[name] for pattern, v in self._root.rules if name in v and fnmatchcase(self.path, pattern)]
             if not found:
                 raise KeyError(f"no setting {name!r} is bound to {self.path!r}")
             self._cache["setting", name] = found[-1]

@@ -1,0 +1,387 @@
+"""The commands: `tinyldm sample`, `img2img`, `encode`, `decode`, `info`, … No math here.
+
+Exit status: 0 done, 2 bad input (one line on standard error says what and what would be right), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyldm import __version__
+from tinyldm.errors import InputError, TinyldmError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tinyldm.pipelines.model import LatentDiffusion
+
+SAMPLE_EXAMPLE = """example:
+  tinyldm sample "red apple" -o apple.png
+  tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
+"""
+IMG2IMG_EXAMPLE = """example:
+  tinyldm img2img "green apple" --image apple.png --strength 0.6 -o green.png
+"""
+ENCODE_EXAMPLE = """example:
+  tinyldm encode apple.png -o apple.safetensors
+"""
+DECODE_EXAMPLE = """example:
+  tinyldm decode apple.safetensors -o apple-again.png
+"""
+INFO_EXAMPLE = """example:
+  tinyldm info
+  tinyldm info --model stable-diffusion-v1-5 --shapes --width 512 --height 512
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except TinyldmError as error:
+        if args.debug:
+            raise
+        print(f"tinyldm: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntinyldm: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    p = argparse.ArgumentParser(
+        prog="tinyldm",
+        description="Latent diffusion in NumPy: pictures from prompts on a CPU.",
+        epilog="`tinyldm COMMAND --help` shows a command's options and an example.",
+    )
+    p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
+    commands = p.add_subparsers(metavar="COMMAND", required=True)
+    add_sample(commands)
+    add_img2img(commands)
+    add_encode(commands)
+    add_decode(commands)
+    add_info(commands)
+    return p
+
+
+# The grammar of each command ----------------------------------------------------------------------------------------
+
+
+def command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, example: str
+) -> argparse.ArgumentParser:
+    """A new command with the options that all share."""
+    p = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--model", metavar="PATH", help="checkpoint folder (default: the one that the package carries)")
+    p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
+    p.add_argument("--backend", metavar="B", help="numba (default) or reference")
+    p.add_argument("--dtype", metavar="D", default="float32", help="float32 (default), or float64 with reference")
+    p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
+    p.add_argument("--threads", metavar="N", type=int, help="threads of the numba backend (default: all cores)")
+    p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def add_sampling_options(p: argparse.ArgumentParser) -> None:
+    """The options that text-to-image and image-to-image share."""
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
+    p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
+    p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
+    p.add_argument("--guidance-scale", metavar="G", type=float, default=7.5, help="pull of the prompt (default 7.5)")
+    p.add_argument(
+        "--sampler",
+        metavar="NAME",
+        default="ddim",
+        help="ddpm, ddim (default), pndm, euler, euler_a, dpm++_2m, dpm++_2m_karras, lms, lcm",
+    )
+    p.add_argument("--seed", metavar="S", type=int, help="seed of the noise (default: drawn, and printed)")
+    p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+
+
+def add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm sample`."""
+    p = command(commands, "sample", "make pictures from prompts", SAMPLE_EXAMPLE)
+    p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what the picture should show; several make several")
+    add_sampling_options(p)
+    p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
+    p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
+    p.set_defaults(run=run_sample)
+
+
+def add_img2img(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm img2img`."""
+    p = command(commands, "img2img", "change a picture towards a prompt", IMG2IMG_EXAMPLE)
+    p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what the picture should become")
+    p.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture, or latent file of `encode`")
+    p.add_argument("--strength", metavar="X", type=float, default=0.8, help="0 keeps, 1 replaces (default 0.8)")
+    add_sampling_options(p)
+    p.add_argument("--width", metavar="W", type=int, help="resize the picture to this width first")
+    p.add_argument("--height", metavar="H", type=int, help="resize the picture to this height first")
+    p.set_defaults(run=run_img2img)
+
+
+def add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm encode`."""
+    p = command(commands, "encode", "encode a picture to a latent file", ENCODE_EXAMPLE)
+    p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="safetensors file (default: beside the picture)")
+    p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
+    p.add_argument("--seed", metavar="S", type=int, help="seed of the draw (default: drawn, and printed)")
+    p.add_argument("--width", metavar="W", type=int, help="resize the picture to this width first")
+    p.add_argument("--height", metavar="H", type=int, help="resize the picture to this height first")
+    p.set_defaults(run=run_encode)
+
+
+def add_decode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm decode`."""
+    p = command(commands, "decode", "decode a latent file to a picture", DECODE_EXAMPLE)
+    p.add_argument("latent", metavar="LATENT", type=Path, help="safetensors file that `encode` wrote")
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: beside the latent)")
+    p.set_defaults(run=run_decode)
+
+
+def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm info`."""
+    p = command(commands, "info", "describe a checkpoint and what will compute it", INFO_EXAMPLE)
+    p.add_argument("--shapes", action="store_true", help="the shape of every intermediate")
+    p.add_argument("--width", metavar="W", type=int, help="picture width for --shapes (default: the model's own)")
+    p.add_argument("--height", metavar="H", type=int, help="picture height for --shapes (default: the model's own)")
+    p.set_defaults(run=run_info)
+
+
+# What each command does ---------------------------------------------------------------------------------------------
+
+
+def open_model(args: argparse.Namespace) -> LatentDiffusion:
+    """Load the checkpoint that the options name, and print what there is to note about it."""
+    from tinyldm.pipelines.load import load
+
+    model = load(
+        args.model,
+        backend=args.backend,
+        dtype=args.dtype,
+        precision=args.precision,
+        threads=args.threads,
+        low_memory=args.low_memory,
+        variant=args.variant,
+    )
+    for note in model.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return model
+
+
+def run_sample(args: argparse.Namespace) -> None:
+    """Text to image."""
+    from tinyldm.pipelines.text_to_image import latent_size
+
+    started = time.perf_counter()
+    files = output_files(args, len(args.prompt) * args.count)
+    seed = chosen_seed(args)
+    model = open_model(args)
+    h, w = latent_size(model, args.height, args.width)
+    print_expectation(model, h, w, len(files))
+    images = model.text_to_image(
+        args.prompt,
+        args.negative_prompt,
+        steps=args.steps,
+        guidance_scale=args.guidance_scale,
+        seed=seed,
+        sampler=args.sampler,
+        height=args.height,
+        width=args.width,
+        num_images=args.count,
+        progress=progress_bar,
+    )
+    write_pictures(args, files, images, {**sampling_settings(args, seed), "model": model.path.name})
+    print_result(files, seed, started)
+
+
+def run_img2img(args: argparse.Namespace) -> None:
+    """Image to image."""
+    from tinyldm.pipelines.latents import is_latent_file, read_latent
+
+    started = time.perf_counter()
+    files = output_files(args, len(args.prompt) * args.count)
+    seed = chosen_seed(args)
+    image = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
+    model = open_model(args)
+    images = model.image_to_image(
+        args.prompt,
+        image,
+        args.negative_prompt,
+        strength=args.strength,
+        steps=args.steps,
+        guidance_scale=args.guidance_scale,
+        seed=seed,
+        sampler=args.sampler,
+        num_images=args.count,
+        progress=progress_bar,
+    )
+    settings = {**sampling_settings(args, seed), "strength": args.strength, "image": args.image.name}
+    write_pictures(args, files, images, {**settings, "model": model.path.name})
+    print_result(files, seed, started)
+
+
+def run_encode(args: argparse.Namespace) -> None:
+    """Picture to latent."""
+    from tinyldm.pipelines.latents import write_latent
+    from tinyldm.pipelines.pictures import check_writable
+
+    output = args.output or args.image.with_suffix(".safetensors")
+    check_writable(output)
+    image = resized_picture(args, args.image)
+    seed = chosen_seed(args) if args.sample or args.seed is not None else None
+    model = open_model(args)
+    latent = model.encode(image, seed)
+    write_latent(output, latent, model=model, source=args.image.name, seed=seed)
+    drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
+    print(f"{output}: latent {'×'.join(map(str, latent.shape))}, {drawn}")
+
+
+def run_decode(args: argparse.Namespace) -> None:
+    """Latent to picture."""
+    from tinyldm.pipelines.latents import read_latent
+    from tinyldm.pipelines.pictures import check_writable, write_png
+
+    output = args.output or args.latent.with_suffix(".png")
+    check_writable(output)
+    latent = read_latent(args.latent)
+    model = open_model(args)
+    images = model.decode(latent)
+    files = numbered(output, len(images))
+    for file, image in zip(files, images, strict=True):
+        write_png(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
+        print(file)
+
+
+def run_info(args: argparse.Namespace) -> None:
+    """Describe a checkpoint."""
+    from tinyldm.pipelines.describe import describe, describe_shapes
+
+    model = open_model(args)
+    print(describe(model))
+    if args.shapes:
+        print()
+        print(describe_shapes(model, args.height, args.width))
+
+
+# Parts of them ------------------------------------------------------------------------------------------------------
+
+
+def chosen_seed(args: argparse.Namespace) -> int:
+    """The seed that was given, or one that is drawn."""
+    return secrets.randbits(32) if args.seed is None else args.seed
+
+
+def output_files(args: argparse.Namespace, count: int) -> list[Path]:
+    """The files to write, checked to be writable before any work; the default name is made of the prompt."""
+    from tinyldm.pipelines.pictures import check_writable
+
+    if args.count < 1:
+        raise InputError(f"-n must be 1 or more, not {args.count}")
+    name = re.sub(r"\W+", "-", args.prompt[0]).strip("-")[:60] or "picture"
+    files = numbered(args.output or Path(f"{name}.png"), count)
+    if args.output is None:
+        files = [unused(file) for file in files]
+    for file in files:
+        if file.suffix.lower() != ".png":
+            raise InputError(f"{file}: pictures are written as PNG, so the name must end in .png")
+        check_writable(file)
+    return files
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """`name.png`, or `name-0001.png`, `name-0002.png`, … for several."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i:04d}{path.suffix}") for i in range(1, count + 1)]
+
+
+def unused(path: Path) -> Path:
+    """A name that no file has yet: where no name was asked for, none is overwritten."""
+    candidate, i = path, 1
+    while candidate.exists():
+        i += 1
+        candidate = path.with_name(f"{path.stem}-{i}{path.suffix}")
+    return candidate
+
+
+def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
+    """The picture of a file, resized where `--width` or `--height` ask for it."""
+    from PIL import Image
+
+    from tinyldm.pipelines.pictures import read_image
+
+    image = read_image(path)
+    size = (args.width or image.width, args.height or image.height)
+    if min(size) < 1:
+        raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def sampling_settings(args: argparse.Namespace, seed: int) -> dict[str, object]:
+    """What a picture's metadata says of how it was made."""
+    return {
+        "Software": f"tinyldm {__version__}",
+        "negative_prompt": args.negative_prompt,
+        "steps": args.steps,
+        "guidance_scale": args.guidance_scale,
+        "sampler": args.sampler,
+        "seed": seed,
+    }
+
+
+def write_pictures(
+    args: argparse.Namespace, files: Sequence[Path], images: Sequence[Image.Image], settings: dict[str, object]
+) -> None:
+    """Write each picture with its prompt, its place in the batch and the settings as PNG text."""
+    from tinyldm.pipelines.pictures import write_png
+
+    for i, (file, image) in enumerate(zip(files, images, strict=True)):
+        place = {"prompt": args.prompt[i // args.count], "index": i, "batch": len(files)}
+        write_png(file, image, {**place, **settings, "width": image.width, "height": image.height})
+
+
+def progress_bar(steps: range) -> Iterator[int]:
+    """A progress bar over the sampler's steps: steps, seconds a step, time left."""
+    from tqdm import tqdm
+
+    bar = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
+    return iter(tqdm(steps, desc="sampling", unit="step", bar_format=bar))
+
+
+def print_expectation(model: LatentDiffusion, h: int, w: int, count: int) -> None:
+    """Say what a run will take before it begins."""
+    from tinyldm.pipelines.describe import expected_bytes, human_bytes
+
+    size = f"{w * model.vae.config.factor}×{h * model.vae.config.factor}"
+    pictures = "1 picture" if count == 1 else f"{count} pictures"
+    memory = human_bytes(expected_bytes(model, h, w, count))
+    print(f"{pictures} of {size}, about {memory} of memory; time left is shown after the first step", file=sys.stderr)
+
+
+def print_result(files: Sequence[Path], seed: int, started: float) -> None:
+    """Say what was written, from which seed, and how long it took."""
+    for file in files:
+        print(file)
+    print(f"seed {seed}, {time.perf_counter() - started:.1f} s")

@@ -1,0 +1,175 @@
+"""What a model costs before it runs: the shape of every intermediate, multiply-adds, parameters and bytes.
+
+Nothing is computed: the models run on arrays that have a shape and no memory (`SHAPES` stands in for the operators),
+and a trace notes the shape under every module's path. So the numbers come from the code that computes the pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tinyldm import nn
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.tree import Weights
+from tinyldm.models.text_encoder import TextEncoder
+from tinyldm.models.unet import UNet
+from tinyldm.models.vae import AutoencoderKL
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One module of a run: the shape of its output, its own weights, and the multiply-adds it takes.
+
+    Multiply-adds are those of convolutions, linear layers and attention products; norms, activations and additions
+    are not counted.
+    """
+
+    path: str
+    shape: Shape
+    parameters: int
+    multiply_adds: int
+
+
+def empty(*shape: int) -> np.ndarray:
+    """An array of a shape that takes four bytes, whatever the shape."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
+def _conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, *, stride: int = 1, padding: Any = 0) -> np.ndarray:
+    top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
+    n, height, width, _ = x.shape
+    rows = (height + top + bottom - weight.shape[2]) // stride + 1
+    columns = (width + left + right - weight.shape[3]) // stride + 1
+    return empty(n, rows, columns, weight.shape[0])
+
+
+def _upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
+    rows, columns = (2 * x.shape[1], 2 * x.shape[2]) if size is None else size
+    return empty(len(x), rows, columns, weight.shape[0])
+
+
+def _same(x: np.ndarray, *_: Any) -> np.ndarray:
+    return x
+
+
+# The operators, of which only the shapes are left. Composites are not here: a trace runs them unfused.
+SHAPES = SimpleNamespace(
+    linear=lambda x, weight, bias=None: empty(*x.shape[:-1], weight.shape[0]),
+    conv2d=_conv2d,
+    upsample_conv2d=_upsample_conv2d,
+    attention=lambda q, k, v, heads, mask=None: empty(*q.shape[:2], v.shape[2]),
+    geglu=lambda x: empty(*x.shape[:-1], x.shape[-1] // 2),
+    group_norm=_same,
+    layer_norm=_same,
+    silu=_same,
+    gelu=_same,
+    quick_gelu=_same,
+)
+
+
+class ShapeTrace(nn.Trace):
+    """A trace that keeps, of every module, its cost."""
+
+    def record(self, w: Weights, y: np.ndarray) -> None:
+        """Note the shape, channels first, and count the products of the module's own weight."""
+        shape = (y.shape[0], y.shape[-1], *y.shape[1:-1]) if y.ndim == 4 else y.shape
+        own = [tuple(w.shape(name)) for name in ("weight", "bias") if name in w]
+        # Every number of the output is a sum over one filter, or one row of the matrix.
+        matrix = own[0][1:] if own and len(own[0]) > 1 and "embedding" not in w.path.rpartition(".")[2] else None
+        products = y.size * math.prod(matrix) if matrix else 0
+        self[w.path] = Cost(w.path, shape, sum(map(math.prod, own)), products)
+
+
+class _Shapes(TensorSource):
+    """Weights of which only the shapes exist."""
+
+    path = "shapes"
+    metadata: Mapping[str, str] = {}
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self._shapes = dict(shapes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._shapes)
+
+    def shape(self, name: str) -> Shape:
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> str:
+        return "F32"
+
+    def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
+        return empty(*self._shapes[name])
+
+
+def without_weights(model: Any) -> Any:
+    """A twin of a text encoder, UNet or autoencoder that has its shapes and computes nothing."""
+    runtime = nn.Runtime("reference")
+    runtime.__dict__["ops"] = SHAPES
+    twin = object.__new__(type(model))
+    twin.__dict__.update(model.__dict__)
+    twin.runtime = runtime
+    twin.weights = Weights(_Shapes(model.parameters), runtime=runtime, settings=model.weights.rules)
+    return twin
+
+
+def unet_costs(unet: UNet, height: int, width: int, tokens: int = 77, batch: int = 1) -> list[Cost]:
+    """Every module of a UNet in the order of execution, for latents of `height` × `width`."""
+    twin, config = without_weights(unet), unet.config
+    conditions: dict[str, np.ndarray] = {}
+    if config.has_class_embedding:
+        width_of_labels = config.projection_class_embeddings_input_dim or config.temb_dim
+        vectors = config.class_embed_type in ("projection", "simple_projection", "identity")
+        conditions["class_labels"] = np.zeros((batch, width_of_labels) if vectors else batch, np.int64)
+    if config.addition_embed_type == "text_time":
+        numbers = 6
+        pooled = (config.projection_class_embeddings_input_dim or 0) - numbers * (config.addition_time_embed_dim or 0)
+        conditions |= {"text_embeds": empty(batch, pooled), "time_ids": empty(batch, numbers)}
+    context = empty(batch, tokens, config.context_dim)
+    with nn.trace(into=ShapeTrace()) as costs:
+        twin(empty(batch, config.in_channels, height, width), 0, context, **conditions)
+    return with_attention(costs)
+
+
+def vae_costs(vae: AutoencoderKL, height: int, width: int) -> tuple[list[Cost], list[Cost]]:
+    """Every module of the encoder for a picture of `height` × `width` pixels, and of the decoder for its latent."""
+    twin, factor = without_weights(vae), vae.config.factor
+    with nn.trace(into=ShapeTrace()) as encoding:
+        twin.encode(empty(1, vae.config.in_channels, height, width))
+    with nn.trace(into=ShapeTrace()) as decoding:
+        twin.decode(empty(1, vae.config.latent_channels, height // factor, width // factor))
+    return with_attention(encoding), with_attention(decoding)
+
+
+def text_encoder_costs(encoder: TextEncoder, batch: int = 1) -> list[Cost]:
+    """Every module of a text encoder for prompts of its full length."""
+    twin = without_weights(encoder)
+    with nn.trace(into=ShapeTrace()) as costs:
+        twin(np.zeros((batch, encoder.config.max_position_embeddings), np.int64))
+    return with_attention(costs)
+
+
+def with_attention(costs: nn.Trace) -> list[Cost]:
+    """The modules with the products of attention added: to those of queries, keys and values belong two more.
+
+    QKᵀ and its product with V each take `N · L_q · L_k · C` multiply-adds; they are listed under the attention's path.
+    """
+    out = []
+    for path, cost in costs.items():
+        out.append(cost)
+        name, _, last = path.rpartition(".")
+        if last in ("to_v", "v_proj"):
+            prefix = last[:-1] if last.startswith("to_") else ""
+            q = costs[f"{name}.{prefix}q" if prefix else f"{name}.q_proj"].shape
+            products = 2 * q[0] * q[1] * cost.shape[1] * q[2]
+            out.append(Cost(f"{name} (softmax)", q, 0, products))
+    return out

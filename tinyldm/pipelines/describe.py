@@ -1,0 +1,107 @@
+"""A checkpoint in words and numbers: what `tinyldm info` prints, and how much memory a run will take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinyldm import cost
+from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.text_to_image import latent_size
+
+INTERPRETER_BYTES = 150 << 20  # Python, NumPy, Numba and their code
+FEATURE_MAPS = 4  # of the largest size, alive at once: input, output, residual, a kernel's own copy
+
+
+def components(model: LatentDiffusion) -> dict[str, Any]:
+    """The networks of a checkpoint by the names of their folders."""
+    return {"text_encoder": model.text_encoder, "unet": model.unet, "vae": model.vae}
+
+
+def describe(model: LatentDiffusion) -> str:
+    """The components of a checkpoint with parameters, bytes and stored dtype, and what will compute them."""
+    lines = [f"{model.path}", ""]
+    lines.append(f"{'component':14} {'class':16} {'parameters':>13} {'bytes':>10}  stored as")
+    total = total_bytes = 0
+    for name, network in components(model).items():
+        source = network.weights.source
+        count = sum(math.prod(source.shape(n)) for n in network.parameters)
+        stored = {source.dtype(n) for n in network.parameters}
+        size = sum(math.prod(source.shape(n)) * item_bytes(source.dtype(n)) for n in network.parameters)
+        total, total_bytes = total + count, total_bytes + size
+        kind = type(network).__name__
+        lines.append(f"{name:14} {kind:16} {count:13,} {human_bytes(size):>10}  {', '.join(sorted(stored))}")
+    lines += [f"{'in all':14} {'':16} {total:13,} {human_bytes(total_bytes):>10}", ""]
+    h, w = latent_size(model, None, None)
+    factor, scheduler = model.vae.config.factor, model.scheduler_config
+    lines.append(f"tokenizer      {model.tokenizer.vocab_size:,} tokens, {model.tokenizer.max_length} a prompt")
+    lines.append(
+        f"latent         {model.vae.config.latent_channels}×{h}×{w} for {w * factor}×{h * factor} pixels, "
+        f"scaling factor {model.vae.config.scaling_factor:g}"
+    )
+    lines.append(
+        f"schedule       {scheduler.get('beta_schedule')}, {scheduler.get('num_train_timesteps')} steps, "
+        f"predicts {scheduler.get('prediction_type', 'epsilon')}, published with {scheduler.get('_class_name')}"
+    )
+    lines.append(f"computes with  {describe_runtime(model)}")
+    return "\n".join(lines)
+
+
+def describe_runtime(model: LatentDiffusion) -> str:
+    """The backend in use, its precision, vectors and threads."""
+    runtime = model.runtime
+    if runtime.backend == "reference":
+        return f"reference (NumPy {np.__version__}), {runtime.dtype}"
+    ops = runtime.ops
+    return f"numba, float32, precision {runtime.precision}, {ops.target().name} vectors, {ops.threads()} threads"
+
+
+def describe_shapes(model: LatentDiffusion, height: int | None = None, width: int | None = None) -> str:
+    """The shape of every module's output for one picture, in the order in which a picture is made."""
+    h, w = latent_size(model, height, width)
+    factor = model.vae.config.factor
+    tokens = model.text_encoder.config.max_position_embeddings
+    encoder, decoder = cost.vae_costs(model.vae, h * factor, w * factor)
+    runs = {
+        "text_encoder": cost.text_encoder_costs(model.text_encoder),
+        "unet": cost.unet_costs(model.unet, h, w, tokens),
+        "vae (decode)": decoder,
+        "vae (encode)": encoder,
+    }
+    lines = []
+    for name, costs in runs.items():
+        lines += ["", name] if lines else [name]
+        lines += [f"  {c.path:64} {'×'.join(map(str, c.shape))}" for c in costs if "(softmax)" not in c.path]
+    return "\n".join(lines)
+
+
+def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
+    """About how much memory sampling `count` pictures takes, for latents of `h` × `w`.
+
+    Weights in the runtime's dtype, plus the larger of what the UNet holds for its guided batch (every skip, and a few
+    maps of its largest size) and what the decoder holds for one picture.
+    """
+    item = model.runtime.dtype.itemsize
+    weights = sum(math.prod(shape) for network in components(model).values() for shape in network.parameters.values())
+    widths = model.unet.config.block_out_channels
+    skips = sum(3 * c / 4**i for i, c in enumerate(widths))
+    unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
+    factor, narrow = model.vae.config.factor, model.vae.config.block_out_channels
+    decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
+    return int(INTERPRETER_BYTES + item * (weights + max(unet, decoder)))
+
+
+def item_bytes(tag: str) -> int:
+    """Bytes of one number of a stored type: `F16` 2, `F32` 4, `BF16` 2, …"""
+    return max(1, int("".join(c for c in tag if c.isdigit()) or 8) // 8)
+
+
+def human_bytes(size: float) -> str:
+    """A size in the unit that fits: `18.1 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
