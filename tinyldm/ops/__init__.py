@@ -2,7 +2,7 @@
 
 Layout is channels-last: images `(N, H, W, C)`, sequences `(N, tokens, C)`. Weights keep their published layout:
 `(C_out, C_in, k_h, k_w)` for a convolution, `(C_out, C_in)` for a linear layer. Every function keeps the dtype of its
-input (float64 in, float64 out), changes none of its arguments, and takes batches and images of size zero.
+input (float64 in, float64 out), changes none of its arguments, and takes batches and sequences of size zero.
 
 One file an operator family; start with `activation` and `linear`, end with `attention` and `composite`.
 """

@@ -18,7 +18,9 @@ def attention(
     mask: np.ndarray | None = None,
     scale: float | None = None,
 ) -> np.ndarray:
-    r"""Every query token gathers a weighted mean of the values: `(N, L_q, C), (N, L_k, C), (N, L_k, C_v) -> (N, L_q, C_v)`.
+    r"""Every query token gathers a weighted mean of the values, in each head.
+
+    `q (N, L_q, C), k (N, L_k, C), v (N, L_k, C_v) -> (N, L_q, C_v)`:
 
     $$\mathrm{softmax}\!\left(s\, Q_h K_h^{\mathsf T} + M\right) V_h$$
 

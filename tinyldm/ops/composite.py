@@ -37,8 +37,9 @@ def norm_silu_conv2d(
     shift: np.ndarray | None = None,
     residual: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`conv2d(silu(group_norm(x))) + shift + residual`: half of a residual block, `(N, H, W, C_in) -> (N, H', W', C_out)`.
+    """Half of a residual block: `conv2d(silu(group_norm(x))) + shift + residual`.
 
+    `(N, H, W, C_in) -> (N, H', W', C_out)`;
     `shift` is `(N, C_out)`, one number per sample and channel (the time embedding); `residual` has the result's shape.
     """
     h = conv2d(norm_silu(x, norm_weight, norm_bias, groups, eps), weight, bias, stride=stride, padding=padding)

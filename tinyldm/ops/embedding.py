@@ -12,9 +12,11 @@ from tinyldm.errors import InputError
 def embedding(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Look up a row of the table for every id: `(…) integers, (V, C) -> (…, C)`.
 
-    Raises `InputError` for an id outside 0 … V-1.
+    Raises `InputError` for an id outside 0 … V-1, or ids that are not whole numbers.
     """
     ids = np.asarray(ids)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(f"embedding: the ids must be of an integer type, not {ids.dtype}")
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(table):
         raise InputError(f"embedding: the ids {ids.min()} … {ids.max()} do not fit a table of {len(table)} rows")
     return table[ids]
@@ -38,8 +40,12 @@ def timestep_embedding(
     `t` in steps of the noise schedule, whole or fractional. Angles are computed in float64 and the result rounded once.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5; Ho et al. 2020, arXiv:2006.11239, appendix B.
+
+    Raises `InputError` where `freq_shift` leaves no frequencies to space: it must be below d/2.
     """
     half = dim // 2
+    if half and freq_shift >= half:
+        raise InputError(f"timestep_embedding: freq_shift {freq_shift} must be below dim / 2 = {half}")
     omega = np.exp(-math.log(max_period) * np.arange(half, dtype=np.float64) / (half - freq_shift))
     angles = np.asarray(t, np.float64)[:, None] * omega
     parts = [np.cos(angles), np.sin(angles)] if flip_sin_to_cos else [np.sin(angles), np.cos(angles)]
