@@ -137,6 +137,19 @@ def trace(select: str = "*", into: Trace | None = None) -> Iterator[Trace]:
         _trace = previous
 
 
+def begin(component: str, **inputs: np.ndarray) -> None:
+    """Tell the trace that a model is called."""
+    if _trace is not None:
+        _trace.begin(component, inputs)
+
+
+def note(**arrays: np.ndarray) -> None:
+    """Tell the trace what a model returns, or what happens between the models."""
+    if _trace is not None:
+        for name, array in arrays.items():
+            _trace.note(name, array)
+
+
 def channels_first(x: np.ndarray) -> np.ndarray:
     """`(N, H, W, C) -> (N, C, H, W)`; a sequence stays as it is."""
     return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim == 4 else x

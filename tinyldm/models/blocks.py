@@ -33,13 +33,13 @@ def resnet_block(x: np.ndarray, temb: np.ndarray | None, w: Weights) -> np.ndarr
     Source: He et al. 2015, arXiv:1512.03385; the time embedding enters as in Ho et al. 2020, arXiv:2006.11239, appendix
     B, or as a scale and shift of the second norm as in Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.
     """
-    shift = linear(silu(temb), w.time_emb_proj) if temb is not None else None
+    shift = linear(silu(temb, w, "nonlinearity#2"), w.time_emb_proj) if temb is not None else None
     shortcut = conv2d(x, w.conv_shortcut) if "conv_shortcut" in w else x
     if shift is not None and w.setting("scale_shift"):
         h = norm_silu_conv2d(x, w.norm1, w.conv1)
         scale, shift = np.split(shift[:, None, None, :], 2, axis=-1)
         h = group_norm(h, w.norm2) * (1 + scale) + shift
-        return conv2d(silu(h), w.conv2) + shortcut
+        return conv2d(silu(h, w, "nonlinearity#3"), w.conv2) + shortcut
     h = norm_silu_conv2d(x, w.norm1, w.conv1, shift=shift)
     return norm_silu_conv2d(h, w.norm2, w.conv2, residual=shortcut)
 
@@ -68,9 +68,10 @@ def pixel_attention(x: np.ndarray, w: Weights) -> np.ndarray:
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B (after Wang et al. 2017, arXiv:1711.07971).
     """
     n, height, width, channels = x.shape
-    h = group_norm(x, w.group_norm).reshape(n, height * width, channels)
+    tokens = x.reshape(n, height * width, channels)
+    h = group_norm(tokens, w.group_norm)
     h = attention(linear(h, w.to_q), linear(h, w.to_k), linear(h, w.to_v), w)
-    return linear_residual(h, w.to_out[0], x.reshape(n, height * width, channels)).reshape(x.shape)
+    return linear_residual(h, w.to_out[0], tokens).reshape(x.shape)
 
 
 # The weights of these blocks: name and shape of each --------------------------------------------------------------

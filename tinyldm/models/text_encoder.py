@@ -20,12 +20,15 @@ from tinyldm.models.config import read_config, require
 from tinyldm.nn import (
     Runtime,
     attention,
+    begin,
     embedding,
     layer_norm,
     linear,
     linear_activation,
     linear_residual,
     module,
+    note,
+    traced,
 )
 from tinyldm.ops import causal_mask
 
@@ -113,11 +116,16 @@ class TextEncoder:
         w = self.weights
         length = ids.shape[1]
         position = w.embeddings.position_embedding.array("weight")[:length]
-        h = embedding(ids, w.embeddings.token_embedding) + position
+        begin("text_encoder", ids=ids)
+        traced("embeddings.position_embedding", position[None])
+        h = traced("embeddings", embedding(ids, w.embeddings.token_embedding) + position, ids)
         mask = causal_mask(length, h.dtype)
         for i in range(layer % (count + 1)):
             h = encoder_layer(h, mask, self.config.hidden_act, w.encoder.layers[i])
-        return layer_norm(h, w.final_layer_norm) if final_norm else h
+        traced("encoder", h)
+        h = layer_norm(h, w.final_layer_norm) if final_norm else h
+        note(context=h)
+        return h
 
     def pooled(self, ids: np.ndarray) -> np.ndarray:
         """The output at the end-of-text token, projected if the model projects: `(N, L) integers -> (N, D)`.

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.unet_config import UNetConfig
-from tinyldm.nn import Weights, embedding, linear, module, silu
+from tinyldm.nn import Weights, embedding, linear, silu, traced
 from tinyldm.ops import timestep_embedding
 
 
@@ -58,14 +58,17 @@ class Conditions:
             arrays[f.name] = array if is_ids else array.astype(dtype, copy=False)
         return cls(**arrays)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that are there, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
-@module
+
 def time_embedding(t: np.ndarray, given: Conditions, config: UNetConfig, w: Weights) -> np.ndarray:  # (N,) -> (N,T)
     """Sines and cosines of the timestep through two linear layers; a guidance embedding is added in between."""
-    emb = sinusoidal(t, config.block_out_channels[0], config, w)
+    emb = traced("time_proj", sinusoidal(t, config.block_out_channels[0], config, w), t)
     if given.guidance is not None:
         emb = emb + linear(given.guidance, w.cond_proj)
-    return two_layers(emb, w)
+    return traced("time_embedding", two_layers(emb, w), emb)
 
 
 def condition_embedding(temb: np.ndarray, given: Conditions, config: UNetConfig, w: Weights) -> np.ndarray:
@@ -75,14 +78,15 @@ def condition_embedding(temb: np.ndarray, given: Conditions, config: UNetConfig,
         temb = np.concatenate([temb, classes], axis=-1) if config.class_embeddings_concat else temb + classes
     if given.time_ids is not None and given.text_embeds is not None:
         n, width = len(given.time_ids), config.addition_time_embed_dim or 0
-        numbers = sinusoidal(given.time_ids.reshape(-1), width, config, w).reshape(n, -1)
+        times = given.time_ids.reshape(-1)
+        numbers = traced("add_time_proj", sinusoidal(times, width, config, w), times).reshape(n, -1)
         vector = np.concatenate([given.text_embeds, numbers], axis=-1)
         if vector.shape[1] != config.projection_class_embeddings_input_dim:
             raise InputError(
                 f"UNet: text_embeds {given.text_embeds.shape} and time_ids {given.time_ids.shape} make "
                 f"{vector.shape[1]} numbers, the model takes {config.projection_class_embeddings_input_dim}"
             )
-        temb = temb + two_layers(vector, w.add_embedding)
+        temb = temb + traced("add_embedding", two_layers(vector, w.add_embedding), vector)
     return temb
 
 
@@ -111,4 +115,4 @@ def sinusoidal(t: np.ndarray, width: int, config: UNetConfig, w: Weights) -> np.
 
 def two_layers(x: np.ndarray, w: Weights) -> np.ndarray:
     """Linear, SiLU, linear."""
-    return linear(silu(linear(x, w.linear_1)), w.linear_2)
+    return linear(silu(linear(x, w.linear_1), w, "act"), w.linear_2)

@@ -20,12 +20,11 @@ def transformer(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:  
     """
     if "proj_in" not in w:
         return pixel_attention(x, w)
-    n, height, width, channels = x.shape
+    n, height, width, _ = x.shape
     h = linear(group_norm(x, w.norm), w.proj_in).reshape(n, height * width, -1)
     for block in w.transformer_blocks:
         h = transformer_block(h, context, block)
-    residual = x.reshape(n, height * width, channels)
-    return linear_residual(h, w.proj_out, residual).reshape(x.shape)
+    return linear_residual(h.reshape(n, height, width, -1), w.proj_out, x)
 
 
 @module

@@ -20,7 +20,7 @@ from tinyldm.models.config import read_config
 from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
 from tinyldm.models.transformer import transformer
 from tinyldm.models.unet_config import INERT, UNetConfig, parameters, settings
-from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d
+from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
 
 
 class UNet:
@@ -65,7 +65,10 @@ class UNet:
             raise InputError(f"UNet: t must be a number or one number per sample ({len(z)}), not of shape {t.shape}")
         t = np.broadcast_to(t, (len(z),))
         given = Conditions.check(conditions, self.config, len(z), self.runtime.dtype)
-        return channels_first(unet(channels_last(z), t, context, given, self.config, self.weights))
+        begin("unet", z=z, t=t, context=context, **given.arrays())
+        epsilon = channels_first(unet(channels_last(z), t, context, given, self.config, self.weights))
+        note(epsilon=epsilon)
+        return epsilon
 
     def _checked_context(self, context: np.ndarray, n: int) -> np.ndarray:
         context = np.asarray(context, self.runtime.dtype)

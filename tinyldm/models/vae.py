@@ -27,7 +27,7 @@ from tinyldm.models.blocks import (
     upsample,
 )
 from tinyldm.models.config import read_config, require
-from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d
+from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
 
 LOGVAR_RANGE = (-30.0, 20.0)  # the log-variance is clamped to it, so that exp(logvar) neither vanishes nor overflows
 INERT = ["force_upcast", "dropout"]  # how the original guards half precision; there is none here
@@ -154,19 +154,26 @@ class AutoencoderKL:
                 f"VAE: height and width must be multiples of {self.config.factor}, "
                 f"not {pixels.shape[2]} and {pixels.shape[3]}"
             )
+        begin("vae.encode", pixels=pixels)
         h = encoder(channels_last(pixels), self.weights.encoder)
         h = linear(h, self.weights.quant_conv) if self.config.use_quant_conv else h
         mean, logvar = np.split(channels_first(h), 2, axis=1)
-        return mean, np.clip(logvar, *LOGVAR_RANGE)
+        logvar = np.clip(logvar, *LOGVAR_RANGE)
+        note(mean=mean, logvar=logvar)
+        return mean, logvar
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped; scaling is already undone.
 
         Raises `InputError` for another shape.
         """
-        h = channels_last(self._checked(z, self.config.latent_channels, "z"))
+        z = self._checked(z, self.config.latent_channels, "z")
+        begin("vae.decode", z=z)
+        h = channels_last(z)
         h = linear(h, self.weights.post_quant_conv) if self.config.use_post_quant_conv else h
-        return channels_first(decoder(h, self.weights.decoder))
+        pixels = channels_first(decoder(h, self.weights.decoder))
+        note(pixels=pixels)
+        return pixels
 
     def scale(self, z: np.ndarray) -> np.ndarray:
         """From the decoder's latents to those of the diffusion: `(z - shift) · scaling_factor`."""
