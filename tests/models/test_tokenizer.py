@@ -208,6 +208,11 @@ def test_published_merges_by_the_naive_rule(word):
     assert found == symbols
 
 
+def test_example_of_the_docstring():
+    ranks = {("l", "o"): 0, ("e", "r</w>"): 1, ("lo", "w"): 2}
+    assert merge_pairs(byte_symbols("lower"), ranks) == ["low", "er</w>"]
+
+
 def test_long_words_are_no_trouble():
     word = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=20_000))
     start = time.perf_counter()
@@ -286,6 +291,14 @@ def test_special_tokens_in_a_prompt():
     assert clip().tokenize("<|ENDOFTEXT|>!")[-2:] == ["></w>", "!</w>"]
     anycase = Tokenizer.from_vocabulary(clip().vocab, list(clip().ranks), added=[AddedToken(END, normalized=True)])
     assert anycase.tokenize("a<|EndOfText|>B") == ["a</w>", END, "b</w>"]
+
+
+def test_longest_added_token_wins():
+    words = ["red</w>", "reddish</w>", "ish</w>"]
+    tokenizer = Tokenizer.from_vocabulary(clip().vocab, [], added=[AddedToken(word) for word in words])
+    assert tokenizer.tokenize("red</w>reddish</w>") == ["red</w>", "reddish</w>"]
+    nested = Tokenizer.from_vocabulary(clip().vocab, [], added=[AddedToken("red"), AddedToken("reddish</w>")])
+    assert nested.tokenize("reddish</w>red") == ["reddish</w>", "red"]
 
 
 def test_decode_leaves_special_tokens_out():

@@ -171,8 +171,8 @@ def merge_pairs(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> li
         l o w e r</w>   --(l, o)-->   lo w e r</w>   --(e, r</w>)-->   lo w er</w>   --(lo, w)-->   low er</w>
 
     Searching the whole word for the best pair at each step would take O(n²). Here the candidates wait in a heap, and
-    the symbols form a doubly linked list, so a merge touches its two neighbours only: O(n log n). A candidate whose
-    symbols have changed since it was queued is recognised when it comes up, and dropped.
+    the symbols form a doubly linked list, so a merge touches its two neighbours only: O(n log n). A candidate one
+    of whose symbols has grown since it was queued no longer gives the same text; it is dropped when it comes up.
     """
     symbols = list(symbols)
     end = len(symbols)
@@ -189,7 +189,7 @@ def merge_pairs(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> li
     while queue:
         _, i, merged = heapq.heappop(queue)
         j = right[i]
-        if not symbols[i] or j == end or symbols[i] + symbols[j] != merged or (symbols[i], symbols[j]) not in ranks:
+        if not symbols[i] or j == end or symbols[i] + symbols[j] != merged:
             continue
         symbols[i], symbols[j] = merged, ""  # the right symbol's place stays behind, empty
         right[i] = right[j]
