@@ -78,14 +78,15 @@ SHAPES = SimpleNamespace(
 class ShapeTrace(nn.Trace):
     """A trace that keeps, of every module, its cost."""
 
-    def record(self, w: Weights, y: np.ndarray) -> None:
+    def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Weights | None) -> None:
         """Note the shape, channels first, and count the products of the module's own weight."""
-        shape = (y.shape[0], y.shape[-1], *y.shape[1:-1]) if y.ndim == 4 else y.shape
+        if w is None:
+            return
         own = [tuple(w.shape(name)) for name in ("weight", "bias") if name in w]
         # Every number of the output is a sum over one filter, or one row of the matrix.
         matrix = own[0][1:] if own and len(own[0]) > 1 and "embedding" not in w.path.rpartition(".")[2] else None
-        products = y.size * math.prod(matrix) if matrix else 0
-        self[w.path] = Cost(w.path, shape, sum(map(math.prod, own)), products)
+        products = output.size * math.prod(matrix) if matrix else 0
+        self[path] = Cost(path, output.shape, sum(map(math.prod, own)), products)
 
 
 class _Shapes(TensorSource):

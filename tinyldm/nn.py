@@ -113,8 +113,8 @@ class Trace(dict[str, np.ndarray]):
         """Whether `record` is to be given the inputs of this module."""
         return False
 
-    def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
-        """A module has ended; the arrays are not copied yet."""
+    def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Weights | None) -> None:
+        """A module has ended; the arrays are not copied yet. `w` is its node, None for one without weights."""
         if fnmatchcase(path, self.select):
             self[path] = np.array(output)
 
@@ -160,12 +160,20 @@ def channels_last(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x, 1, -1))
 
 
-def traced(path: str, y: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+def traced(path: str, y: np.ndarray, *inputs: np.ndarray, w: Weights | None = None) -> np.ndarray:
     """Tell the trace the output of the module `path`, and hand it on; images are shown to the trace channels-first."""
     if _trace is not None:
-        given = tuple(channels_first(x) for x in inputs) if _trace.wants_inputs(path) else ()
-        _trace.record(path, channels_first(y), given)
+        given = tuple(_as_published(x) for x in inputs) if _trace.wants_inputs(path) else ()
+        _trace.record(path, _as_published(y), given, w)
     return y
+
+
+def _as_published(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, -1, 1) if x.ndim == 4 else x  # a view: the trace copies what it keeps
+
+
+def _traced(w: Weights, y: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    return traced(w.path, y, *inputs, w=w)
 
 
 def module(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,7 +186,7 @@ def module(function: Callable[..., Any]) -> Callable[..., Any]:
         w = args[-1]
         inputs = [x.copy() for x in _arrays(args[:-1], w)] if _trace.wants_inputs(w.path) else []
         y = function(*args, **kwargs)
-        traced(w.path, y[0] if isinstance(y, tuple) else y, *inputs)
+        _traced(w, y[0] if isinstance(y, tuple) else y, *inputs)
         return y
 
     return run
@@ -223,9 +231,9 @@ def linear(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.linear` with the node's weight and bias; a 1×1 convolution's weight is taken as the matrix that it is."""
     y = w.runtime.ops.linear(x, _matrix(w), w.get("bias"))
     if _trace is not None and y.ndim == 4 and len(w.shape()) == 2:  # the original's linear layers see tokens
-        traced(w.path, _tokens(y), _tokens(x))
+        _traced(w, _tokens(y), _tokens(x))
         return y
-    return traced(w.path, y, x)
+    return _traced(w, y, x)
 
 
 def _tokens(x: np.ndarray) -> np.ndarray:
@@ -236,21 +244,23 @@ def conv2d(x: np.ndarray, w: Weights, stride: int = 1, padding: Padding | None =
     """`ops.conv2d` with the node's weight and bias; the default padding keeps the size at stride 1."""
     padding = (w.shape()[-1] - 1) // 2 if padding is None else padding
     y = w.runtime.ops.conv2d(x, _filters(w, stride), w.get("bias"), stride=stride, padding=padding)
-    return traced(w.path, y, x)
+    if _trace is not None and isinstance(padding, tuple) and _trace.wants_inputs(w.path):
+        x = np.pad(x, ((0, 0), padding[:2], padding[2:], (0, 0)))  # the original pads before its convolution
+    return _traced(w, y, x)
 
 
 def group_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.group_norm` with the node's weight, bias, groups and epsilon."""
     y = w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps"))
     if _trace is not None and y.ndim == 3:  # the original's group norm has the channels first, of tokens too
-        traced(w.path, np.moveaxis(y, -1, 1), np.moveaxis(x, -1, 1))
+        _traced(w, np.moveaxis(y, -1, 1), np.moveaxis(x, -1, 1))
         return y
-    return traced(w.path, y, x)
+    return _traced(w, y, x)
 
 
 def layer_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.layer_norm` with the node's weight, bias and epsilon."""
-    return traced(w.path, w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps")), x)
+    return _traced(w, w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps")), x)
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.ndarray | None = None) -> np.ndarray:
@@ -260,7 +270,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.
 
 def embedding(ids: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.embedding` with the node's table."""
-    return traced(w.path, ops.embedding(ids, w.weight), np.asarray(ids))
+    return _traced(w, ops.embedding(ids, w.weight), np.asarray(ids))
 
 
 def silu(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
@@ -336,7 +346,7 @@ def upsample_conv2d(x: np.ndarray, w: Weights, size: tuple[int, int] | None = No
     y = w.runtime.ops.upsample_conv2d(x, _upsampling_filters(w), w.get("bias"), size)
     if _trace is not None and _trace.wants_inputs(w.path):  # what the original's convolution sees
         x = ops.upsample_nearest(x, size)
-    return traced(w.path, y, x)
+    return _traced(w, y, x)
 
 
 def linear_residual(x: np.ndarray, w: Weights, residual: np.ndarray) -> np.ndarray:
