@@ -122,6 +122,8 @@ def test_the_content_decides_and_not_the_suffix(tmp_path):
         (b"GGUF\3\0\0\0rest", "begins with b'GGUF"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\x80\x04K\x01.", "a Python pickle, but not one that torch"),
+        (bytes(257) + b"ustar" + bytes(300), "a tar archive, as the first versions of torch"),
         (struct.pack("<Q", 2**50) + b"{}", "begins with"),
     ],
 )

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from tinyldm.checkpoints.base import MemorySource, RenamedSource, TensorSource, quoted
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.safetensors import PREFIX, encodable, parse_json_object, read_safetensors
+from tinyldm.checkpoints.torch_pickle import LEGACY_START, ZIP_START, read_torch
 from tinyldm.errors import CheckpointError
 
 __all__ = ["MemorySource", "RenamedSource", "ShardedSource", "TensorSource", "open_source"]
@@ -28,20 +29,28 @@ def open_source(path: str | PathLike[str]) -> TensorSource:
     kind = kind_of(path)
     if kind == "safetensors":
         return read_safetensors(path)
+    if kind == "torch":
+        return read_torch(path)
     if kind == "index":
         return ShardedSource(path)
     raise CheckpointError(f"{path}: {kind}; wanted safetensors, a torch checkpoint or the index of a sharded one")
 
 
 def kind_of(path: str | PathLike[str]) -> str:
-    """`safetensors` or `index`; for anything else, what it is in words."""
+    """`safetensors`, `torch` or `index`; for anything else, what it is in words."""
     file = MappedFile(path)
     head = bytes(file.view(0, min(file.size, 1024)))
     file.close()
     if head[PREFIX : PREFIX + 1] == b"{" and int.from_bytes(head[:PREFIX], "little") < 2**40:
         return "safetensors"
+    if head.startswith(ZIP_START) or LEGACY_START in head[:32]:
+        return "torch"
     if head.lstrip()[:1] == b"{":
         return "index"
+    if head[257:262] == b"ustar":
+        return "a tar archive, as the first versions of torch wrote checkpoints (load and save it with torch ≥ 1.6)"
+    if head[:1] == b"\x80":
+        return "a Python pickle, but not one that torch.save wrote"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file that it points to (fetch it with `git lfs pull`)"
     if head.lstrip()[:1] == b"<":

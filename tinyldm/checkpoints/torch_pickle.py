@@ -1,0 +1,271 @@
+"""Torch checkpoints (`.ckpt`, `.pt`, `.pth`, `.bin`) read without torch, without risk, and without reading them whole.
+
+Two formats. Since torch 1.6 a zip archive holds `…/data.pkl`, the pickled structure, and `…/data/<key>`, the bytes of
+each storage. Before, four pickles follow each other (a magic number, a version, facts on the machine, the structure),
+then the pickled list of storage keys, then for each key its element count (8 bytes) and its bytes. In the structure a
+tensor is a view of a storage, and a storage is a persistent id.
+
+Source: the file formats as torch.serialization writes them (`_save`, `_legacy_save`).
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.dtypes import STORED
+from tinyldm.checkpoints.mapped_file import MappedFile
+from tinyldm.checkpoints.pickle_globals import NumpyArray
+from tinyldm.checkpoints.pickle_reader import Name, PickleReader
+from tinyldm.checkpoints.torch_tensors import BUILDERS, LazyTensor, Storage, TypedStorage, typed_storage
+from tinyldm.checkpoints.zip_entries import ZipEntry, read_directory, read_entry
+from tinyldm.errors import CheckpointError
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+LEGACY_VERSION = 1001
+ZIP_START = b"PK\3\4"
+LEGACY_START = b"\x8a\n" + MAGIC_NUMBER.to_bytes(10, "little") + b"."  # LONG1, 10 bytes, STOP; behind the protocol
+
+MAX_DEPTH = 32
+MAX_EXTRAS = 1000
+# What training loops keep beside the weights, at the top of a file that has no `state_dict`.
+TRAINING = frozenset(
+    "optimizer optimizers optimizer_state optimizer_states optimizer_state_dict optim lr_scheduler lr_schedulers "
+    "scheduler scaler grad_scaler amp loops callbacks hyper_parameters rng_state".split()
+)
+
+
+def read_torch(path: str | PathLike[str]) -> TorchFile:
+    """Open a torch checkpoint; everything in it but the tensors' values is read and checked here.
+
+    Raises `CheckpointError`, one line that names the file and what is wrong or refused, for anything but tensors in
+    plain containers.
+    """
+    return TorchFile(path)
+
+
+class TorchFile(TensorSource):
+    """An open torch checkpoint: a `TensorSource` that reads a tensor when it is asked for.
+
+    `root` is the pickled structure with `LazyTensor`s in it. The names are those of its `state_dict` if it has one,
+    else of all that it holds, nested names joined by dots. `extras` says what was passed over: optimizer states,
+    counters, and whatever is no tensor.
+    """
+
+    def __init__(self, path: str | PathLike[str]):
+        self.path = str(path)
+        self.metadata: dict[str, str] = {}
+        self._file = MappedFile(path)
+        try:
+            is_zip = self._file.view(0, min(4, self._file.size)) == ZIP_START
+            self.root, length = open_zip(self._file) if is_zip else open_legacy(self._file)
+            self._tensors, self.extras = flatten(self.root, length, self.path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names, in the order of the file."""
+        return tuple(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._get(name).shape
+
+    def dtype(self, name: str) -> str:
+        """The published tag of a tensor's type."""
+        return self._get(name).tag
+
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of the file where it can be."""
+        tensor = self._get(name)
+        try:
+            return tensor.read(dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
+
+    def release(self) -> None:
+        """Give all resident pages of the file back to the system."""
+        self._file.release()
+
+    def close(self) -> None:
+        """Let go of the file; arrays that point into it stay valid."""
+        self._file.close()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def _get(self, name: str) -> LazyTensor | NumpyArray:
+        if name not in self._tensors:
+            raise self.missing(name)
+        return self._tensors[name]
+
+
+# The zip format -------------------------------------------------------------------------------------------------------
+
+
+def open_zip(file: MappedFile) -> tuple[Any, int]:
+    """The structure of a zip checkpoint, and how long its pickle is."""
+    entries = read_directory(file)
+    prefix = zip_prefix(entries, file)
+    big_endian = zip_byte_order(file, entries.get(prefix + "byteorder"))
+
+    def resolve(identity: Any) -> TypedStorage:
+        key, tag, count = typed_storage(identity, fields=5)
+        entry = entries.get(f"{prefix}data/{key}")
+        if entry is None:
+            raise CheckpointError(f"refers to the storage {quoted(key)}, which is not in the archive")
+        if entry.size != count * STORED[tag].itemsize:
+            raise CheckpointError(f"says {count} elements {tag} of the storage {quoted(key)} of {entry.size} bytes")
+        storage = Storage(key, entry.size, file.size, lambda: read_entry(file, entry), big_endian)
+        return TypedStorage(storage, tag)
+
+    pickle = read_entry(file, entries[prefix + "data.pkl"])
+    reader = PickleReader(pickle, f"{file.path}: {quoted(prefix + 'data.pkl')}", BUILDERS, resolve)
+    return reader.load(), len(pickle)
+
+
+def zip_prefix(entries: dict[str, ZipEntry], file: MappedFile) -> str:
+    """The folder in the archive that holds `data.pkl`, with its slash."""
+    pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise CheckpointError(f"{file.path}: a zip archive without the data.pkl of a torch checkpoint")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if f"{prefix}constants.pkl" in entries:
+        raise CheckpointError(f"{file.path}: a TorchScript program, not a checkpoint: save its state_dict with torch")
+    return prefix
+
+
+def zip_byte_order(file: MappedFile, entry: ZipEntry | None) -> bool:
+    """Whether the storages are big-endian; files from before torch wrote it down are not."""
+    order = b"little" if entry is None else bytes(read_entry(file, entry)[:8])
+    if order not in (b"little", b"big"):
+        raise CheckpointError(f"{file.path}: has the byte order {order!r}, wanted b'little' or b'big'")
+    return order == b"big"
+
+
+# The legacy format ----------------------------------------------------------------------------------------------------
+
+
+def open_legacy(file: MappedFile) -> tuple[Any, int]:
+    """The structure of a legacy checkpoint, and how long its pickles are."""
+    sizes: dict[str, tuple[int, int]] = {}  # storage key: bytes, width of an element
+    begins: dict[str, int] = {}  # where the bytes are, known after the structure has been read
+
+    def resolve(identity: Any) -> TypedStorage | Name:
+        if type(identity) is tuple and identity[:1] == ("module",):
+            return module_class(identity)
+        key, tag, count = typed_storage(identity, fields=6)
+        width = STORED[tag].itemsize
+        size, _ = sizes.setdefault(key, (count * width, width))
+        if size != count * width:
+            raise CheckpointError(f"says {count * width} and {size} bytes of the same storage {quoted(key)}")
+        storage = Storage(key, size, file.size, lambda: file.view(begins[key], begins[key] + size))
+        return TypedStorage(storage, tag)
+
+    reader = PickleReader(file.view(0, file.size), str(file.path), BUILDERS, resolve)
+    if reader.load() != MAGIC_NUMBER or reader.load() != LEGACY_VERSION:
+        raise CheckpointError(f"{file.path}: not a torch checkpoint of version {LEGACY_VERSION}")
+    machine = reader.load()
+    if type(machine) is not dict or machine.get("little_endian") is not True:
+        raise CheckpointError(f"{file.path}: was not written by a little-endian machine; save it again with torch")
+    root = reader.load()
+    keys = reader.load()
+    length = reader.position
+    place_storages(file, reader.position, keys, sizes, begins)
+    return root, length
+
+
+def module_class(identity: tuple[Any, ...]) -> Name:
+    """The persistent id `("module", class, file, source code)` of a class: its name, which the list has to allow."""
+    if len(identity) != 4 or not isinstance(identity[1], Name):
+        raise CheckpointError("refuses a persistent id that is not a class with its source")
+    return identity[1]
+
+
+def place_storages(
+    file: MappedFile, position: int, keys: Any, sizes: dict[str, tuple[int, int]], begins: dict[str, int]
+) -> None:
+    """Walk over the storages behind the pickles and note where each begins."""
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(sizes):
+        raise CheckpointError(f"{file.path}: the list of storages is not that of the storages that tensors use")
+    for key in keys:
+        size, width = sizes[key]
+        if position + 8 + size > file.size:
+            raise CheckpointError(
+                f"{file.path}: the storage {quoted(key)} ends behind the end of the file (truncated?)"
+            )
+        count = int.from_bytes(file.view(position, position + 8), "little")
+        if count * width != size:
+            raise CheckpointError(
+                f"{file.path}: the storage {quoted(key)} has {count} elements, wanted {size // width}"
+            )
+        begins[key] = position + 8
+        position += 8 + size
+
+
+# From the structure to names ------------------------------------------------------------------------------------------
+
+
+def flatten(root: Any, length: int, path: str) -> tuple[dict[str, LazyTensor | NumpyArray], dict[str, str]]:
+    """The tensors of a structure by name, and what else it holds.
+
+    A structure can refer to the same part many times, so it can be far larger than the `length` of its pickle; the
+    walk ends with an error where that is not what weights look like.
+    """
+    weights, extras = choose_weights(root)
+    tensors: dict[str, LazyTensor | NumpyArray] = {}
+    characters, steps = 16 * length + 65536, 4 * length + 1024
+    pending = [("", weights, 0)]
+    while pending:
+        name, value, depth = pending.pop()
+        steps -= 1
+        characters -= len(name)
+        if isinstance(value, (LazyTensor, NumpyArray)):
+            name = name or "tensor"
+            if name in tensors:
+                raise CheckpointError(f"{path}: holds the tensor {quoted(name)} twice")
+            tensors[name] = value
+        elif isinstance(value, (dict, list, tuple)):
+            steps -= len(value)
+            characters -= len(value) * len(name)
+            if depth == MAX_DEPTH or steps < 0 or characters < 0:
+                raise CheckpointError(f"{path}: a structure that is nested too deeply or refers to itself")
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            pending += reversed([(join(name, key), child, depth + 1) for key, child in items])
+        elif len(extras) < MAX_EXTRAS:
+            extras[name] = describe(value)
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors")
+    return tensors, extras
+
+
+def choose_weights(root: Any) -> tuple[Any, dict[str, str]]:
+    """The part of a checkpoint that holds weights, and the entries beside it that are passed over."""
+    if not isinstance(root, dict):
+        return root, {}
+    if isinstance(root.get("state_dict"), dict):
+        weights = root["state_dict"]
+        beside = {key: value for key, value in root.items() if key != "state_dict"}
+    else:
+        weights = {key: value for key, value in root.items() if key not in TRAINING}
+        beside = {key: value for key, value in root.items() if key in TRAINING}
+    return weights, {join("", key): describe(value) for key, value in list(beside.items())[:MAX_EXTRAS]}
+
+
+def join(name: str, key: Any) -> str:
+    """The name of an entry of a container."""
+    text = key if type(key) is str else key.name if isinstance(key, Name) else quoted(key)
+    return f"{name}.{text}" if name else text
+
+
+def describe(value: Any) -> str:
+    """A value that is no tensor, in a word."""
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        return f"{type(value).__name__} of {len(value)}"
+    return getattr(value, "name", type(value).__name__)
