@@ -6,11 +6,13 @@ Exit status: 0 done, 2 bad input (one line on standard error says what and what 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        with warnings_as_notes():
+            return args.run(args) or 0
     except TinyldmError as error:
         if args.debug:
             raise
@@ -58,6 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
         return 1
+
+
+@contextlib.contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Show a warning (words of a prompt that were cut) as one line, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+        yield
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,178 @@
+"""The commands as a user types them: what they print, write and answer to bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyldm import __version__, cli
+from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run a command in an empty folder, on the tiny checkpoint: `run("sample", "a") -> status, out, err`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        name, *rest = words
+        status = cli.main([name, "--model", str(checkpoint), "--backend", "reference", *rest])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def opened(path: str) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def test_long_prompt_is_cut_with_a_note(run) -> None:
+    _, _, err = run("sample", "an apple that is red", "-o", "a.png", "--steps", "1")
+    note = next(line for line in err.splitlines() if line.startswith("note: "))
+    assert "red" in note
+
+
+def test_sample(run, tmp_path: Path) -> None:
+    status, out, err = run("sample", "red apple", "-o", "a.png", "--steps", "2", "--seed", "5")
+    assert status == 0
+    assert out.splitlines()[0] == "a.png"
+    assert "seed 5" in out
+    assert "memory" in err
+    assert "2/2 steps" in err
+    picture = opened("a.png")
+    assert picture.size == (16, 16)
+    assert picture.text["prompt"] == "red apple"
+    assert picture.text["seed"] == "5"
+    assert picture.text["sampler"] == "ddim"
+    assert picture.text["Software"] == f"tinyldm {__version__}"
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_same_seed_same_bytes(run) -> None:
+    for name in ("a.png", "b.png"):
+        run("sample", "x", "-o", name, "--steps", "2", "--seed", "5")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_seed_is_drawn_and_printed(run) -> None:
+    _, out, _ = run("sample", "x", "-o", "a.png", "--steps", "1")
+    assert opened("a.png").text["seed"] in out
+
+
+def test_several_pictures_are_numbered(run) -> None:
+    run("sample", "x", "y", "-n", "2", "-o", "a.png", "--steps", "1", "--seed", "1")
+    assert sorted(os.listdir()) == ["a-0001.png", "a-0002.png", "a-0003.png", "a-0004.png"]
+    assert [opened(f).text["prompt"] for f in sorted(os.listdir())] == ["x", "x", "y", "y"]
+
+
+def test_default_name_overwrites_nothing(run) -> None:
+    for _ in range(2):
+        run("sample", "Red apple!", "--steps", "1", "--seed", "1")
+    assert sorted(os.listdir()) == ["Red-apple-2.png", "Red-apple.png"]
+
+
+def test_encode_decode_and_img2img(run) -> None:
+    run("sample", "x", "-o", "a.png", "--steps", "1", "--seed", "1")
+    status, out, _ = run("encode", "a.png")
+    assert status == 0
+    assert "1×4×8×8" in out
+    with read_safetensors("a.safetensors") as file:
+        assert file.shape("latent") == (1, 4, 8, 8)
+        assert file.metadata["tinyldm_version"] == __version__
+    assert run("decode", "a.safetensors", "-o", "b.png")[0] == 0
+    assert opened("b.png").size == (16, 16)
+    for source in ("a.png", "a.safetensors"):
+        assert run("img2img", "y", "--image", source, "-o", "c.png", "--steps", "2", "--seed", "1")[0] == 0
+        assert opened("c.png").text["strength"] == "0.8"
+    run("encode", "a.png", "-o", "drawn.safetensors", "--sample", "--seed", "1")
+    with read_safetensors("a.safetensors") as mean, read_safetensors("drawn.safetensors") as drawn:
+        assert (mean.read("latent") != drawn.read("latent")).any()
+
+
+def test_info(run) -> None:
+    status, out, _ = run("info", "--shapes")
+    assert status == 0
+    for word in ("unet", "parameters", "F32", "reference", "mid_block.resnets.0.conv1", "1×16×4×4"):
+        assert word in out
+
+
+BAD = {
+    "no model": (["sample", "x", "--model", "nowhere"], "nowhere"),
+    "size": (["sample", "x", "--width", "15"], "multiple of 2"),
+    "steps": (["sample", "x", "--steps", "0"], "steps"),
+    "sampler": (["sample", "x", "--sampler", "magic"], "ddim"),
+    "count": (["sample", "x", "-n", "0"], "-n"),
+    "folder": (["sample", "x", "-o", "missing/a.png"], "missing"),
+    "suffix": (["sample", "x", "-o", "a.jpg"], ".png"),
+    "float64 of numba": (["sample", "x", "--backend", "numba", "--dtype", "float64"], "reference"),
+    "no picture": (["img2img", "x", "--image", "nothing.png"], "nothing.png"),
+    "text as picture": (["encode", "note.txt"], "note.txt"),
+    "picture size": (["encode", "odd.png"], "multiples of 2"),
+    "not a latent": (["decode", "other.safetensors"], "latent"),
+    "latent of another model": (["decode", "wide.safetensors"], "4"),
+    "strength": (
+        ["img2img", "x", "--image", "odd.png", "--width", "16", "--height", "16", "--strength", "2"],
+        "strength",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(run, case: str) -> None:
+    Path("note.txt").write_text("not a picture")
+    Image.new("RGB", (15, 16)).save("odd.png")
+    write_safetensors("other.safetensors", {"x": np.zeros(3, np.float32)})
+    write_safetensors("wide.safetensors", {"latent": np.zeros((1, 9, 4, 4), np.float32)})
+    before = sorted(os.listdir())
+    words, message = BAD[case]
+    status, _, err = run(*words)
+    assert status == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("tinyldm: error: ")
+    assert message in last
+    assert "Traceback" not in err
+    assert sorted(os.listdir()) == before
+
+
+def test_debug_shows_the_traceback(run) -> None:
+    from tinyldm.errors import InputError
+
+    with pytest.raises(InputError):
+        run("sample", "x", "--steps", "0", "--debug")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_interrupt_is_status_130(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tinyldm", "sample", "x", "--model", str(checkpoint), "--backend", "reference"]
+    process = subprocess.Popen(
+        [*command, "--steps", "900", "-o", str(tmp_path / "a.png")],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(cli.__file__).parents[1],
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # the line about memory: sampling begins
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("sample", "img2img", "encode", "decode", "info"):
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        assert f"tinyldm {name}" in capsys.readouterr().out.partition("example")[2]
