@@ -1,4 +1,13 @@
-"""Convolutions: which algorithm for which layer, and the composites around them."""
+"""Convolutions: which algorithm for which layer, and the composites around them.
+
+Two algorithms. **Direct** (`matmul.py`) sums all taps and channels in one fixed order and fits every filter.
+**Winograd** (`winograd.py`) takes a quarter of the multiply-adds for 3×3 filters of stride 1, exactly the same in
+theory and within twice the rounding error. `precision="strict"` allows only the first.
+
+Memory: filters are packed once, at their own size in float32. Small ones, which many tiles pass over
+(`KEEP_TRANSFORMED` weights or fewer a tap), are kept transformed as well, at four times that; large ones are
+transformed on the fly.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +17,17 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations, parameters
-from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, pad_bias
+from tinyldm.kernels.matmul import TILE_ROWS, PackedWeight, ceil_div, matmul, pack_weight, pad_bias
 from tinyldm.kernels.norm import affine, group_norm_affine
 from tinyldm.kernels.resample import upsample_nearest
+from tinyldm.kernels.rows import SILU
+from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, transformed_panels, winograd
 
 Padding = int | tuple[int, int, int, int]
+
+FEWEST_CHANNELS = 16  # below, transforms cost more than they save
+MOST_REPEATS = 2  # blocks of columns for which normalising again and again beats a pass of its own
+KEEP_TRANSFORMED = 1 << 17  # C_in * C_out up to which transformed filters are kept
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,7 @@ class PreparedConv:
 
     algorithm: str
     packed: PackedWeight
+    transformed: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,15 +46,20 @@ class PreparedConv:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.packed.nbytes
+        return self.packed.nbytes + (0 if self.transformed is None else self.transformed.nbytes)
 
 
 ConvWeight = np.ndarray | PreparedConv
 
 
 def choose_conv2d(shape: tuple[int, ...], stride: int = 1, precision: str = "fast") -> str:
-    """The algorithm for filters of a shape: "direct"."""
-    return "direct"
+    """The algorithm for filters of a shape: "direct" or "winograd"."""
+    c_out, c_in, *kernel = shape
+    if precision not in ("fast", "strict"):
+        raise InputError(f"precision {precision!r} is unknown; known are fast, strict")
+    if precision == "strict" or kernel != [3, 3] or stride != 1 or min(c_out, c_in) < FEWEST_CHANNELS:
+        return "direct"
+    return "winograd"
 
 
 def prepare_conv2d(
@@ -46,15 +67,23 @@ def prepare_conv2d(
 ) -> PreparedConv:
     """Lay out `(C_out, C_in, k_h, k_w)` filters of any float dtype, once.
 
-    `algorithm=None` lets `choose_conv2d` decide.
+    `algorithm` is "direct" or "winograd"; None lets `choose_conv2d` decide.
     """
     algorithm = algorithm or choose_conv2d(weight.shape, stride, precision)
-    return PreparedConv(algorithm, pack_weight(weight))
+    keep = algorithm == "winograd" and weight.shape[0] * weight.shape[1] <= KEEP_TRANSFORMED
+    return PreparedConv(algorithm, pack_weight(weight), transformed_panels(weight) if keep else None)
 
 
 def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> PreparedConv:
     """Lay out the 3×3 filters of `upsample_conv2d`, once."""
     return prepare_conv2d(weight, 1, precision)
+
+
+def _fewer_products(n: int, size: tuple[int, int]) -> bool:
+    """Whether Winograd takes fewer products on an output of this size: not on the very smallest."""
+    tiles = n * ceil_div(size[0], OUTPUTS) * ceil_div(size[1], OUTPUTS)
+    direct = ceil_div(n * size[0] * size[1], TILE_ROWS) * 9
+    return ceil_div(tiles, TILE_ROWS) * PLACES < direct
 
 
 def _conv2d(
@@ -66,11 +95,15 @@ def _conv2d(
     padding: Padding,
     shift: np.ndarray | None = None,
     residual: np.ndarray | None = None,
+    gain_shift: tuple[np.ndarray, np.ndarray] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
+    """Any convolution: of `x`, enlarged to `size`, or scaled, shifted and put through SiLU by `gain_shift`."""
     prepared = weight if isinstance(weight, PreparedConv) else prepare_conv2d(weight, stride)
     top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
     c_out, c_in, k_h, k_w = prepared.shape
     n, height, width, channels = x.shape
+    height, width = size or (height, width)
     if channels != c_in:
         raise InputError(
             f"{operator}: x of shape {x.shape} has {channels} channels, weight {prepared.shape} takes {c_in}"
@@ -86,7 +119,28 @@ def _conv2d(
     x = activations(x, operator)
     residual = None if residual is None else activations(residual, operator)
     padded = pad_bias(None if bias is None else parameters(bias), c_out, shift=shift)
-    return matmul(x, prepared.packed, padded, (out_h, out_w), stride=stride, top=top, left=left, residual=residual)
+    out = (out_h, out_w)
+    if prepared.algorithm == "winograd" and stride == 1 and _fewer_products(n, out):
+        if gain_shift is not None and column_blocks(n, out, c_out) > MOST_REPEATS:
+            x, gain_shift = affine(x, *gain_shift, silu=True), None
+        return winograd(
+            x,
+            prepared.packed if prepared.transformed is None else prepared.transformed,
+            padded,
+            c_out,
+            out,
+            virtual_size=(height, width),
+            top=top,
+            left=left,
+            gain_shift=gain_shift,
+            prologue=COPY if gain_shift is None else SILU,
+            residual=residual,
+        )
+    if gain_shift is not None:
+        x = affine(x, *gain_shift, silu=True)
+    if size is not None:
+        x = upsample_nearest(x, size)
+    return matmul(x, prepared.packed, padded, out, stride=stride, top=top, left=left, residual=residual)
 
 
 def conv2d(
@@ -132,12 +186,16 @@ def norm_silu_conv2d(
     residual: np.ndarray | None = None,
 ) -> np.ndarray:
     """`conv2d(silu(group_norm(x))) + shift + residual`, the half of a residual block."""
-    h = norm_silu(x, norm_weight, norm_bias, groups, eps)
-    return _conv2d("norm_silu_conv2d", h, weight, bias, stride, padding, shift, residual)
+    x = activations(x, "norm_silu_conv2d")
+    gain_shift = group_norm_affine(x, parameters(norm_weight), parameters(norm_bias), groups, eps) if x.size else None
+    return _conv2d("norm_silu_conv2d", x, weight, bias, stride, padding, shift, residual, gain_shift)
 
 
 def upsample_conv2d(
     x: np.ndarray, weight: ConvWeight, bias: np.ndarray | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
     """`conv2d(upsample_nearest(x, size), padding=1)`: to twice the height and width, or to `size`."""
-    return _conv2d("upsample_conv2d", upsample_nearest(x, size), weight, bias, 1, 1)
+    size = size or (2 * x.shape[1], 2 * x.shape[2])
+    if min(size) < 1:
+        raise InputError(f"upsample_conv2d: the size {size} must be positive")
+    return _conv2d("upsample_conv2d", x, weight, bias, 1, 1, size=size)

@@ -209,7 +209,7 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
                 )
 
 
-_NO_RESIDUAL = np.zeros(1, np.float32)
+NO_RESIDUAL = np.zeros(1, np.float32)
 
 
 def matmul(
@@ -253,7 +253,7 @@ def matmul(
         x,
         weight.panels,
         bias,
-        _NO_RESIDUAL if residual is None else residual.reshape(-1),
+        NO_RESIDUAL if residual is None else residual.reshape(-1),
         y,
         k_w,
         stride,

@@ -109,6 +109,8 @@ def run(kernel: Kernel, units: int, scratch: int, *arguments: object) -> None:
         return
     compiled = kernel.compiled
     counter = np.zeros(1, np.int64)
+    for argument in arguments:  # kernels compute addresses from shapes
+        assert not isinstance(argument, np.ndarray) or argument.flags.c_contiguous, "a kernel was given a strided array"
 
     def work() -> None:
         compiled(counter, units, _scratch(scratch), *arguments)

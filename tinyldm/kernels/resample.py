@@ -18,7 +18,7 @@ def upsample_nearest(x: np.ndarray, size: tuple[int, int] | None = None) -> np.n
         raise InputError(f"upsample_nearest: the size {size} must be positive")
     rows = np.arange(size[0]) * height // size[0]
     columns = np.arange(size[1]) * width // size[1]
-    return x[:, rows[:, None], columns]
+    return np.ascontiguousarray(x[:, rows[:, None], columns])
 
 
 def avg_pool2d(x: np.ndarray, kernel: int = 2) -> np.ndarray:
