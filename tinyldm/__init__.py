@@ -7,7 +7,7 @@
 
 __version__ = "0.1.0"
 
-from tinyldm import random
+from tinyldm import golden, random
 from tinyldm.errors import CheckpointError, ConfigError, InputError, TinyldmError
 from tinyldm.pipelines.load import load
 from tinyldm.pipelines.model import LatentDiffusion
@@ -19,6 +19,7 @@ __all__ = [
     "LatentDiffusion",
     "TinyldmError",
     "__version__",
+    "golden",
     "load",
     "random",
 ]

@@ -109,6 +109,9 @@ class Trace(dict[str, np.ndarray]):
     def note(self, name: str, array: np.ndarray) -> None:
         """An array at the boundary of the model that began last: `epsilon`, `context`."""
 
+    def milestone(self, name: str, array: np.ndarray) -> None:
+        """An array between the models: the noise, the latents after a step."""
+
     def wants_inputs(self, path: str) -> bool:
         """Whether `record` is to be given the inputs of this module."""
         return False
@@ -144,10 +147,17 @@ def begin(component: str, **inputs: np.ndarray) -> None:
 
 
 def note(**arrays: np.ndarray) -> None:
-    """Tell the trace what a model returns, or what happens between the models."""
+    """Tell the trace what a model returns."""
     if _trace is not None:
         for name, array in arrays.items():
             _trace.note(name, array)
+
+
+def milestone(name: str, array: np.ndarray) -> np.ndarray:
+    """Tell the trace an array between the models, and hand it on."""
+    if _trace is not None:
+        _trace.milestone(name, array)
+    return array
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:

@@ -30,14 +30,23 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 BLOCK = 1 << 20  # elements at a time: bounds the memory of the 64-bit intermediates
 
 
-def uniform(key: int, start: int, count: int) -> np.ndarray:
-    """Elements `start … start + count` of the stream of `key`: float64 in [-1, 1)."""
+def stream_key(text: str) -> int:
+    """The key of a text's stream (step 1)."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def integers(key: int, start: int, count: int) -> np.ndarray:
+    """Elements `start … start + count` of the stream of `key`: uint64 (step 2)."""
     with np.errstate(over="ignore"):
         s = np.uint64(key) + np.arange(start + 1, start + count + 1, dtype=np.uint64) * GOLDEN_GAMMA
         s = (s ^ (s >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         s = (s ^ (s >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        s ^= s >> np.uint64(31)
-    return (s >> np.uint64(11)).astype(np.float64) * 2.0**-53 * 2.0 - 1.0
+        return s ^ (s >> np.uint64(31))
+
+
+def uniform(key: int, start: int, count: int) -> np.ndarray:
+    """Elements `start … start + count` of the stream of `key`: float64 in [-1, 1)."""
+    return (integers(key, start, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53 * 2.0 - 1.0
 
 
 def scale_and_offset(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -51,7 +60,7 @@ def scale_and_offset(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 def seeded_weight(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """The weight `name` of `shape` for `seed`: float32, as the module's page defines it."""
-    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little")
+    key = stream_key(f"{seed}:{name}")
     scale, offset = scale_and_offset(name, shape)
     out = np.empty(math.prod(shape), np.float32)
     for start in range(0, out.size, BLOCK):
@@ -67,5 +76,5 @@ def seeded_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict
 
 def seeded_input(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """An input tensor: the uniform stream of `"{seed}:{name}"` times √3 (unit variance), rounded to float32."""
-    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little")
+    key = stream_key(f"{seed}:{name}")
     return (uniform(key, 0, math.prod(shape)) * math.sqrt(3.0)).astype(np.float32).reshape(shape)

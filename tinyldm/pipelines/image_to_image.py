@@ -14,6 +14,7 @@ from PIL import Image
 from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.errors import InputError
+from tinyldm.nn import milestone
 from tinyldm.pipelines.text_to_image import check_prompts, denoise, encode_prompts
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def sample_latents(
 
     z0 = np.repeat(first_latent(model, image, rng), len(prompts), axis=0)
     noise = rng.randn(z0.shape).astype(z0.dtype, copy=False)
-    z = solver.add_noise(z0, noise, first)
+    z = milestone("noised", solver.add_noise(z0, milestone("noise", noise), first))
     return denoise(model, solver, z, context, guidance_scale, rng, range(first, len(solver.timesteps)), progress)
 
 

@@ -11,6 +11,7 @@ from tinyldm.diffusion.guidance import classifier_free_guidance
 from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import Sampler, make_sampler
 from tinyldm.errors import InputError
+from tinyldm.nn import milestone
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion, Progress
@@ -38,7 +39,7 @@ def sample_latents(
     context = encode_prompts(model, prompts, negatives, guidance_scale)
 
     noise = rng.randn((len(prompts), model.vae.config.latent_channels, h, w)).astype(model.runtime.dtype, copy=False)
-    z = noise * z_type(noise, solver.init_noise_sigma)
+    z = milestone("noise", noise) * z_type(noise, solver.init_noise_sigma)
     return denoise(model, solver, z, context, guidance_scale, rng, range(len(solver.timesteps)), progress)
 
 
@@ -61,7 +62,7 @@ def denoise(
         if guided:
             unconditional, conditional = np.split(prediction, 2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)
-        z = solver.step(prediction, i, z, rng)
+        z = milestone(f"{i:04d}/latents", solver.step(prediction, i, z, rng))
     return z
 
 
