@@ -1,0 +1,252 @@
+"""Every sampler against its diffusers scheduler, step by step; and against the exact solution of a Gaussian model."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from golden.diffusion.toy_model import toy_model
+from golden.provenance import load_golden
+
+from tinyldm.diffusion import schedule
+from tinyldm.diffusion.random import TorchGenerator
+from tinyldm.diffusion.samplers import SAMPLERS, Sampler, default_sampler, denoise, make_sampler
+from tinyldm.errors import ConfigError, InputError, TinyldmError
+
+GOLDENS = {name: load_golden(f"diffusion/{name.replace('++', 'pp')}") for name in SAMPLERS}
+CASES = [(name, case) for name, (_, provenance) in GOLDENS.items() for case in provenance["cases"]]
+GOOD = [(name, case) for name, case in CASES if "raises" not in GOLDENS[name][1]["cases"][case]]
+BAD = [(name, case) for name, case in CASES if "raises" in GOLDENS[name][1]["cases"][case]]
+STABLE_DIFFUSION = GOLDENS["ddim"][1]["cases"]["sd_10"]["config"]
+
+
+def begin(name: str, case: str, dtype: type) -> tuple[Sampler, np.ndarray, TorchGenerator, int]:
+    """The sampler of a case, its first latent, its generator, and the step that it begins with."""
+    _, provenance = GOLDENS[name]
+    settings = provenance["cases"][case]
+    sampler = make_sampler(name, settings["config"], settings["steps"], **settings.get("options", {}))
+    rng = TorchGenerator(provenance["seed"])
+    z = rng.randn((1, 4, 2, 2)).astype(dtype)
+    if "strength" not in settings:
+        return sampler, z * sampler.init_noise_sigma, rng, 0
+    start = sampler.start(settings["strength"])
+    noise = rng.randn(z.shape).astype(dtype)
+    return sampler, sampler.add_noise(z / 2, noise, start), rng, start
+
+
+def relative(a: np.ndarray, b: np.ndarray, *scale: np.ndarray) -> float:
+    """The largest difference over the largest value, of the second array or of those given."""
+    return float(np.abs(a - b).max() / max(np.abs(x).max() for x in (b, *scale)))
+
+
+@pytest.mark.parametrize(("name", "case"), GOOD)
+def test_tables(name: str, case: str) -> None:
+    tensors, _ = GOLDENS[name]
+    sampler, z, _, _ = begin(name, case, np.float32)
+    timesteps = tensors[f"{case}.timesteps"]
+    assert sampler.timesteps.dtype == timesteps.dtype
+    np.testing.assert_allclose(sampler.timesteps, timesteps, rtol=1e-6, atol=0)
+    if np.issubdtype(timesteps.dtype, np.integer):
+        assert np.array_equal(sampler.timesteps, timesteps)
+    if f"{case}.sigmas" in tensors:
+        # As near as two square roots in float32 are; with zero terminal SNR a difference of such roots follows.
+        near = 1e-4 if case.startswith("zero_snr") else 2.5e-7
+        np.testing.assert_allclose(sampler.sigmas, tensors[f"{case}.sigmas"], rtol=near, atol=0)  # type: ignore[attr-defined]
+    assert relative(z, tensors[f"{case}.float32"][0]) < 2e-7
+
+
+@pytest.mark.parametrize(("name", "case"), GOOD)
+def test_each_step_in_float32(name: str, case: str) -> None:
+    """Every step from the original's latent: within 1e-6 of the largest value that goes in or comes out."""
+    tensors, _ = GOLDENS[name]
+    states = tensors[f"{case}.float32"]
+    sampler, _, rng, start = begin(name, case, np.float32)
+    if case.startswith("zero_snr"):
+        take_tables(sampler, name, case)  # `test_schedule` says why they differ; here that reaches 1.4e-6
+    bar = 3e-6 if "order_3" in case else 1e-6  # the original's own rounding at order 3: (e^-h - 1 + h) / h² - 1/2
+    assert len(states) == len(sampler.timesteps) - start + 1
+    for i, (z, want) in enumerate(pairwise(states), start):
+        got = sampler.step(toy_model(sampler.scale_input(z, i), sampler.timesteps[i]), i, z, rng)
+        assert got.dtype == np.float32
+        assert relative(got, want, z) < bar, f"step {i}"
+
+
+def take_tables(sampler: Sampler, name: str, case: str) -> None:
+    """Give a sampler the original's tables, so that only the arithmetic of its steps is left to compare."""
+    tensors, _ = GOLDENS[name]
+    sampler.timesteps = tensors[f"{case}.timesteps"]
+    if f"{case}.sigmas" in tensors:
+        sampler.sigmas = tensors[f"{case}.sigmas"]  # type: ignore[attr-defined]
+    elif sampler.config.rescale_betas_zero_snr:
+        sampler.alpha_bar = load_golden("diffusion/tables")[0]["zero_snr.alpha_bar"]
+        if not sampler.config.set_alpha_to_one:
+            sampler.final_alpha_bar = sampler.alpha_bar[0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "case"), GOOD)
+def test_whole_run_in_float64(name: str, case: str) -> None:
+    tensors, _ = GOLDENS[name]
+    sampler, z, rng, start = begin(name, case, np.float64)
+    take_tables(sampler, name, case)
+    kept = dict(zip(tensors[f"{case}.kept"].tolist(), tensors[f"{case}.float64"], strict=True))
+    assert relative(z, kept[0]) < 5e-7  # the first sigma is in it
+    states = [kept[0]]
+    z = denoise(toy_model, kept[0], sampler, rng, start, lambda i, z: states.append(z))
+    assert z.dtype == np.float64
+    assert len(states) == max(kept) + 1
+    for i, want in kept.items():
+        assert relative(states[i], want) < 1e-12, f"state {i}"
+
+
+@pytest.mark.parametrize(("name", "case"), BAD)
+def test_what_the_original_refuses_is_refused(name: str, case: str) -> None:
+    settings = GOLDENS[name][1]["cases"][case]
+    with pytest.raises(TinyldmError):
+        make_sampler(name, settings["config"], settings["steps"])
+
+
+def test_the_cases_cover_what_they_should() -> None:
+    refused = {f"{name}:{case}" for name, case in BAD}
+    assert "pndm:runge_kutta_2" in refused
+    assert "ddim:zero_snr_epsilon_10" in refused
+    assert "euler_a:sample_10" in refused
+    assert len(GOOD) > 200
+    # The embedded checkpoint's file has no `skip_prk_steps`, so pndm begins with Runge-Kutta steps: four at least.
+    assert {x for x in refused if ":sd_" in x or ":embedded_" in x} == {"pndm:embedded_1", "pndm:embedded_2"}
+
+
+# A model that knows the truth: data of independent normals with mean 0 and deviation S. Then the best prediction of the
+# noise in z is linear in z, and the probability-flow ODE keeps z / std(z) constant.
+S = 0.5
+VE_SAMPLERS = ("euler", "euler_a", "lms")
+
+
+def gaussian_model(alpha_bar: np.ndarray) -> Any:
+    def model(z: np.ndarray, t: np.ndarray) -> np.ndarray:
+        a = np.interp(float(t), np.arange(len(alpha_bar)), alpha_bar.astype(np.float64))
+        return np.sqrt(1 - a) * z / (a * S**2 + 1 - a)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "error"),
+    [
+        ("ddim", 1000, 6e-3),
+        ("ddim", 50, 5e-2),
+        ("pndm", 50, 2e-2),
+        ("euler", 1000, 6e-3),
+        ("euler", 50, 7e-2),
+        ("lms", 50, 5e-3),
+        ("dpm++_2m", 50, 4e-2),
+        ("dpm++_2m_karras", 50, 5e-3),
+    ],
+)
+def test_deterministic_samplers_solve_the_ode(name: str, steps: int, error: float) -> None:
+    config = STABLE_DIFFUSION | {"timestep_spacing": "linspace", "set_alpha_to_one": True}
+    sampler = make_sampler(name, config, steps)
+    a = float(sampler.alpha_bar[int(sampler.timesteps[0])])
+    noise = TorchGenerator(0).randn((1, 64), np.float64)
+    z = denoise(gaussian_model(sampler.alpha_bar), noise * sampler.init_noise_sigma, sampler)
+    # A latent of the sampler's own scaling, brought to variance-preserving form.
+    first = noise * sampler.init_noise_sigma * (np.sqrt(a) if name in VE_SAMPLERS else 1)
+    exact = first * S / np.sqrt(a * S**2 + 1 - a)
+    assert relative(z, exact) < error
+
+
+@pytest.mark.parametrize(("name", "options"), [("ddpm", {}), ("euler_a", {}), ("ddim", {"eta": 1.0})])
+def test_stochastic_samplers_have_the_right_spread(name: str, options: dict[str, float]) -> None:
+    sampler = make_sampler(name, STABLE_DIFFUSION | {"timestep_spacing": "linspace"}, 200, **options)
+    rng = TorchGenerator(1)
+    z = rng.randn((1, 20_000), np.float64) * sampler.init_noise_sigma
+    z = denoise(gaussian_model(sampler.alpha_bar), z, sampler, rng)
+    assert abs(z.mean()) < 2e-2
+    assert z.std() == pytest.approx(S, rel=5e-2)
+
+
+def test_lcm_jumps_to_the_model_s_clean_latent() -> None:
+    sampler = make_sampler("lcm", {}, 1)
+    z = TorchGenerator(2).randn((1, 16), np.float64)
+    z0 = denoise(gaussian_model(sampler.alpha_bar), z, sampler)
+    a = float(sampler.alpha_bar[999])
+    np.testing.assert_allclose(z0, np.sqrt(a) * S**2 / (a * S**2 + 1 - a) * z, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("ddpm", "euler_a", "lcm")])
+@pytest.mark.parametrize("axes", [(0, 2, 3, 1), (0, 3, 1, 2)])
+def test_any_layout(name: str, axes: tuple[int, ...]) -> None:
+    z = TorchGenerator(4).randn((2, 4, 3, 5))
+
+    def model(z: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return np.tanh(z)
+
+    config = STABLE_DIFFUSION | {"thresholding": True}
+    plain, other = (make_sampler(name, config, 10) for _ in range(2))
+    want = denoise(model, z * plain.init_noise_sigma, plain)
+    got = denoise(model, z.transpose(axes) * other.init_noise_sigma, other)
+    np.testing.assert_allclose(got, want.transpose(axes), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "euler_a", "lcm"])
+def test_noise_has_to_come_from_somewhere(name: str) -> None:
+    sampler = make_sampler(name, STABLE_DIFFUSION, 2)
+    z = np.ones((1, 4, 2, 2), np.float32)
+    with pytest.raises(InputError, match=name):
+        sampler.step(z, 0, z)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [0, -1, 1001, True, 2.0])
+def test_bad_steps(name: str, steps: Any) -> None:
+    with pytest.raises(InputError, match="steps"):
+        make_sampler(name, STABLE_DIFFUSION, steps)
+
+
+def test_timesteps_beyond_the_model() -> None:
+    with pytest.raises(ConfigError, match="steps_offset 1"):
+        make_sampler("ddim", STABLE_DIFFUSION, 1000)
+
+
+def test_names_and_options() -> None:
+    with pytest.raises(InputError, match=r"'heun' is unknown.*ddpm.*lcm"):
+        make_sampler("heun", {}, 10)
+    with pytest.raises(InputError, match="euler has no option eta"):
+        make_sampler("euler", {}, 10, eta=1.0)
+    with pytest.raises(InputError, match="eta"):
+        make_sampler("ddim", {}, 10, eta=1.5)
+
+
+@pytest.mark.parametrize(("strength", "first"), [(1.0, 0), (0.65, 4), (0.1, 9)])
+def test_start(strength: float, first: int) -> None:
+    assert make_sampler("ddim", STABLE_DIFFUSION, 10).start(strength) == first
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, 0.05, float("nan")])
+def test_bad_strength(strength: float) -> None:
+    with pytest.raises(InputError, match="strength"):
+        make_sampler("ddim", STABLE_DIFFUSION, 10).start(strength)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_default_sampler(name: str) -> None:
+    sampler, overrides = SAMPLERS[name]
+    assert default_sampler({"_class_name": sampler.scheduler_class} | overrides) == name
+
+
+@pytest.mark.parametrize("config", [{}, {"_class_name": "HeunDiscreteScheduler"}])
+def test_no_default_sampler(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="_class_name"):
+        default_sampler(config)
+
+
+def test_forward_process_agrees_with_the_schedule() -> None:
+    z0, noise = TorchGenerator(5).randn((2, 1, 4, 2, 2), np.float64)
+    a = schedule.alpha_bar(schedule.scaled_linear_betas(0.00085, 0.012, 1000))
+    for name in SAMPLERS:
+        sampler = make_sampler(name, STABLE_DIFFUSION | {"timestep_spacing": "trailing"}, 10)
+        alpha_bar = float(a[round(float(sampler.timesteps[3]))])
+        want = np.sqrt(alpha_bar) * z0 + np.sqrt(1 - alpha_bar) * noise
+        got = sampler.scale_input(sampler.add_noise(z0, noise, 3), 3)
+        assert relative(got, want) < (2e-2 if name == "dpm++_2m_karras" else 1e-6)

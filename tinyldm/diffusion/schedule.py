@@ -1,0 +1,105 @@
+r"""The noise schedule: how much noise is in a latent at each of the $T$ training timesteps.
+
+The forward process adds a little noise a step, $q(z_t | z_{t-1}) = N(\sqrt{1 - \beta_t}\, z_{t-1}, \beta_t I)$
+(Ho et al. 2020, arXiv 2006.11239, eq. 2), which has the closed form
+$q(z_t | z_0) = N(\sqrt{\bar\alpha_t}\, z_0, (1 - \bar\alpha_t) I)$ with $\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)$
+(eq. 4). Everything else is a function of $\bar\alpha$: the noise level in the units of Karras et al. (2022),
+$\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}$, and the signal-to-noise ratio $1 / \sigma_t^2$.
+
+The tables are float32, and each value is rounded where the published code (PyTorch) rounds it, bit for bit: a model is
+trained with those values, and they decide the picture that a seed gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyldm.errors import InputError
+
+
+def linspace_f32(start: float, stop: float, count: int) -> np.ndarray:  # -> (count,) float32
+    """`torch.linspace` in float32: counted up from `start` in the first half, down from `stop` in the second.
+
+    The step is rounded to float32; each value is then one fused multiply-add, exact until its only rounding.
+    """
+    first, last = np.float32(start), np.float32(stop)
+    if count == 1:
+        return np.array([first])
+    step = np.float64(np.float32((last - first) / np.float32(count - 1)))
+    k = np.arange(count)
+    up = np.float64(first) + step * k
+    down = np.float64(last) - step * (count - 1 - k)
+    return np.where(k < count // 2, up, down).astype(np.float32)
+
+
+def linear_betas(start: float, end: float, count: int) -> np.ndarray:  # -> (T,)
+    r"""$\beta_t$ evenly spaced from `start` to `end` (DDPM, section 4)."""
+    return linspace_f32(start, end, count)
+
+
+def scaled_linear_betas(start: float, end: float, count: int) -> np.ndarray:  # -> (T,)
+    r"""$\sqrt{\beta_t}$ evenly spaced: the schedule of latent diffusion (Rombach et al. 2022, arXiv 2112.10752)."""
+    return linspace_f32(start**0.5, end**0.5, count) ** 2
+
+
+def cosine_betas(count: int, largest: float = 0.999) -> np.ndarray:  # -> (T,)
+    r"""The cosine schedule of Nichol and Dhariwal (2021, arXiv 2102.09672, eq. 17).
+
+    $\bar\alpha(u) = \cos^2\!\big(\frac{u + 0.008}{1.008} \frac\pi2\big)$ for $u = t / T$, and
+    $\beta_t = \min(1 - \bar\alpha((t + 1) / T) / \bar\alpha(t / T),\; 0.999)$.
+    """
+
+    def alpha_bar_at(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    betas = [min(1 - alpha_bar_at((t + 1) / count) / alpha_bar_at(t / count), largest) for t in range(count)]
+    return np.array(betas, np.float32)
+
+
+def make_betas(
+    kind: str, start: float, end: float, count: int, trained: Sequence[float] | None = None
+) -> np.ndarray:  # -> (T,)
+    """The betas of a published schedule by its name; `trained` betas take the place of all the rest."""
+    if trained is not None:
+        return np.array(trained, np.float32)
+    if kind == "linear":
+        return linear_betas(start, end, count)
+    if kind == "scaled_linear":
+        return scaled_linear_betas(start, end, count)
+    if kind == "squaredcos_cap_v2":
+        return cosine_betas(count)
+    raise InputError(f"beta schedule {kind!r} is unknown; take linear, scaled_linear or squaredcos_cap_v2")
+
+
+def alpha_bar(betas: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+    r"""$\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)$ (DDPM, eq. 4): the share of the signal's power that is left.
+
+    The running product is kept in float64 and each value of it rounded to the dtype of the betas.
+    """
+    return np.cumprod(1 - betas, dtype=np.float64).astype(betas.dtype)
+
+
+def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+    r"""Betas whose last timestep is pure noise, $\bar\alpha_T = 0$ (Lin et al. 2023, arXiv 2305.08891, Algorithm 1).
+
+    $\sqrt{\bar\alpha}$ is shifted so that it ends at 0 and scaled so that it begins where it did.
+    """
+    root = np.sqrt(alpha_bar(betas))
+    first, last = root[0], root[-1]
+    root = (root - last) * (first / (first - last))
+    rescaled = root**2
+    alphas = np.concatenate([rescaled[:1], rescaled[1:] / rescaled[:-1]])
+    return 1 - alphas
+
+
+def sigmas(alpha_bar: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+    r"""$\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}$: noise per unit of signal (Karras et al. 2022)."""
+    return np.sqrt((1 - alpha_bar) / alpha_bar)
+
+
+def snr(alpha_bar: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+    r"""Signal-to-noise ratio $\bar\alpha_t / (1 - \bar\alpha_t)$, in power (Kingma et al. 2021, arXiv 2107.00630)."""
+    return alpha_bar / (1 - alpha_bar)

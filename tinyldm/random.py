@@ -1,0 +1,5 @@
+"""The random stream that seeds mean: `torch_randn((1, 4, 64, 64), seed=0)` is what `torch.randn` gives on a CPU."""
+
+from tinyldm.diffusion.random import TorchGenerator, torch_randn
+
+__all__ = ["TorchGenerator", "torch_randn"]
