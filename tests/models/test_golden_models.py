@@ -1,0 +1,48 @@
+"""The models against diffusers and transformers: every case of `golden/model_cases.py`, outputs and single modules."""
+
+import json
+
+import numpy as np
+import pytest
+from golden.model_cases import TEXT_ENCODERS, UNETS, VAES, Case
+from golden.model_checks import check_golden, names_digest, shapes_of
+from golden.provenance import HERE, load_golden
+
+from tinyldm.golden.seeded import seeded_input
+from tinyldm.nn import Runtime
+
+CASES = [*TEXT_ENCODERS, *VAES, *UNETS]
+RUNTIMES = {
+    "reference float64": Runtime("reference", "float64"),
+    "reference float32": Runtime("reference", "float32"),
+}
+PARAMETERS = json.loads((HERE / "models" / "parameters.json").read_text())
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_model_is_the_original(case: Case, runtime: Runtime):
+    check_golden(case.name, runtime)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_golden_is_of_the_case_as_it_is_now(case: Case):
+    golden, provenance = load_golden(f"models/{case.name}")
+    assert provenance["config"] == case.config
+    assert provenance["inputs"] == sorted(case.inputs)
+    for name, value in case.inputs.items():
+        np.testing.assert_array_equal(golden[name], seeded_input(name, value) if isinstance(value, tuple) else value)
+
+
+def test_the_clamp_of_the_log_variance_is_reached_on_both_sides():
+    logvar = load_golden("models/vae_clamp")[0]["float64/logvar"]
+    assert (logvar.min(), logvar.max()) == (-30, 20)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_configs_want_the_weights_that_the_originals_have(name: str):
+    wanted = PARAMETERS[name]
+    shapes = shapes_of(wanted["model"], json.loads((HERE / "configs" / f"{name}.json").read_text()))
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == wanted["elements"]
+    assert len(shapes) == wanted["tensors"]
+    assert names_digest(shapes) == wanted["sha256"]
