@@ -76,6 +76,12 @@ def test_several_pictures_are_numbered(run) -> None:
     assert [opened(f).text["prompt"] for f in sorted(os.listdir())] == ["x", "x", "y", "y"]
 
 
+def test_grid_is_one_picture(run) -> None:
+    run("sample", "x", "y", "z", "--grid", "2", "-o", "a.png", "--steps", "1", "--seed", "1")
+    assert os.listdir() == ["a.png"]
+    assert opened("a.png").size == (32, 32)
+
+
 def test_default_name_overwrites_nothing(run) -> None:
     for _ in range(2):
         run("sample", "Red apple!", "--steps", "1", "--seed", "1")
@@ -105,6 +111,13 @@ def test_info(run) -> None:
     assert status == 0
     for word in ("unet", "parameters", "F32", "reference", "mid_block.resnets.0.conv1", "1×16×4×4"):
         assert word in out
+
+
+def test_cost(run) -> None:
+    status, out, _ = run("cost", "--steps", "3")
+    assert status == 0
+    assert "unet × 6" in out
+    assert "times as many" in out
 
 
 BAD = {
@@ -172,7 +185,7 @@ def test_interrupt_is_status_130(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("sample", "img2img", "encode", "decode", "info"):
+    for name in ("sample", "img2img", "encode", "decode", "info", "cost"):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         assert f"tinyldm {name}" in capsys.readouterr().out.partition("example")[2]

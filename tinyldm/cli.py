@@ -43,6 +43,11 @@ INFO_EXAMPLE = """example:
   tinyldm info --model stable-diffusion-v1-5 --shapes --width 512 --height 512
 """
 
+COST_EXAMPLE = """example:
+  tinyldm cost
+  tinyldm cost --model stable-diffusion-v1-5 --steps 20
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
@@ -86,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add_encode(commands)
     add_decode(commands)
     add_info(commands)
+    add_cost(commands)
     return p
 
 
@@ -137,6 +143,7 @@ def add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_sampling_options(p)
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
+    p.add_argument("--grid", metavar="COLUMNS", type=int, help="write all pictures as one, in so many columns")
     p.set_defaults(run=run_sample)
 
 
@@ -181,6 +188,15 @@ def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     p.set_defaults(run=run_info)
 
 
+def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm cost`."""
+    p = command(commands, "cost", "count what a picture costs, and what the latent space saves", COST_EXAMPLE)
+    p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
+    p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
+    p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
+    p.set_defaults(run=run_cost)
+
+
 # What each command does ---------------------------------------------------------------------------------------------
 
 
@@ -204,14 +220,18 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
 
 def run_sample(args: argparse.Namespace) -> None:
     """Text to image."""
+    from tinyldm.pipelines.pictures import grid, write_png
     from tinyldm.pipelines.text_to_image import latent_size
 
     started = time.perf_counter()
-    files = output_files(args, len(args.prompt) * args.count)
+    if args.grid is not None and args.grid < 1:
+        raise InputError(f"--grid must be 1 or more columns, not {args.grid}")
+    count = len(args.prompt) * args.count
+    files = output_files(args, 1 if args.grid else count)
     seed = chosen_seed(args)
     model = open_model(args)
     h, w = latent_size(model, args.height, args.width)
-    print_expectation(model, h, w, len(files))
+    print_expectation(model, h, w, count)
     images = model.text_to_image(
         args.prompt,
         args.negative_prompt,
@@ -224,7 +244,11 @@ def run_sample(args: argparse.Namespace) -> None:
         num_images=args.count,
         progress=progress_bar,
     )
-    write_pictures(args, files, images, {**sampling_settings(args, seed), "model": model.path.name})
+    settings = {**sampling_settings(args, seed), "model": model.path.name}
+    if args.grid:
+        write_png(files[0], grid(images, args.grid), {"prompts": "\n".join(args.prompt), **settings})
+    else:
+        write_pictures(args, files, images, settings)
     print_result(files, seed, started)
 
 
@@ -295,6 +319,15 @@ def run_info(args: argparse.Namespace) -> None:
     if args.shapes:
         print()
         print(describe_shapes(model, args.height, args.width))
+
+
+def run_cost(args: argparse.Namespace) -> None:
+    """Count multiply-adds."""
+    from tinyldm.pipelines.describe import describe_cost
+
+    if args.steps < 1:
+        raise InputError(f"--steps must be 1 or more, not {args.steps}")
+    print(describe_cost(open_model(args), args.height, args.width, args.steps))
 
 
 # Parts of them ------------------------------------------------------------------------------------------------------

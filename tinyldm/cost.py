@@ -1,7 +1,8 @@
 """What a model costs before it runs: the shape of every intermediate, multiply-adds, parameters and bytes.
 
-Nothing is computed: the models run on arrays that have a shape and no memory (`SHAPES` stands in for the operators),
-and a trace notes the shape under every module's path. So the numbers come from the code that computes the pictures.
+Nothing is computed: the models run on arrays that have a shape and no memory (`Empty`; `SHAPES` stands in for the
+operators), and a trace notes the shape under every module's path. So the numbers come from the code that computes the
+pictures.
 """
 
 from __future__ import annotations
@@ -38,9 +39,24 @@ class Cost:
     multiply_adds: int
 
 
+class Empty(np.ndarray):
+    """An array of four bytes that has any shape; what is computed of it is another one."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        return empty(*np.broadcast_shapes(*(np.shape(x) for x in inputs)))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.concatenate:
+            arrays, axis = args[0], kwargs.get("axis", 0)
+            shape = list(arrays[0].shape)
+            shape[axis] = sum(a.shape[axis] for a in arrays)
+            return empty(*shape)
+        return super().__array_function__(function, types, args, kwargs)
+
+
 def empty(*shape: int) -> np.ndarray:
-    """An array of a shape that takes four bytes, whatever the shape."""
-    return np.broadcast_to(np.float32(0), shape)
+    """An `Empty` of the shape."""
+    return np.broadcast_to(np.float32(0), shape).view(Empty)
 
 
 def _conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, *, stride: int = 1, padding: Any = 0) -> np.ndarray:
@@ -109,7 +125,7 @@ class _Shapes(TensorSource):
         return "F32"
 
     def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
-        return empty(*self._shapes[name])
+        return np.broadcast_to(np.float32(0), self._shapes[name])
 
 
 def without_weights(model: Any) -> Any:
@@ -169,8 +185,23 @@ def with_attention(costs: nn.Trace) -> list[Cost]:
         out.append(cost)
         name, _, last = path.rpartition(".")
         if last in ("to_v", "v_proj"):
-            prefix = last[:-1] if last.startswith("to_") else ""
-            q = costs[f"{name}.{prefix}q" if prefix else f"{name}.q_proj"].shape
+            q = costs[f"{name}.{last.replace('v', 'q', 1)}"].shape
             products = 2 * q[0] * q[1] * cost.shape[1] * q[2]
             out.append(Cost(f"{name} (softmax)", q, 0, products))
     return out
+
+
+def by_block(costs: list[Cost], depth: int = 2) -> list[Cost]:
+    """The costs summed over modules whose paths begin with the same `depth` names, with the last shape of each."""
+    blocks: dict[str, Cost] = {}
+    for c in costs:
+        names = c.path.split(" ")[0].split(".")
+        key = ".".join(names[: depth if len(names) > 1 and names[1].isdigit() else 1])
+        before = blocks.get(key, Cost(key, c.shape, 0, 0))
+        blocks[key] = Cost(key, c.shape, before.parameters + c.parameters, before.multiply_adds + c.multiply_adds)
+    return list(blocks.values())
+
+
+def total(costs: list[Cost]) -> int:
+    """All multiply-adds."""
+    return sum(c.multiply_adds for c in costs)

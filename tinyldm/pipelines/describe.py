@@ -77,6 +77,43 @@ def describe_shapes(model: LatentDiffusion, height: int | None = None, width: in
     return "\n".join(lines)
 
 
+def describe_cost(model: LatentDiffusion, height: int | None, width: int | None, steps: int) -> str:
+    """What one guided picture costs: multiply-adds, parameters and bytes by block, and what the latent space saves.
+
+    The same UNet on pixels is the same network over `factor²` times as many positions; it would need no autoencoder.
+    """
+    h, w = latent_size(model, height, width)
+    factor, tokens = model.vae.config.factor, model.text_encoder.config.max_position_embeddings
+    unet = cost.unet_costs(model.unet, h, w, tokens)
+    _, decoder = cost.vae_costs(model.vae, h * factor, w * factor)
+    runs = [
+        ("text_encoder", 2, cost.text_encoder_costs(model.text_encoder)),
+        ("unet", 2 * steps, unet),
+        ("vae decode", 1, decoder),
+    ]
+    title = f"one picture of {w * factor}×{h * factor}, {steps} guided steps"
+    lines = [title, "", f"{'block':34} {'multiply-adds':>16} {'parameters':>13} {'weights':>10}  output"]
+    for name, times, costs in runs:
+        lines += ["", f"{name} × {times}" if times > 1 else name]
+        for c in [*cost.by_block(costs), cost.Cost("in all", costs[-1].shape, *_sums(costs))]:
+            size, shape = human_bytes(4 * c.parameters), "×".join(map(str, c.shape))
+            lines.append(f"  {c.path:32} {c.multiply_adds:16,} {c.parameters:13,} {size:>10}  {shape}")
+    picture = sum(times * cost.total(costs) for _, times, costs in runs)
+    pixels = cost.total(cost.unet_costs(model.unet, h * factor, w * factor, tokens))
+    own = cost.total(unet)
+    lines += [
+        "",
+        f"the whole picture: {picture:,} multiply-adds",
+        f"a UNet step on latents {own:,}, the same UNet on pixels {pixels:,}: {pixels / own:.1f} times as many",
+        f"the whole picture with the UNet on pixels: {2 * steps * pixels / picture:.1f} times as many",
+    ]
+    return "\n".join(lines)
+
+
+def _sums(costs: list[cost.Cost]) -> tuple[int, int]:
+    return sum(c.parameters for c in costs), cost.total(costs)
+
+
 def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
     """About how much memory sampling `count` pictures takes, for latents of `h` × `w`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +33,15 @@ def to_images(pixels: np.ndarray) -> list[Image.Image]:
     """Pixels `(N, 3, H, W)`, clipped to [-1, 1], as 8-bit pictures."""
     levels = np.clip(pixels / 2 + 0.5, 0, 1)
     return [Image.fromarray(np.round(p * 255).astype(np.uint8)) for p in np.moveaxis(levels, 1, -1)]
+
+
+def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size side by side, row by row, in one picture; what stays empty is white."""
+    width, height = images[0].size
+    sheet = Image.new("RGB", (width * min(columns, len(images)), height * -(-len(images) // columns)), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * width, i // columns * height))
+    return sheet
 
 
 def read_image(path: str | Path) -> Image.Image:
