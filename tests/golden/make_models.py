@@ -96,6 +96,7 @@ def original(model: str, config: dict[str, Any]) -> nn.Module:
     """The original model of a config, with whatever weights."""
     if model == "text_encoder":
         kind = CLIPTextModelWithProjection if "CLIPTextModelWithProjection" in config.get("architectures", ()) else None
+        config = {name: value for name, value in config.items() if name != "torch_dtype"}
         return (kind or CLIPTextModel)._from_config(CLIPTextConfig(**config), attn_implementation="eager")
     return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[model].from_config(config)
 
