@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,12 +59,7 @@ class AutoencoderConfig:
         require("VAE", "act_fn", self.act_fn, ["silu", "swish"])
         require("VAE", "latents_mean", self.latents_mean, [None])
         require("VAE", "latents_std", self.latents_std, [None])
-        for name, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            for value in getattr(self, name):
-                require("VAE", name, value, [kind])
-            require("VAE", f"the number of {name}", len(getattr(self, name)), [len(self.block_out_channels)])
-        for channels in self.block_out_channels:
-            require("VAE", f"{channels} block_out_channels % norm_num_groups", channels % self.norm_num_groups, [0])
+        check_blocks(self)
 
     @property
     def factor(self) -> int:
@@ -72,9 +67,33 @@ class AutoencoderConfig:
         return 2 ** (len(self.block_out_channels) - 1)
 
 
+class Blocks(Protocol):
+    """What the configs of the autoencoders with this encoder and decoder have in common."""
+
+    in_channels: int
+    out_channels: int
+    down_block_types: tuple[str, ...]
+    up_block_types: tuple[str, ...]
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    latent_channels: int
+    norm_num_groups: int
+    mid_block_add_attention: bool
+
+
+def check_blocks(config: Blocks) -> None:
+    """Raise `ConfigError` for blocks that are of an unknown type, too few or too many, or do not divide into groups."""
+    for name, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+        for value in getattr(config, name):
+            require("VAE", name, value, [kind, f"Attn{kind}"])
+        require("VAE", f"the number of {name}", len(getattr(config, name)), [len(config.block_out_channels)])
+    for channels in config.block_out_channels:
+        require("VAE", f"{channels} block_out_channels % norm_num_groups", channels % config.norm_num_groups, [0])
+
+
 def parameters(config: AutoencoderConfig) -> Parameters:
     """Name and shape of every weight."""
-    yield from encoder_parameters(config)
+    yield from encoder_parameters(config, 2 * config.latent_channels)
     if config.use_quant_conv:
         yield from affine("quant_conv", 2 * config.latent_channels, 2 * config.latent_channels, 1, 1)
     if config.use_post_quant_conv:
@@ -82,7 +101,7 @@ def parameters(config: AutoencoderConfig) -> Parameters:
     yield from decoder_parameters(config)
 
 
-def encoder_parameters(config: AutoencoderConfig) -> Parameters:
+def encoder_parameters(config: Blocks, out_channels: int) -> Parameters:
     """The weights of `encoder`."""
     widths = config.block_out_channels
     yield from affine("encoder.conv_in", widths[0], config.in_channels, 3, 3)
@@ -91,15 +110,17 @@ def encoder_parameters(config: AutoencoderConfig) -> Parameters:
         block = f"encoder.down_blocks.{i}"
         for j in range(config.layers_per_block):
             yield from resnet_parameters(f"{block}.resnets.{j}", c_out if j else c_in, c_out)
+            if config.down_block_types[i].startswith("Attn"):
+                yield from pixel_attention_parameters(f"{block}.attentions.{j}", c_out)
         if i < len(widths) - 1:
             yield from affine(f"{block}.downsamplers.0.conv", c_out, c_out, 3, 3)
         c_in = c_out
     yield from middle_parameters("encoder.mid_block", c_in, config.mid_block_add_attention)
     yield from affine("encoder.conv_norm_out", c_in)
-    yield from affine("encoder.conv_out", 2 * config.latent_channels, c_in, 3, 3)
+    yield from affine("encoder.conv_out", out_channels, c_in, 3, 3)
 
 
-def decoder_parameters(config: AutoencoderConfig) -> Parameters:
+def decoder_parameters(config: Blocks) -> Parameters:
     """The weights of `decoder`."""
     widths = config.block_out_channels[::-1]
     c_in = widths[0]
@@ -109,6 +130,8 @@ def decoder_parameters(config: AutoencoderConfig) -> Parameters:
         block = f"decoder.up_blocks.{i}"
         for j in range(config.layers_per_block + 1):
             yield from resnet_parameters(f"{block}.resnets.{j}", c_out if j else c_in, c_out)
+            if config.up_block_types[i].startswith("Attn"):
+                yield from pixel_attention_parameters(f"{block}.attentions.{j}", c_out)
         if i < len(widths) - 1:
             yield from affine(f"{block}.upsamplers.0.conv", c_out, c_out, 3, 3)
         c_in = c_out
@@ -212,18 +235,25 @@ def decoder(z: np.ndarray, w: Weights) -> np.ndarray:  # (N,h,w,C) -> (N,H,W,3)
 
 @module
 def down_block(x: np.ndarray, w: Weights) -> np.ndarray:
-    """Residual blocks, then half the size (except in the last block)."""
-    for resnet in w.resnets:
-        x = resnet_block(x, None, resnet)
+    """Residual blocks, with attention where the level has it; then half the size (except in the last block)."""
+    x = level(x, w)
     return downsample(x, w.downsamplers[0]) if "downsamplers" in w else x
 
 
 @module
 def up_block(x: np.ndarray, w: Weights) -> np.ndarray:
-    """Residual blocks, then twice the size (except in the last block)."""
-    for resnet in w.resnets:
-        x = resnet_block(x, None, resnet)
+    """Residual blocks, with attention where the level has it; then twice the size (except in the last block)."""
+    x = level(x, w)
     return upsample(x, None, w.upsamplers[0]) if "upsamplers" in w else x
+
+
+def level(x: np.ndarray, w: Weights) -> np.ndarray:
+    """The residual blocks of a level, each with attention over all pixels behind it where the level has that."""
+    for i, resnet in enumerate(w.resnets):
+        x = resnet_block(x, None, resnet)
+        if "attentions" in w:
+            x = pixel_attention(x, w.attentions[i])
+    return x
 
 
 @module

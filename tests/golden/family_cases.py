@@ -1,0 +1,260 @@
+"""The small models in original names of which goldens are made from the original repositories.
+
+A UNet case has the published configuration of its family, narrowed: few channels, the rest as published, so that what
+is recognised from names and shapes is what would be recognised for the real file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LDM, SD2, SGM = "CompVis+latent-diffusion", "Stability-AI+stablediffusion", "Stability-AI+generative-models"
+LATENT = {"image_size": 8, "num_res_blocks": 2}
+SPATIAL = {"use_spatial_transformer": True, "transformer_depth": 1}
+FOUR = {"attention_resolutions": [4, 2, 1], "channel_mult": [1, 2, 4, 4]}
+
+# family: (repository, parameters of its UNetModel, shapes of further inputs)
+UNETS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "stable-diffusion-1": (
+        LDM,
+        {"in_channels": 4, "out_channels": 4, "num_heads": 8, "context_dim": 768, "legacy": False, **FOUR, **SPATIAL},
+        {},
+    ),
+    "stable-diffusion-1-inpainting": (
+        LDM,
+        {"in_channels": 9, "out_channels": 4, "num_heads": 8, "context_dim": 768, "legacy": False, **FOUR, **SPATIAL},
+        {},
+    ),
+    "stable-diffusion-2": (
+        SD2,
+        {
+            "in_channels": 4,
+            "out_channels": 4,
+            "model_channels": 64,
+            "num_head_channels": 64,
+            "context_dim": 1024,
+            "use_linear_in_transformer": True,
+            "legacy": False,
+            "attention_resolutions": [4, 2, 1],
+            "channel_mult": [1, 1, 2, 2],
+            **SPATIAL,
+        },
+        {},
+    ),
+    "stable-diffusion-2-depth": (
+        SD2,
+        {
+            "in_channels": 5,
+            "out_channels": 4,
+            "model_channels": 64,
+            "num_head_channels": 64,
+            "context_dim": 1024,
+            "use_linear_in_transformer": True,
+            "legacy": False,
+            "attention_resolutions": [2, 1],
+            "channel_mult": [1, 1, 2],
+            **SPATIAL,
+        },
+        {},
+    ),
+    "stable-diffusion-x4-upscaler": (
+        SD2,
+        {
+            "in_channels": 7,
+            "out_channels": 4,
+            "num_classes": 1000,
+            "num_heads": 8,
+            "context_dim": 1024,
+            "use_linear_in_transformer": True,
+            "legacy": False,
+            "attention_resolutions": [2, 4, 8],
+            "channel_mult": [1, 2, 2, 4],
+            "disable_self_attentions": [True, True, True, False],
+            "disable_middle_self_attn": False,
+            **SPATIAL,
+        },
+        {"class_labels": [20]},
+    ),
+    "stable-diffusion-xl": (
+        SGM,
+        {
+            "adm_in_channels": 2816,
+            "num_classes": "sequential",
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_head_channels": 64,
+            "context_dim": 2048,
+            "use_linear_in_transformer": True,
+            "attention_resolutions": [4, 2],
+            "channel_mult": [1, 2, 4],
+            "transformer_depth": [1, 2, 3],
+            "spatial_transformer_attn_type": "softmax",
+        },
+        {"text_embeds": (1, 1280), "time_ids": [[512.0, 768.0, 0.0, 16.0, 1024.0, 1024.0]]},
+    ),
+    "stable-diffusion-xl-refiner": (
+        SGM,
+        {
+            "adm_in_channels": 2560,
+            "num_classes": "sequential",
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_head_channels": 64,
+            "context_dim": [1280] * 4,
+            "use_linear_in_transformer": True,
+            "attention_resolutions": [4, 2],
+            "channel_mult": [1, 2, 2, 2],
+            "transformer_depth": 4,
+            "spatial_transformer_attn_type": "softmax",
+        },
+        {"text_embeds": (1, 1280), "time_ids": [[512.0, 768.0, 0.0, 16.0, 6.0]]},
+    ),
+    "ldm-text2img-large": (
+        LDM,
+        {"in_channels": 4, "out_channels": 4, "num_heads": 8, "context_dim": 1280, "legacy": False, **FOUR, **SPATIAL},
+        {},
+    ),
+    "ldm-text2img-256": (
+        LDM,
+        {
+            "in_channels": 3,
+            "out_channels": 3,
+            "num_head_channels": 32,
+            "context_dim": 640,
+            "attention_resolutions": [8, 4, 2],
+            "channel_mult": [1, 2, 3, 5],
+            **SPATIAL,
+        },
+        {},
+    ),
+    "ldm-cin256": (
+        LDM,
+        {
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_head_channels": 32,
+            "context_dim": 512,
+            "attention_resolutions": [4, 2, 1],
+            "channel_mult": [1, 2, 4],
+            **SPATIAL,
+        },
+        {},
+    ),
+    "ldm-cin256-v2": (
+        LDM,
+        {
+            "in_channels": 3,
+            "out_channels": 3,
+            "num_heads": 1,
+            "context_dim": 512,
+            "attention_resolutions": [8, 4, 2],
+            "channel_mult": [1, 2, 3, 5],
+            **SPATIAL,
+        },
+        {},
+    ),
+    "ldm-layout2img": (
+        LDM,
+        {
+            "in_channels": 3,
+            "out_channels": 3,
+            "model_channels": 128,
+            "num_res_blocks": 1,
+            "num_head_channels": 32,
+            "context_dim": 512,
+            "attention_resolutions": [2],
+            "channel_mult": [1, 2],
+            "use_spatial_transformer": True,
+            "transformer_depth": 3,
+        },
+        {},
+    ),
+    "ldm-retrieval-768": (
+        LDM,
+        {
+            "in_channels": 16,
+            "out_channels": 16,
+            "num_head_channels": 32,
+            "context_dim": 768,
+            "attention_resolutions": [4, 2, 1],
+            "channel_mult": [1, 2, 3, 4],
+            **SPATIAL,
+        },
+        {},
+    ),
+    "ldm-unconditional": (
+        LDM,
+        {
+            "in_channels": 3,
+            "out_channels": 3,
+            "num_head_channels": 32,
+            "attention_resolutions": [8, 4, 2],
+            "channel_mult": [1, 2, 3, 4],
+        },
+        {},
+    ),
+    "ldm-lsun-churches": (
+        LDM,
+        {
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_heads": 8,
+            "attention_resolutions": [1, 2, 4, 8],
+            "channel_mult": [1, 2, 2, 4],
+            "use_scale_shift_norm": True,
+            "resblock_updown": True,
+        },
+        {},
+    ),
+    "ldm-bsr-sr": (
+        LDM,
+        {
+            "in_channels": 6,
+            "out_channels": 3,
+            "model_channels": 160,
+            "num_res_blocks": 1,
+            "num_head_channels": 32,
+            "attention_resolutions": [16, 8],
+            "channel_mult": [1, 1],
+        },
+        {},
+    ),
+    "ldm-semantic-synthesis": (
+        LDM,
+        {
+            "in_channels": 6,
+            "out_channels": 3,
+            "num_heads": 8,
+            "attention_resolutions": [32, 16, 8],
+            "channel_mult": [1, 4, 8],
+        },
+        {},
+    ),
+    "ldm-inpainting-big": (
+        LDM,
+        {
+            "in_channels": 7,
+            "out_channels": 3,
+            "num_heads": 8,
+            "attention_resolutions": [8, 4, 2],
+            "channel_mult": [1, 2, 3, 4],
+            "resblock_updown": True,
+        },
+        {},
+    ),
+}
+
+FIRST_STAGE = {"resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 2, "dropout": 0.0}
+# name: (parameters of its Encoder and Decoder, entries of the codebook or None)
+FIRST_STAGES: dict[str, tuple[dict[str, Any], int | None]] = {
+    "kl-f8": ({"z_channels": 4, "ch_mult": [1, 2, 4, 4], "attn_resolutions": [], "double_z": True}, None),
+    "kl-f16": ({"z_channels": 16, "ch_mult": [1, 1, 2, 2, 4], "attn_resolutions": [2], "double_z": True}, None),
+    "vq-f4": ({"z_channels": 3, "ch_mult": [1, 2, 4], "attn_resolutions": [], "double_z": False}, 64),
+    "vq-f4-noattn": (
+        {"z_channels": 3, "ch_mult": [1, 2, 4], "attn_resolutions": [], "double_z": False, "attn_type": "none"},
+        64,
+    ),
+    "vq-f8": ({"z_channels": 4, "ch_mult": [1, 2, 2, 4], "attn_resolutions": [4], "double_z": False}, 64),
+}
+
+BERT = {"vocab_size": 300, "n_embed": 48, "n_layer": 2, "max_seq_len": 12}

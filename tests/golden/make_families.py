@@ -1,0 +1,251 @@
+"""Make the goldens of the families with the original repositories' own modules: `make_families.py ORIGINALS [name …]`.
+
+ORIGINALS is a folder with a check-out of each repository under `owner+name`. Their modules are imported from there,
+with `einops` and torch, and compute in float64: the casts to float32 inside are replaced as `PATCHES` says. A golden
+holds the names and shapes of the weights, which are seeded by name, and the outputs for seeded inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zlib
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+
+from golden.family_cases import BERT, FIRST_STAGES, LDM, UNETS  # noqa: E402
+from golden.provenance import save_golden  # noqa: E402
+
+from tinyldm.golden.seeded import seeded_input, seeded_weight  # noqa: E402
+
+PATCHES = {".float()": ".double()", "dtype=torch.float32": "dtype=torch.float64", "th.float32": "th.float64"}
+
+
+class Patched(SourceFileLoader):
+    """Loads a module of an original repository with the casts to float32 lifted."""
+
+    def get_data(self, path: str) -> bytes:
+        text = super().get_data(path).decode()
+        for old, new in PATCHES.items():
+            text = text.replace(old, new)
+        return text.encode()
+
+
+class Originals:
+    """Finds the packages `ldm` and `sgm` in one repository; their `__init__` files are passed over."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name.split(".")[0] not in ("ldm", "sgm"):
+            return None
+        place = self.root / name.replace(".", "/")
+        if place.is_dir():
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [str(place)]
+            return spec
+        file = place.with_suffix(".py")
+        return importlib.util.spec_from_file_location(name, file, loader=Patched(name, str(file)))
+
+
+def original_module(originals: Path, repository: str, name: str) -> Any:
+    """Import a module of a repository anew."""
+    for loaded in [m for m in sys.modules if m.split(".")[0] in ("ldm", "sgm")]:
+        del sys.modules[loaded]
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, Originals)]
+    sys.meta_path.insert(0, Originals(originals / repository))
+    return importlib.import_module(name)
+
+
+def stand_in(name: str, **contents: Any) -> None:
+    """Put an empty module in place of a package that the originals import and do not need here."""
+    module = ModuleType(name)
+    vars(module).update(contents)
+    sys.modules.setdefault(name, module)
+
+
+def commit(originals: Path, repository: str) -> str:
+    """Where the repository stands."""
+    file = originals / repository / "COMMIT"
+    if file.is_file():
+        return file.read_text().strip()
+    command = ["git", "-C", str(originals / repository), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def seed(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Fill a model with seeded weights by its own names; returns their shapes."""
+    model.double().eval()
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            tensor.copy_(torch.from_numpy(seeded_weight(name, tuple(tensor.shape))))
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def packed(shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
+    """Names and shapes as compressed JSON."""
+    return np.frombuffer(zlib.compress(json.dumps(shapes).encode(), 9), np.uint8)
+
+
+def given(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A seeded input in float64."""
+    return torch.from_numpy(seeded_input(name, shape)).double()
+
+
+def make_unet(originals: Path, family: str) -> None:
+    """`z, t, context -> epsilon` of a family's UNet."""
+    repository, parameters, conditions = UNETS[family]
+    package = "sgm" if repository.endswith("generative-models") else "ldm"
+    module = original_module(originals, repository, f"{package}.modules.diffusionmodules.openaimodel")
+    parameters = {"image_size": 8, "num_res_blocks": 2, "model_channels": 32} | parameters
+    if package == "sgm":
+        parameters.pop("image_size")
+    model = module.UNetModel(**parameters)
+    shapes = seed(model)
+    levels = len(parameters["channel_mult"])
+    size = 2 ** max(levels - 1, 1)
+    z = given("z", (1, parameters["in_channels"], size, 2 * size))
+    t = torch.tensor([321.0], dtype=torch.float64)
+    context_dim = parameters.get("context_dim")
+    context_dim = context_dim[0] if isinstance(context_dim, list) else context_dim
+    more: dict[str, Any] = {}
+    if context_dim:
+        more["context"] = given("context", (1, 5, context_dim))
+    if "class_labels" in conditions:
+        more["y"] = torch.tensor(conditions["class_labels"])
+    if "time_ids" in conditions:
+        util = sys.modules["sgm.modules.diffusionmodules.util"]
+        ids = torch.tensor(conditions["time_ids"], dtype=torch.float64)
+        embedded = util.timestep_embedding(ids.reshape(-1), 256).reshape(len(ids), -1)
+        more["y"] = torch.cat([given("text_embeds", conditions["text_embeds"]), embedded], dim=1)
+    with torch.no_grad():
+        epsilon = model(z, t, **more)
+    write(originals, f"unet-{family}", repository, shapes, {"epsilon": epsilon}, z=list(z.shape), parameters=parameters)
+
+
+class FirstStage(nn.Module):
+    """What the original's autoencoders put together: encoder, decoder, 1×1 convolutions, codebook."""
+
+    def __init__(self, model: Any, parameters: dict[str, Any], codebook: int | None):
+        super().__init__()
+        z = parameters["z_channels"]
+        self.encoder, self.decoder = model.Encoder(**parameters), model.Decoder(**parameters)
+        self.quant_conv = nn.Conv2d(2 * z if parameters["double_z"] else z, 2 * z if codebook is None else z, 1)
+        self.post_quant_conv = nn.Conv2d(z, z, 1)
+        if codebook is not None:
+            self.quantize = nn.Module()
+            self.quantize.embedding = nn.Embedding(codebook, z)
+
+    def nearest(self, z: torch.Tensor) -> torch.Tensor:
+        """Each latent vector replaced by the nearest of the codebook."""
+        flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+        table = self.quantize.embedding.weight
+        index = (flat[:, None] - table[None]).square().sum(-1).argmin(1)
+        return table[index].reshape(z.shape[0], *z.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def make_first_stage(originals: Path, name: str) -> None:
+    """`pixels -> moments` (or latents, of the VQ models) and `z -> decoded`."""
+    module = original_module(originals, LDM, "ldm.modules.diffusionmodules.model")
+    own, codebook = FIRST_STAGES[name]
+    parameters = {
+        "resolution": 32,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "num_res_blocks": 2,
+        "dropout": 0.0,
+        **own,
+    }
+    model = FirstStage(module, parameters, codebook)
+    shapes = seed(model)
+    factor = 2 ** (len(parameters["ch_mult"]) - 1)
+    with torch.no_grad():
+        moments = model.quant_conv(model.encoder(given("pixels", (1, 3, 32, 32))))
+        z = given("z", (1, parameters["z_channels"], 32 // factor, 32 // factor))
+        decoded = model.decoder(model.post_quant_conv(z if codebook is None else model.nearest(z)))
+    found = {"moments": moments, "decoded": decoded}
+    write(originals, f"first-stage-{name}", LDM, shapes, found, z=list(z.shape), parameters=parameters)
+
+
+def make_bert(originals: Path) -> None:
+    """`ids -> context` of the first text encoder."""
+    module = original_module(originals, LDM, "ldm.modules.x_transformer")
+    model = module.TransformerWrapper(
+        num_tokens=BERT["vocab_size"],
+        max_seq_len=BERT["max_seq_len"],
+        attn_layers=module.Encoder(dim=BERT["n_embed"], depth=BERT["n_layer"]),
+    )
+    shapes = seed(model)
+    ids = torch.tensor([[101, 7, 42, 299, 102, 0, 0, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        context = model(ids, return_embeddings=True)
+    write(originals, "bert", LDM, shapes, {"ids": ids, "context": context}, parameters=BERT)
+
+
+def write(
+    originals: Path,
+    name: str,
+    repository: str,
+    shapes: dict[str, tuple[int, ...]],
+    found: dict[str, torch.Tensor],
+    **more: Any,
+) -> None:
+    """Write a golden."""
+    for key, value in found.items():
+        if value.is_floating_point():
+            assert value.dtype == torch.float64, f"{name}: {key} is {value.dtype}"
+            assert torch.isfinite(value).all(), f"{name}: {key} is not finite"
+            assert 1e-3 < float(value.std()) < 1e3, f"{name}: {key} has std {value.std()}"
+    arrays = {key: value.numpy() for key, value in found.items()} | {"shapes": packed(shapes)}
+    path = save_golden(
+        f"families/{name}",
+        arrays,
+        repository=repository.replace("+", "/"),
+        commit=commit(originals, repository),
+        patches=PATCHES,
+        **more,
+    )
+    print(f"{path.name}: {len(shapes)} weights, {path.stat().st_size} bytes", flush=True)
+
+
+def main() -> None:
+    """Make what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("originals", type=Path)
+    parser.add_argument("names", nargs="*", help="cases; without any, all")
+    arguments = parser.parse_args()
+    os.environ["ATTN_PRECISION"] = "fp64"
+    sys.dont_write_bytecode = True
+    torch.set_num_threads(1)
+    stand_in("omegaconf")
+    stand_in("omegaconf.listconfig", ListConfig=type("ListConfig", (list,), {}))
+    for family in UNETS:
+        if not arguments.names or f"unet-{family}" in arguments.names:
+            make_unet(arguments.originals, family)
+    for name in FIRST_STAGES:
+        if not arguments.names or f"first-stage-{name}" in arguments.names:
+            make_first_stage(arguments.originals, name)
+    if not arguments.names or "bert" in arguments.names:
+        make_bert(arguments.originals)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The configuration of a model, as its published `config.json` says it, from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.families import Facts, Family, Heads
+from tinyldm.checkpoints.names.autoencoder import consecutive
+from tinyldm.checkpoints.names.unet import attention_modules, convolution_modules, original_levels
+
+Config = dict[str, Any]
+
+SDXL_CONTEXTS = (2048, 1280)  # of the models whose added vector is pooled text with size and crop
+
+
+def unet_facts(source: TensorSource) -> Facts:
+    """What tells a UNet's family; `source` has original names."""
+    middle = "middle_block.1"
+    cross = f"{middle}.transformer_blocks.0.attn2.to_k.weight"
+    width, in_channels = source.shape("input_blocks.0.0.weight")[:2]
+    context = source.shape(cross)[1] if cross in source else None
+    linear = f"{middle}.proj_in.weight" in source and len(source.shape(f"{middle}.proj_in.weight")) == 2
+    return Facts(width, in_channels, context, linear)
+
+
+def unet_config(source: TensorSource, family: Family | None, heads: Heads, factor: int = 8) -> Config:
+    """The config of a UNet with original names: of a UNet2DConditionModel, or a UNet2DModel if it takes no context."""
+    facts, up = unet_facts(source), original_levels(frozenset(source.names))
+    down = up[::-1]
+    module = {canonical: original for original, canonical, _ in convolution_modules(up)}
+    widths = [source.shape(f"{module[f'down_blocks.{i}.resnets.0']}.out_layers.3.weight")[0] for i in range(len(down))]
+    layers = [level.resnets - 1 for level in down]
+    shift = source.shape(f"{module['mid_block.resnets.0']}.emb_layers.1.weight")[0] == 2 * widths[-1]
+    config: Config = {
+        "sample_size": (family.size if family else 512) // factor,
+        "in_channels": facts.in_channels,
+        "out_channels": source.shape("out.2.weight")[0],
+        "block_out_channels": widths,
+        "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
+        "act_fn": "silu",
+        "norm_eps": 1e-5,
+        "norm_num_groups": 32,
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "center_input_sample": False,
+        "resnet_time_scale_shift": "scale_shift" if shift else "default",
+    }
+    attended = [level.attended for level in down]
+    if facts.context is not None:
+        return config | _conditional(source, facts, heads)
+    return config | _unconditional(source, attended, heads) | ({"attn_norm_num_groups": 32} if shift else {})
+
+
+def _unconditional(source: TensorSource, attended: list[bool], heads: Heads) -> Config:
+    resized = any(f"output_blocks.{i}.{j}.in_layers.0.weight" in source for i in range(40) for j in (1, 2))
+    return {
+        "_class_name": "UNet2DModel",
+        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attended],
+        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in attended[::-1]],
+        "downsample_type": "resnet" if resized else "conv",
+        "upsample_type": "resnet" if resized else "conv",
+    } | ({"num_attention_heads": heads.count} if heads.count else {"attention_head_dim": heads.channels})
+
+
+def _conditional(source: TensorSource, facts: Facts, heads: Heads) -> Config:
+    names = frozenset(source.names)
+    up = original_levels(names)
+    down = up[::-1]
+    modules = {canonical: original for original, canonical in attention_modules(up)}
+    depths, only_cross = [], []
+    for i in range(len(down)):
+        first = modules.get(f"down_blocks.{i}.attentions.0", "")
+        depths.append(consecutive(names, first + ".transformer_blocks.{}.norm1.weight") if first else 1)
+        own = source.shape(f"{first}.transformer_blocks.0.attn1.to_k.weight") if first else (0, 0)
+        only_cross.append(own[0] != own[1])
+    depths[-1] = consecutive(names, "middle_block.1.transformer_blocks.{}.norm1.weight")
+    alike = {d for d, level in zip(depths, down, strict=True) if level.attended} | {depths[-1]}
+    config: Config = {
+        "_class_name": "UNet2DConditionModel",
+        "down_block_types": ["CrossAttnDownBlock2D" if level.attended else "DownBlock2D" for level in down],
+        "up_block_types": ["CrossAttnUpBlock2D" if level.attended else "UpBlock2D" for level in up],
+        "cross_attention_dim": facts.context,
+        "use_linear_projection": facts.linear,
+        "transformer_layers_per_block": depths[-1] if len(alike) == 1 else depths,
+        "only_cross_attention": only_cross if any(only_cross) else False,
+        "attention_head_dim": heads.count or _heads_by_level(source, heads),
+    }
+    return config | _added(source, facts)
+
+
+def _heads_by_level(source: TensorSource, heads: Heads) -> list[int]:
+    up = original_levels(frozenset(source.names))
+    module = {canonical: original for original, canonical, _ in convolution_modules(up)}
+    first = (module[f"down_blocks.{i}.resnets.0"] for i in range(len(up)))
+    return [heads(source.shape(f"{resnet}.out_layers.3.weight")[0]) for resnet in first]
+
+
+def _added(source: TensorSource, facts: Facts) -> Config:
+    """What is added to the time embedding."""
+    if "label_emb.weight" in source:
+        return {"num_class_embeds": source.shape("label_emb.weight")[0]}
+    if "label_emb.0.0.weight" in source:
+        width = {"projection_class_embeddings_input_dim": source.shape("label_emb.0.0.weight")[1]}
+        if facts.context in SDXL_CONTEXTS:
+            return width | {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
+        return width | {"class_embed_type": "projection"}
+    if "time_embed.cond_proj.weight" in source:
+        return {"time_cond_proj_dim": source.shape("time_embed.cond_proj.weight")[1]}
+    return {}
+
+
+def autoencoder_config(source: TensorSource, scaling_factor: float, size: int) -> Config:
+    """The config of a first stage with original names: AutoencoderKL, or VQModel where it has a codebook."""
+    names = frozenset(source.names)
+    levels = consecutive(names, "encoder.down.{}.block.0.norm1.weight")
+    attended = [f"encoder.down.{i}.attn.0.norm.weight" in names for i in range(levels)]
+    config: Config = {
+        "in_channels": source.shape("encoder.conv_in.weight")[1],
+        "out_channels": source.shape("decoder.conv_out.weight")[0],
+        "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attended],
+        "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in attended[::-1]],
+        "block_out_channels": [source.shape(f"encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)],
+        "layers_per_block": consecutive(names, "encoder.down.0.block.{}.norm1.weight"),
+        "latent_channels": source.shape("decoder.conv_in.weight")[1],
+        "act_fn": "silu",
+        "norm_num_groups": 32,
+        "sample_size": size,
+        "scaling_factor": scaling_factor,
+        "mid_block_add_attention": "encoder.mid.attn_1.norm.weight" in names,
+    }
+    if "quantize.embedding.weight" in names:
+        count, width = source.shape("quantize.embedding.weight")
+        return config | {"_class_name": "VQModel", "num_vq_embeddings": count, "vq_embed_dim": width}
+    used = {f"use_{name}": f"{name}.weight" in names for name in ("quant_conv", "post_quant_conv")}
+    return config | {"_class_name": "AutoencoderKL"} | used
+
+
+def clip_config(source: TensorSource, activation: str) -> Config:
+    """The config of a CLIP text encoder with canonical names; its heads are 64 wide in all that were published."""
+    vocabulary, width = source.shape("embeddings.token_embedding.weight")
+    projected = "text_projection.weight" in source
+    return {
+        "_class_name": "CLIPTextModelWithProjection" if projected else "CLIPTextModel",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": source.shape("encoder.layers.0.mlp.fc1.weight")[0],
+        "num_hidden_layers": consecutive(frozenset(source.names), "encoder.layers.{}.layer_norm1.weight"),
+        "num_attention_heads": max(1, width // 64),
+        "max_position_embeddings": source.shape("embeddings.position_embedding.weight")[0],
+        "hidden_act": activation,
+        "layer_norm_eps": 1e-5,
+        "projection_dim": source.shape("text_projection.weight")[0] if projected else width,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 1,
+    }
+
+
+def bert_config(source: TensorSource) -> Config:
+    """The config of the first latent-diffusion text encoder with canonical names: 8 heads, each 64 wide."""
+    vocabulary, width = source.shape("embed_tokens.weight")
+    return {
+        "_class_name": "LDMBertModel",
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "max_position_embeddings": source.shape("embed_positions.weight")[0],
+        "encoder_layers": consecutive(frozenset(source.names), "layers.{}.fc1.weight"),
+        "encoder_ffn_dim": source.shape("layers.0.fc1.weight")[0],
+        "encoder_attention_heads": 8,
+        "head_dim": source.shape("layers.0.self_attn.q_proj.weight")[0] // 8,
+        "activation_function": "gelu",
+    }

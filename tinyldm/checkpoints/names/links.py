@@ -1,0 +1,178 @@
+"""A link joins an original tensor and the canonical ones that hold the same numbers; views of a source through links.
+
+Nothing is converted ahead of time: a view reads, and where needed splits or joins, when a tensor is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.errors import CheckpointError
+
+Side = Literal["original", "canonical"]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One original tensor and its canonical counterparts.
+
+    Several canonical tensors are stacked along the first axis of the original: all of one and then all of the next, or
+    with `heads` above 1 all of them for one head and then for the next. `transposed` and `unit_axes` (a 1×1 convolution
+    whose canonical form is a matrix) say what else is done to the original to bring it to canonical form.
+    """
+
+    original: str
+    canonical: tuple[str, ...]
+    heads: int = 1
+    transposed: bool = False
+    unit_axes: int = 0
+
+    def part_shape(self, shape: Shape) -> Shape:
+        """The shape of each canonical tensor, for that of the original; `ValueError` where it cannot be split."""
+        shape = shape[:2] if self.unit_axes and len(shape) > 2 and set(shape[2:]) == {1} else shape
+        shape = shape[::-1] if self.transposed else shape
+        parts = len(self.canonical)
+        if parts == 1:
+            return shape
+        if not shape or shape[0] % (parts * self.heads):
+            raise ValueError(f"does not split into {parts} tensors of {self.heads} heads")
+        return shape[0] // parts, *shape[1:]
+
+    def part(self, whole: np.ndarray, i: int) -> np.ndarray:
+        """The canonical tensor number `i` out of the original."""
+        shape = self.part_shape(whole.shape)
+        a = whole.T if self.transposed else whole
+        if len(self.canonical) == 1:
+            return a.reshape(shape)
+        return a.reshape(self.heads, len(self.canonical), -1, *shape[1:])[:, i].reshape(shape)
+
+    def whole_shape(self, shape: Shape) -> Shape:
+        """The shape of the original for that of its canonical tensors."""
+        if len(self.canonical) > 1:
+            if not shape or shape[0] % self.heads:
+                raise ValueError(f"does not split into {self.heads} heads")
+            shape = (shape[0] * len(self.canonical), *shape[1:])
+        shape = shape[::-1] if self.transposed else shape
+        return (*shape, *[1] * self.unit_axes) if len(shape) == 2 else shape
+
+    def whole(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """The original out of its canonical tensors."""
+        rest = parts[0].shape[1:]
+        a = parts[0]
+        if len(parts) > 1:
+            a = np.stack([p.reshape(self.heads, -1, *rest) for p in parts], axis=1).reshape(-1, *rest)
+        return (a.T if self.transposed else a).reshape(self.whole_shape(parts[0].shape))
+
+
+def rename(names: Mapping[str, str]) -> list[Link]:
+    """Links for tensors that differ in name only: `{original: canonical}`."""
+    return [Link(original, (canonical,)) for original, canonical in names.items()]
+
+
+# A table of what is below a module: `{original: canonical}`, without a dot in front.
+Table = Mapping[str, str]
+
+
+def module_links(original: str, canonical: str, table: Table, names: Collection[str], side: Side) -> Iterator[Link]:
+    """The links of one module's weights and biases, those that `names` of the given side has."""
+    for below, other in table.items():
+        for kind in ("weight", "bias"):
+            link = Link(f"{original}.{below}.{kind}", (f"{canonical}.{other}.{kind}",))
+            if (link.original if side == "original" else link.canonical[0]) in names:
+                yield link
+
+
+def prefix_links(original: str, canonical: str, names: Iterable[str], side: Side) -> Iterator[Link]:
+    """The links of a module whose inner names are the same on both sides."""
+    mine, other = (original, canonical) if side == "original" else (canonical, original)
+    for name in names:
+        if name.startswith(f"{mine}."):
+            renamed = other + name[len(mine) :]
+            yield Link(name, (renamed,)) if side == "original" else Link(renamed, (name,))
+
+
+class LinkedSource(TensorSource):
+    """A view of a source through links: of an original file under canonical names, or the other way round.
+
+    Raises `CheckpointError` where a tensor that a link needs is not there or cannot be split as the link says.
+    """
+
+    def __init__(self, source: TensorSource, links: Iterable[Link], to: Side = "canonical"):
+        self.path, self.metadata = source.path, source.metadata
+        self._source, self._to = source, to
+        self._links: dict[str, tuple[Link, int]] = {}
+        self._shapes: dict[str, Shape] = {}
+        for link in links:
+            for i, name in enumerate(link.canonical if to == "canonical" else (link.original,)):
+                self._links[name] = link, i
+                self._shapes[name] = self._shape_through(link)
+
+    def _shape_through(self, link: Link) -> Shape:
+        first = self._inputs(link)[0]
+        shapes = {self._source.shape(name) for name in self._inputs(link)}
+        try:
+            if len(shapes) > 1:
+                raise ValueError("differs in shape from those that it is joined with")
+            shape = shapes.pop()
+            return link.part_shape(shape) if self._to == "canonical" else link.whole_shape(shape)
+        except ValueError as error:
+            shape = self._source.shape(first)
+            where = self._source.path_of(first)
+            raise CheckpointError(f"{where}: tensor {quoted(first)} of shape {shape} {error}") from None
+
+    def _inputs(self, link: Link) -> tuple[str, ...]:
+        return (link.original,) if self._to == "canonical" else link.canonical
+
+    def _get(self, name: str) -> tuple[Link, int]:
+        if name not in self._links:
+            raise self.missing(name)
+        return self._links[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The new names, in the order of the links."""
+        return tuple(self._links)
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor as the view gives it."""
+        self._get(name)
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> str:
+        """The stored type of the tensor behind a new name."""
+        return self._source.dtype(self._inputs(self._get(name)[0])[0])
+
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """The tensor under a new name, split or joined as its link says."""
+        link, i = self._get(name)
+        arrays = [self._source.read(old, dtype) for old in self._inputs(link)]
+        made = link.part(arrays[0], i) if self._to == "canonical" else link.whole(arrays)
+        made = np.ascontiguousarray(made)
+        made.flags.writeable = False
+        return made
+
+    def path_of(self, name: str) -> str:
+        """The file that holds the tensor behind a new name."""
+        return self._source.path_of(self._inputs(self._get(name)[0])[0])
+
+    def original_name(self, name: str) -> str:
+        """The name in the file."""
+        return self._source.original_name(self._inputs(self._get(name)[0])[0])
+
+    def release(self) -> None:
+        """Give the source's pages back."""
+        self._source.release()
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._links

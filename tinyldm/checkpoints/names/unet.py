@@ -1,0 +1,156 @@
+"""The UNet of the original layout, `input_blocks`, `middle_block`, `output_blocks`, and its canonical names.
+
+The original counts its blocks through all levels; a level ends where a block carries the change of size. Both layouts
+are walked by the number of residual blocks on each level of the way up, which either side's names tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from tinyldm.checkpoints.names.links import Link, Side, module_links, prefix_links
+
+Heads = Callable[[int], int]  # the number of heads of an attention over so many channels
+
+RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+TOP = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "time_embed.cond_proj": "time_embedding.cond_proj",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+    "label_emb": "class_embedding",
+}
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the way up: how many residual blocks, and whether attentions follow them."""
+
+    resnets: int
+    attended: bool
+
+
+def unet_links(names: Collection[str], side: Side, heads: Heads, shape: Callable[[str], tuple[int, ...]]) -> list[Link]:
+    """All links of a UNet, given the names of one side; `heads` matters where one tensor holds q, k and v."""
+    names = frozenset(names)
+    links = list(top_links(names, side))
+    for original, canonical in attention_modules(levels(names, side)):
+        links += attention_links(original, canonical, names, side, heads, shape)
+    for original, canonical, table in convolution_modules(levels(names, side)):
+        links += module_links(original, canonical, table, names, side)
+    return links
+
+
+def top_links(names: Collection[str], side: Side) -> Iterator[Link]:
+    """What is not in a block: time and class embeddings, first and last convolution."""
+    for original, canonical in TOP.items():
+        for kind in ("weight", "bias"):
+            link = Link(f"{original}.{kind}", (f"{canonical}.{kind}",))
+            if (link.original if side == "original" else link.canonical[0]) in names:
+                yield link
+    added = "class_embedding" if "class_embedding.linear_1.weight" in names else "add_embedding"
+    yield from module_links("label_emb.0", added, {"0": "linear_1", "2": "linear_2"}, names, side)
+
+
+def levels(names: Collection[str], side: Side) -> list[Level]:
+    """The levels of the way up, from the smallest size to the largest."""
+    return original_levels(names) if side == "original" else canonical_levels(names)
+
+
+def original_levels(names: Collection[str]) -> list[Level]:
+    """A level's last block carries the doubling: a convolution, or a residual block of its own."""
+    found, count, attended, i = [], 0, False, 0
+    while f"output_blocks.{i}.0.in_layers.0.weight" in names:
+        block = f"output_blocks.{i}"
+        count += 1
+        attended = attended or f"{block}.1.norm.weight" in names
+        doubles = (f"{block}.{j}.{leaf}.weight" for j in (1, 2) for leaf in ("conv", "in_layers.0"))
+        if any(name in names for name in doubles):
+            found.append(Level(count, attended))
+            count, attended = 0, False
+        i += 1
+    return [*found, Level(count, attended)]
+
+
+def canonical_levels(names: Collection[str]) -> list[Level]:
+    """Counted from the modules' numbers."""
+    found: list[Level] = []
+    while f"up_blocks.{len(found)}.resnets.0.norm1.weight" in names:
+        block, count = f"up_blocks.{len(found)}", 0
+        while f"{block}.resnets.{count}.norm1.weight" in names:
+            count += 1
+        attended = any(f"{block}.attentions.0.{norm}.weight" in names for norm in ("norm", "group_norm"))
+        found.append(Level(count, attended))
+    return found
+
+
+def convolution_modules(up: list[Level]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The residual blocks and the changes of size: original module, canonical module, what is below."""
+    down, block = up[::-1], 0
+    for i, level in enumerate(down):
+        for j in range(level.resnets - 1):
+            block += 1
+            yield f"input_blocks.{block}.0", f"down_blocks.{i}.resnets.{j}", RESNET
+        if i < len(down) - 1:
+            block += 1
+            yield f"input_blocks.{block}.0", f"down_blocks.{i}.downsamplers.0", RESNET | {"op": "conv"}
+    yield "middle_block.0", "mid_block.resnets.0", RESNET
+    yield "middle_block.2", "mid_block.resnets.1", RESNET
+    block = 0
+    for i, level in enumerate(up):
+        for j in range(level.resnets):
+            yield f"output_blocks.{block}.0", f"up_blocks.{i}.resnets.{j}", RESNET
+            block += 1
+        if i < len(up) - 1:
+            place = 2 if level.attended else 1
+            yield f"output_blocks.{block - 1}.{place}", f"up_blocks.{i}.upsamplers.0", RESNET | {"conv": "conv"}
+
+
+def attention_modules(up: list[Level]) -> Iterator[tuple[str, str]]:
+    """The attentions: original module, canonical module."""
+    block = 0
+    for i, level in enumerate(up[::-1]):
+        for j in range(level.resnets - 1):
+            block += 1
+            if level.attended:
+                yield f"input_blocks.{block}.1", f"down_blocks.{i}.attentions.{j}"
+        block += 1
+    yield "middle_block.1", "mid_block.attentions.0"
+    block = 0
+    for i, level in enumerate(up):
+        for j in range(level.resnets):
+            if level.attended:
+                yield f"output_blocks.{block}.1", f"up_blocks.{i}.attentions.{j}"
+            block += 1
+
+
+def attention_links(
+    original: str,
+    canonical: str,
+    names: Collection[str],
+    side: Side,
+    heads: Heads,
+    shape: Callable[[str], tuple[int, ...]],
+) -> Iterator[Link]:
+    """A transformer has the same names within; an attention over pixels keeps q, k, v in one tensor, head by head."""
+    mine = f"{original}.qkv" if side == "original" else f"{canonical}.to_q"
+    if f"{mine}.weight" not in names:
+        yield from prefix_links(original, canonical, names, side)
+        return
+    channels = shape(f"{mine}.weight")[-1 if side == "canonical" else 1]
+    count = heads(channels)
+    yield from module_links(original, canonical, {"norm": "group_norm"}, names, side)
+    for kind, axes in (("weight", 1), ("bias", 0)):
+        parts = tuple(f"{canonical}.{part}.{kind}" for part in ("to_q", "to_k", "to_v"))
+        yield Link(f"{original}.qkv.{kind}", parts, heads=count, unit_axes=axes)
+        yield Link(f"{original}.proj_out.{kind}", (f"{canonical}.to_out.0.{kind}",), unit_axes=axes)

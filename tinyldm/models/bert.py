@@ -1,0 +1,112 @@
+"""LDMBertModel: the text encoder of the first latent-diffusion text-to-image models.
+
+A transformer over the ids of BERT's tokenizer that looks both ways (Vaswani et al. 2017, arXiv:1706.03762, with the
+norms first), trained together with the UNet (Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 and appendix E.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.errors import InputError
+from tinyldm.models.blocks import Parameters, affine
+from tinyldm.models.config import read_config, require
+from tinyldm.nn import (
+    Runtime,
+    attention,
+    embedding,
+    layer_norm,
+    linear,
+    linear_activation,
+    linear_residual,
+    module,
+)
+
+INERT = """architectures model_type torch_dtype dtype transformers_version dropout attention_dropout activation_dropout
+encoder_layerdrop init_std classifier_dropout scale_embedding use_cache pad_token_id num_hidden_layers""".split()
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The fields of a published LDMBertModel's `config.json`; defaults are those of the original class."""
+
+    vocab_size: int = 30522
+    max_position_embeddings: int = 77
+    encoder_layers: int = 32
+    encoder_ffn_dim: int = 5120
+    encoder_attention_heads: int = 8
+    head_dim: int = 64
+    activation_function: str = "gelu"
+    d_model: int = 1280
+
+    def __post_init__(self) -> None:
+        require("text encoder", "activation_function", self.activation_function, ["gelu"])
+
+
+def parameters(c: BertConfig) -> Parameters:
+    """Name and shape of every weight."""
+    inner = c.encoder_attention_heads * c.head_dim
+    yield "embed_tokens.weight", (c.vocab_size, c.d_model)
+    yield "embed_positions.weight", (c.max_position_embeddings, c.d_model)
+    for i in range(c.encoder_layers):
+        layer = f"layers.{i}"
+        for name in ("q_proj", "k_proj", "v_proj"):
+            yield from affine(f"{layer}.self_attn.{name}", inner, c.d_model, bias=False)
+        yield from affine(f"{layer}.self_attn.out_proj", c.d_model, inner)
+        yield from affine(f"{layer}.self_attn_layer_norm", c.d_model)
+        yield from affine(f"{layer}.fc1", c.encoder_ffn_dim, c.d_model)
+        yield from affine(f"{layer}.fc2", c.d_model, c.encoder_ffn_dim)
+        yield from affine(f"{layer}.final_layer_norm", c.d_model)
+    yield from affine("layer_norm", c.d_model)
+
+
+class BertEncoder:
+    """The first text encoder of a checkpoint: `encoder(ids) -> context`.
+
+    `source` holds the weights under the published names, without the `model.` prefix.
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        self.config = read_config(BertConfig, config, component="text encoder", inert=INERT)
+        self.parameters = dict(parameters(self.config))
+        check_weights(source, self.parameters, component="text encoder", extras=["to_logits.*"])
+        self.weights = Weights(
+            source,
+            runtime=self.runtime,
+            settings=[("*", {"eps": 1e-5, "heads": self.config.encoder_attention_heads})],
+            dtype=self.runtime.dtype,
+            keep=not self.runtime.low_memory,
+        )
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """The context of token ids: `(N, L) integers -> (N, L, D)`; every token sees every other, padding too.
+
+        Raises `InputError` for ids that are not `(N, L)` integers of the vocabulary with L up to the model's length.
+        """
+        ids, c, w = np.asarray(ids), self.config, self.weights
+        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not 1 <= ids.shape[1] <= c.max_position_embeddings:
+            raise InputError(
+                f"text encoder: ids must be integers of shape (N, L) with L from 1 to {c.max_position_embeddings}, "
+                f"not {ids.dtype} of shape {ids.shape}"
+            )
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < c.vocab_size:
+            raise InputError(f"text encoder: the ids {ids.min()} … {ids.max()} are not all below {c.vocab_size}")
+        h = embedding(ids, w.embed_tokens) + w.embed_positions.array("weight")[: ids.shape[1]]
+        for layer in w.layers:
+            h = encoder_layer(h, layer)
+        return layer_norm(h, w.layer_norm)
+
+
+@module
+def encoder_layer(x: np.ndarray, w: Weights) -> np.ndarray:  # (N,L,D) -> (N,L,D)
+    """Attention of all tokens to all, then a two-layer perceptron; norms first, each around a residual."""
+    h, a = layer_norm(x, w.self_attn_layer_norm), w.self_attn
+    x = linear_residual(attention(linear(h, a.q_proj), linear(h, a.k_proj), linear(h, a.v_proj), a), a.out_proj, x)
+    return linear_residual(linear_activation(layer_norm(x, w.final_layer_norm), w.fc1, "gelu"), w.fc2, x)

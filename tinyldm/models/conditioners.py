@@ -1,0 +1,87 @@
+"""What makes the condition of the models that are not conditioned by text: a table of classes, a map of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.errors import InputError
+from tinyldm.models.config import read_config
+from tinyldm.nn import Runtime, channels_first, channels_last, embedding, linear
+from tinyldm.ops import avg_pool2d
+
+
+@dataclass(frozen=True)
+class ClassEmbedderConfig:
+    """How many classes there are (one more than real ones, where the last stands for none), and the context's width."""
+
+    num_classes: int
+    embed_dim: int
+
+
+class ClassEmbedder:
+    """A context of one token for each class: `embedder(labels) -> context`.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 (class-conditional ImageNet).
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        self.config = read_config(ClassEmbedderConfig, config, component="class embedder")
+        self.parameters = {"embedding.weight": (self.config.num_classes, self.config.embed_dim)}
+        check_weights(source, self.parameters, component="class embedder")
+        self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype)
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        """The context of class labels: `(N,) integers -> (N, 1, D)`. Raises `InputError` for no such class."""
+        labels, count = np.asarray(labels), self.config.num_classes
+        whole = labels.ndim == 1 and labels.dtype.kind in "iu"
+        if not whole or (labels.size and not 0 <= labels.min() <= labels.max() < count):
+            raise InputError(f"class labels must be integers from 0 to {count - 1} of shape (N,), not {labels!r}")
+        return embedding(labels, self.weights.embedding)[:, None]
+
+
+@dataclass(frozen=True)
+class SpatialRescalerConfig:
+    """The channels of the map and of the condition, and how often the size is halved."""
+
+    in_channels: int
+    out_channels: int
+    n_stages: int = 2
+
+
+class SpatialRescaler:
+    """A map as large as the picture brought to the size of the latents: `rescaler(map) -> condition`.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 4.4 (semantic synthesis).
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        self.config = read_config(SpatialRescalerConfig, config, component="spatial rescaler")
+        shape = (self.config.out_channels, self.config.in_channels, 1, 1)
+        self.parameters = {"channel_mapper.weight": shape}
+        check_weights(source, self.parameters, component="spatial rescaler")
+        self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype)
+
+    def __call__(self, segments: np.ndarray) -> np.ndarray:
+        """`(N, C, H, W) -> (N, C', H/2^n, W/2^n)`: halved by bilinear interpolation, which is the mean of 2×2 pixels.
+
+        Raises `InputError` for another number of channels, or a size that is not a multiple of 2^n.
+        """
+        x, c = np.asarray(segments, self.runtime.dtype), self.config
+        multiple = 2**c.n_stages
+        if x.ndim != 4 or x.shape[1] != c.in_channels or x.shape[2] % multiple or x.shape[3] % multiple:
+            raise InputError(
+                f"the map must have the shape (N, {c.in_channels}, H, W), H and W multiples of {multiple}, "
+                f"not {x.shape}"
+            )
+        h = channels_last(x)
+        for _ in range(c.n_stages):
+            h = avg_pool2d(h)
+        return channels_first(linear(h, self.weights.channel_mapper))
