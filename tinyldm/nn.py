@@ -140,6 +140,11 @@ def trace(select: str = "*", into: Trace | None = None) -> Iterator[Trace]:
         _trace = previous
 
 
+def tracing() -> bool:
+    """Whether a trace is on."""
+    return _trace is not None
+
+
 def begin(component: str, **inputs: np.ndarray) -> None:
     """Tell the trace that a model is called."""
     if _trace is not None:

@@ -123,3 +123,12 @@ def test_pixels_and_pictures_are_inverse() -> None:
 def test_transparency_becomes_white() -> None:
     picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert (to_pixels(picture) == 1).all()
+
+
+def test_prepared_context_changes_nothing(model) -> None:
+    context = model.text_encoder(model.tokenizer.encode(["a", "b"]))
+    z = tinyldm.random.torch_randn((2, 4, 8, 8), seed=0)
+    prepared = model.unet.prepare(context)
+    np.testing.assert_array_equal(model.unet(z, 7, prepared), model.unet(z, 7, context))
+    with pytest.raises(InputError, match="prepared for 2 samples"):
+        model.unet(z[:1], 7, prepared)

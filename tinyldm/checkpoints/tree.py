@@ -94,6 +94,12 @@ class Weights:
     def __len__(self) -> int:
         return len(self._children)
 
+    def walk(self) -> Iterator[Weights]:
+        """This node and all below it."""
+        yield self
+        for child in self._children.values():
+            yield from child.walk()
+
     def __repr__(self) -> str:
         return f"<Weights {self.path or 'root'}: {', '.join([*self._children, *sorted(self._leaves)])}>"
 
@@ -153,9 +159,8 @@ class Weights:
 
     def drop(self) -> None:
         """Forget all that was read and prepared at this node and below; the next use reads the file again."""
-        self._cache = {}
-        for child in self._children.values():
-            child.drop()
+        for node in self.walk():
+            node._cache = {}
 
 
 def check_weights(

@@ -5,14 +5,45 @@ Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3, equation 3, and appe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tinyldm.models.blocks import Parameters, affine, pixel_attention
 from tinyldm.nn import Weights, attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, module
 
 
+@dataclass(frozen=True)
+class PreparedContext:
+    """A context with what every cross-attention makes of it: it stays the same for all steps, so it is made once.
+
+    `context` is `(N, L, D)`; `keys_values` has the keys and the values, `(N, L, C)`, under each attention's path.
+    """
+
+    context: np.ndarray
+    keys_values: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+
+Context = np.ndarray | PreparedContext
+
+
+def prepare_context(context: np.ndarray, w: Weights) -> PreparedContext:
+    """Make the keys and values of a context `(N, L, D)` for every cross-attention at the node `w` and below."""
+    return PreparedContext(
+        context,
+        {
+            node.path: (linear(context, node.to_k), linear(context, node.to_v))
+            for node in w.walk()
+            if node.path.endswith(".attn2") or (node.path.endswith(".attn1") and node.setting("only_cross_attention"))
+        },
+    )
+
+
 @module
-def transformer(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
+def transformer(x: np.ndarray, context: Context, w: Weights) -> np.ndarray:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
     """Pixels become tokens, pass through transformer blocks, and are added to what they were.
 
     Older checkpoints project in and out by 1×1 convolutions and newer ones by linear layers; in channels-last these are
@@ -28,7 +59,7 @@ def transformer(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:  
 
 
 @module
-def transformer_block(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:  # (N,P,C), (N,L,D) -> (N,P,C)
+def transformer_block(x: np.ndarray, context: Context, w: Weights) -> np.ndarray:  # (N,P,C), (N,L,D) -> (N,P,C)
     """Self-attention of the pixels, cross-attention to the context, a gated perceptron; each around a residual.
 
     With the setting `only_cross_attention`, the first attention looks at the context too.
@@ -39,10 +70,13 @@ def transformer_block(x: np.ndarray, context: np.ndarray, w: Weights) -> np.ndar
     return feed_forward(layer_norm(x, w.norm3), x, w.ff)
 
 
-def attend(x: np.ndarray, context: np.ndarray, residual: np.ndarray, w: Weights) -> np.ndarray:
+def attend(x: np.ndarray, context: Context, residual: np.ndarray, w: Weights) -> np.ndarray:
     """Attention of x `(N, P, C)` to a context `(N, L, D)`, plus the residual: `-> (N, P, C)`."""
-    h = attention(linear(x, w.to_q), linear(context, w.to_k), linear(context, w.to_v), w)
-    return linear_residual(h, w.to_out[0], residual)
+    if isinstance(context, PreparedContext):
+        k, v = context.keys_values[w.path]
+    else:
+        k, v = linear(context, w.to_k), linear(context, w.to_v)
+    return linear_residual(attention(linear(x, w.to_q), k, v, w), w.to_out[0], residual)
 
 
 def feed_forward(x: np.ndarray, residual: np.ndarray, w: Weights) -> np.ndarray:

@@ -18,9 +18,20 @@ from tinyldm.errors import InputError
 from tinyldm.models.blocks import downsample, resnet_block, upsample
 from tinyldm.models.config import read_config
 from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
-from tinyldm.models.transformer import transformer
+from tinyldm.models.transformer import Context, PreparedContext, prepare_context, transformer
 from tinyldm.models.unet_config import INERT, UNetConfig, parameters, settings
-from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
+from tinyldm.nn import (
+    Runtime,
+    begin,
+    channels_first,
+    channels_last,
+    conv2d,
+    linear,
+    module,
+    norm_silu_conv2d,
+    note,
+    tracing,
+)
 
 
 class UNet:
@@ -43,12 +54,13 @@ class UNet:
         self,
         z: np.ndarray,
         t: np.ndarray | float,
-        context: np.ndarray,
+        context: Context,
         **conditions: np.ndarray,
     ) -> np.ndarray:
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
 
-        `t` is the timestep, one number or one per sample `(N,)`; `context` the text encoder's output. What the
+        `t` is the timestep, one number or one per sample `(N,)`; `context` the text encoder's output, as it is or as
+        `prepare` made it ready for many steps. What the
         prediction is (noise, velocity or the clean latent) is the schedule's `prediction_type`. Further `conditions` of
         the models that have them: `class_labels` `(N,)` (or `(N, D)` vectors), `guidance` `(N, D)` (the original's
         `timestep_cond`), and `text_embeds` `(N, D)` with `time_ids` `(N, 6)`.
@@ -59,16 +71,32 @@ class UNet:
         channels = self.config.in_channels
         if z.ndim != 4 or z.shape[1] != channels or 0 in z.shape:
             raise InputError(f"UNet: z must have the shape (N, {channels}, height, width), not {z.shape}")
-        context = self._checked_context(context, len(z))
+        if not isinstance(context, PreparedContext):
+            context = self._checked_context(context, len(z))
+        elif len(context) != len(z):
+            raise InputError(f"UNet: the context was prepared for {len(context)} samples, z has {len(z)}")
         t = np.asarray(t)
         if t.dtype.kind not in "iuf" or t.shape not in ((), (1,), (len(z),)):
             raise InputError(f"UNet: t must be a number or one number per sample ({len(z)}), not of shape {t.shape}")
         t = np.broadcast_to(t, (len(z),))
         given = Conditions.check(conditions, self.config, len(z), self.runtime.dtype)
-        begin("unet", z=z, t=t, context=context, **given.arrays())
+        if not isinstance(context, PreparedContext):
+            begin("unet", z=z, t=t, context=context, **given.arrays())
+            context = self._projected(context)
         epsilon = channels_first(unet(channels_last(z), t, context, given, self.config, self.weights))
         note(epsilon=epsilon)
         return epsilon
+
+    def prepare(self, context: np.ndarray) -> Context:
+        """A context with its keys and values, which are the same in every step: `(N, L, D) -> ` what `__call__` takes.
+
+        While a trace is on it is returned as it is, so that every step's own modules are seen.
+        """
+        context = self._checked_context(context, len(context))
+        return context if tracing() else prepare_context(self._projected(context), self.weights)
+
+    def _projected(self, context: np.ndarray) -> np.ndarray:
+        return linear(context, self.weights.encoder_hid_proj) if "encoder_hid_proj" in self.weights else context
 
     def _checked_context(self, context: np.ndarray, n: int) -> np.ndarray:
         context = np.asarray(context, self.runtime.dtype)
@@ -79,14 +107,11 @@ class UNet:
 
 
 def unet(
-    z: np.ndarray, t: np.ndarray, context: np.ndarray, given: Conditions, config: UNetConfig, w: Weights
+    z: np.ndarray, t: np.ndarray, context: Context, given: Conditions, config: UNetConfig, w: Weights
 ) -> np.ndarray:  # (N,h,w,C), (N,), (N,L,D) -> (N,h,w,C')
     """The whole model: time embedding, way down, middle, way up."""
     temb = time_embedding(t, given, config, w.time_embedding)
     temb = condition_embedding(temb, given, config, w)
-    if "encoder_hid_proj" in w:
-        context = linear(context, w.encoder_hid_proj)
-
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
     skips = [x]
     for block in w.down_blocks:
@@ -101,7 +126,7 @@ def unet(
 
 @module
 def down_block(
-    x: np.ndarray, temb: np.ndarray, context: np.ndarray, w: Weights
+    x: np.ndarray, temb: np.ndarray, context: Context, w: Weights
 ) -> tuple[np.ndarray, list[np.ndarray]]:  # (N,H,W,Cin) -> (N,⌈H/2⌉,⌈W/2⌉,Cout), skips
     """Residual blocks, each with a transformer where the level has them, then half the size; every output is kept."""
     skips = []
@@ -117,7 +142,7 @@ def down_block(
 
 
 @module
-def mid_block(x: np.ndarray, temb: np.ndarray, context: np.ndarray, w: Weights) -> np.ndarray:
+def mid_block(x: np.ndarray, temb: np.ndarray, context: Context, w: Weights) -> np.ndarray:
     """At the smallest size: residual block, transformer, residual block: `(N, H, W, C) -> (N, H, W, C)`."""
     x = resnet_block(x, temb, w.resnets[0])
     if "attentions" in w:
@@ -127,7 +152,7 @@ def mid_block(x: np.ndarray, temb: np.ndarray, context: np.ndarray, w: Weights) 
 
 @module
 def up_block(
-    x: np.ndarray, skips: list[np.ndarray], temb: np.ndarray, context: np.ndarray, w: Weights
+    x: np.ndarray, skips: list[np.ndarray], temb: np.ndarray, context: Context, w: Weights
 ) -> np.ndarray:  # (N,H,W,Cin) -> (N,2H,2W,Cout)
     """Residual blocks over x beside the latest skip, which is used up; then the size of the skip that comes next.
 

@@ -55,10 +55,11 @@ def denoise(
 ) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
     """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
     guided = len(context) == 2 * len(z)
+    prepared = model.unet.prepare(context)
     for i in progress(steps):  # type: ignore[attr-defined]
         z_in = solver.scale_input(z, i)
         z_in = np.concatenate([z_in, z_in]) if guided else z_in
-        prediction = model.unet(z_in, solver.timesteps[i], context)
+        prediction = model.unet(z_in, solver.timesteps[i], prepared)
         if guided:
             unconditional, conditional = np.split(prediction, 2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)

@@ -1,0 +1,30 @@
+"""The Python in the README and the book runs as it stands, and the files that they name exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = ["README.md", "latent-diffusion.md"]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = next(p for p in PAGES if p.name == name)
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert snippets
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(snippets), str(page), "exec"), {"__name__": "snippets"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_named_files_exist(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"`((?:tinyldm|tests|docs|weights)/[\w./-]+)`", text)
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    missing = [n for n in named if not (ROOT / n).exists()] + [k for k in links if not (page.parent / k).exists()]
+    assert not missing
