@@ -52,7 +52,7 @@ class GoldenTrace(nn.Trace):
 
     def wants_inputs(self, path: str) -> bool:
         """See `nn.Trace`."""
-        return self._keep_inputs and self._selected(f"{self._at}/{path}")
+        return self._keep_inputs and self.selected(f"{self._at}/{path}")
 
     def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Any) -> None:
         """See `nn.Trace`."""
@@ -64,11 +64,12 @@ class GoldenTrace(nn.Trace):
             for key, array in self.items():
                 golden.add(key, array, self.inputs.get(key, ()))
 
-    def _selected(self, key: str) -> bool:
+    def selected(self, key: str) -> bool:
+        """Whether a key matches one of the patterns."""
         return any(fnmatchcase(key, pattern) for pattern in self.patterns)
 
     def _take(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
-        if self._selected(key):
+        if self.selected(key):
             self._sink(key, np.asarray(array), inputs)
 
     def _keep(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:

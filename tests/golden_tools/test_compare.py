@@ -1,0 +1,242 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinyldm.errors import TinyldmError
+from tinyldm.golden import Golden, GoldenWriter
+from tinyldm.golden.compare import compare
+from tinyldm.golden.hints import hint
+from tinyldm.golden.metrics import measure
+from tinyldm.golden.tolerance import AutoTolerance, Tolerance
+
+FLOATS = hnp.arrays("f4", hnp.array_shapes(max_dims=3, max_side=5), elements=st.floats(-1e3, 1e3, width=32))
+
+
+@settings(deadline=None, max_examples=60)
+@given(FLOATS, st.integers(0, 2**32 - 1))
+def test_metrics_are_those_of_a_naive_loop(g, seed):
+    c = (g + np.random.default_rng(seed).standard_normal(g.shape).astype(np.float32)).astype(np.float32)
+    m = measure(g, c)
+    pairs = [(float(a), float(b)) for a, b in zip(g.ravel(), c.ravel(), strict=True)]
+    assert m.max_abs == max(abs(b - a) for a, b in pairs)
+    assert m.rmse == pytest.approx(np.sqrt(sum((b - a) ** 2 for a, b in pairs) / len(pairs)))
+    assert m.largest == max(abs(a) for a, _ in pairs)
+    norm = np.linalg.norm([a for a, _ in pairs]) * np.linalg.norm([b for _, b in pairs])
+    if norm:
+        assert m.cosine == pytest.approx(sum(a * b for a, b in pairs) / norm, abs=1e-12)
+
+
+def test_ulp_is_the_distance_in_representable_numbers():
+    g = np.array([1.0, -3.0, 1000.0], np.float32)
+    for steps in (1, 2, 5):
+        c = g.copy()
+        for _ in range(steps):
+            c = np.nextafter(c, np.float32(np.inf))
+        assert measure(g, c).ulp == steps
+
+
+def test_nan_and_infinity_are_counted():
+    m = measure(np.array([1.0, 2, np.inf, 4]), np.array([np.nan, 2, np.inf, np.inf]))
+    assert (m.nan, m.inf, m.nonfinite_differ, m.max_abs) == (1, 2, 2, 0.0)
+
+
+# Hints ------------------------------------------------------------------------------------------------------------
+
+
+def noise(*shape):
+    return np.random.default_rng(len(shape)).standard_normal(shape)
+
+
+X = noise(2, 4, 6, 6)
+SQUARE = noise(1, 5, 5, 5)
+TOKENS = noise(2, 36, 4)
+SWAPPED = X[:, [0, 3, 2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("g", "c", "said"),
+    [
+        (X, np.moveaxis(X, 1, -1), "(N, H, W, C)"),
+        (SQUARE, np.moveaxis(SQUARE, 1, -1), "(N, H, W, C)"),
+        (X, X.swapaxes(2, 3), "(N, C, W, H)"),
+        (X, np.ascontiguousarray(np.moveaxis(X, 1, -1)).reshape(X.shape), "channels-last memory"),
+        (X, np.moveaxis(X.reshape(2, 4, 36), 1, 2), "tokens"),
+        (TOKENS, np.moveaxis(TOKENS, 2, 1).reshape(2, 4, 6, 6), "an image"),
+        (X, X * 0.18215, "scaling_factor = 0.18215"),
+        (X, X / 0.18215, "scaling_factor = 0.18215 is missing"),
+        (X, X * 2, "times 2 everywhere"),
+        (X, -X, "sign"),
+        (X, X[::-1], "halves of the batch"),
+        (X, SWAPPED, "channels 1 and 3 are swapped"),
+        (X, X[:, ::-1], "reverse order"),
+        (TOKENS, np.roll(TOKENS, 2, axis=2), "halves of the channels"),
+        (X, X[:, :, :, ::-1], "mirrored along axis 3"),
+        (X * 1e5, np.where(np.abs(X) > 0.65, np.inf, X * 1e5), "float16 overflow"),
+        (X, np.where(X > 1, np.nan, X), "NaN"),
+        (X, X[:1], "half the batch"),
+        (X, noise(2, 4, 5, 6), "the golden has (2, 4, 6, 6)"),
+    ],
+)
+def test_mistakes_are_recognised(g, c, said):
+    assert said in hint(g, c, {"scaling_factor": 0.18215})
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(100, 1000))
+def test_noise_is_not_taken_for_a_mistake(seed):
+    rng = np.random.default_rng(seed)
+    assert hint(X, X + 0.3 * rng.standard_normal(X.shape)) is None
+    assert hint(X, rng.standard_normal(X.shape)) is None
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def write(path, tensors, inputs=None, sample=None, values=True, **metadata):
+    with GoldenWriter(path, metadata, sample=sample, values=values) as writer:
+        for key, value in tensors.items():
+            writer.add(key, value, (inputs or {}).get(key, ()))
+    return Golden(path)
+
+
+A = {f"0000/unet/{name}": noise(2, 3, 4, 4).astype(np.float32) + i for i, name in enumerate("abc")}
+
+
+def bent(key, by=0.1):
+    return {k: v + np.float32(by) * (k == key) for k, v in A.items()}
+
+
+def test_the_first_wrong_tensor_is_named_and_what_follows_inherits(tmp_path):
+    wrong = bent("0000/unet/b") | {"0000/unet/c": A["0000/unet/c"] * 2}
+    found = compare(write(tmp_path / "g", A), write(tmp_path / "c", wrong))
+    assert [r.status for r in found.results] == ["ok", "failed", "failed"]
+    assert [r.inherited for r in found.results] == [False, False, True]
+    assert found.culprit == "0000/unet/b"
+    assert found.status == 1
+
+
+def test_input_errors_tell_inherited_and_own_errors_apart(tmp_path):
+    x, y = noise(3, 3).astype(np.float32), noise(3).astype(np.float32)
+    golden = write(tmp_path / "g", {"0000/unet/a.b": x, "0000/unet/a": x + 1}, {"0000/unet/a.b": (y,)})
+    same_input = write(tmp_path / "c", {"0000/unet/a.b": x + 1, "0000/unet/a": x + 1}, {"0000/unet/a.b": (y,)})
+    other = write(tmp_path / "d", {"0000/unet/a.b": x + 1, "0000/unet/a": x + 1}, {"0000/unet/a.b": (y + 1,)})
+    assert compare(golden, same_input).culprit == "0000/unet/a.b"
+    found = compare(golden, other)
+    assert found.culprit == "0000/unet/a"
+    assert found.first.inherited
+    assert found.first.input_error == pytest.approx(1 / np.sqrt(np.mean(np.square(y, dtype=np.float64))))
+
+
+def test_a_relative_tolerance_is_of_the_largest_value(tmp_path):
+    golden = write(tmp_path / "g", A)
+    candidate = write(tmp_path / "c", bent("0000/unet/c", 0.05))
+    largest = float(np.abs(A["0000/unet/c"]).max())
+    assert compare(golden, candidate, Tolerance(0.051 / largest)).status == 0
+    assert compare(golden, candidate, Tolerance(0.049 / largest)).status == 1
+
+
+@pytest.mark.parametrize("kept", [{"sample": 7}, {"values": False}])
+@pytest.mark.parametrize("side", ["golden", "candidate", "both"])
+def test_samples_and_statistics_are_compared_with_whole_tensors(tmp_path, kept, side):
+    golden = write(tmp_path / "g", A, **(kept if side != "candidate" else {}))
+    options = kept if side != "golden" else {}
+    assert compare(golden, write(tmp_path / "c", A, **options)).status == 0
+    found = compare(golden, write(tmp_path / "d", bent("0000/unet/b"), **options))
+    assert found.culprit == "0000/unet/b"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: {k: v for k, v in A.items() if not k.endswith("b")}, "missing from"),
+        (lambda: A | {"0000/unet/z": np.ones(2)}, "only in"),
+        (lambda: A | {"0000/unet/b": np.moveaxis(A["0000/unet/b"], 1, -1)}, "(N, H, W, C)"),
+    ],
+)
+def test_other_tensors_are_problems(tmp_path, make, said):
+    found = compare(write(tmp_path / "g", A), write(tmp_path / "c", make()))
+    assert found.status == 2
+    assert said in found.problems[0]
+    allowed = compare(write(tmp_path / "g", A), write(tmp_path / "c", make()), allow_missing=True, allow_extra=True)
+    assert allowed.status == (2 if "N, H" in said else 0)
+
+
+def test_nan_in_the_candidate_fails(tmp_path):
+    wrong = bent("0000/unet/b", np.nan)
+    found = compare(write(tmp_path / "g", A), write(tmp_path / "c", wrong | {"0000/unet/a": A["0000/unet/a"]}))
+    assert found.status == 1
+
+
+@pytest.mark.parametrize(
+    ("golden", "candidate", "said"),
+    [
+        ({"x": np.array([1.0, np.nan])}, {"x": np.ones(2)}, "holds NaN"),
+        ({"x": np.ones(2)}, {"y": np.ones(2)}, "nothing to compare"),
+        ({"x": np.ones(2)}, {}, "nothing to compare"),
+    ],
+)
+def test_what_compares_nothing_is_an_error(tmp_path, golden, candidate, said):
+    files = write(tmp_path / "g", golden), write(tmp_path / "c", candidate)
+    with pytest.raises(TinyldmError, match=said):
+        compare(*files)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "said"),
+    [
+        ({"config": {"unet": {"layers": [1, 2]}}}, {"config": {"unet": {"layers": [1, 3]}}}, "config.unet.layers"),
+        ({"weights_sha256": {"unet": "aa"}}, {"weights_sha256": {"unet": "bb"}}, "not the same model"),
+        ({"settings": {"seed": 1}}, {"settings": {"seed": 2}}, "settings.seed is 2"),
+    ],
+)
+def test_files_of_another_model_or_run_are_refused(tmp_path, mine, theirs, said):
+    files = write(tmp_path / "g", A, **mine), write(tmp_path / "c", A, **theirs)
+    with pytest.raises(TinyldmError, match=said):
+        compare(*files)
+    assert compare(*files, same_model=False).status == 0
+
+
+def test_settings_that_say_how_it_was_computed_may_differ(tmp_path):
+    files = write(tmp_path / "g", A, settings={"select": ["*"]}), write(tmp_path / "c", A, settings={"select": ["a"]})
+    assert compare(*files).status == 0
+
+
+def test_auto_needs_the_errors_in_the_file(tmp_path):
+    golden = write(tmp_path / "g", A)
+    with pytest.raises(TinyldmError, match="record it with"):
+        AutoTolerance(golden, "float32")
+
+
+def test_auto_is_a_multiple_of_the_honest_error(tmp_path):
+    rounding = {"float16": {key: [0.2, 0.1] for key in A}}
+    golden = write(tmp_path / "g", A, rounding=rounding)
+    tolerance = AutoTolerance(golden, "float16", factor=2)
+    results = compare(golden, write(tmp_path / "c", bent("0000/unet/a", 0.15)), tolerance).results
+    assert results[0].used == pytest.approx(0.15 / (2 * 0.1), rel=1e-5)
+    assert results[1].used == 0
+
+
+def test_a_tensor_in_which_the_honest_evaluation_overflows_is_not_judged(tmp_path):
+    rounding = {"float16": {key: [None, None] for key in list(A)[:1]}}
+    golden = write(tmp_path / "g", A, rounding=rounding)
+    found = compare(golden, write(tmp_path / "c", bent("0000/unet/a")), AutoTolerance(golden, "float16"))
+    assert [r.status for r in found.results] == ["unjudged", "ok", "ok"]
+    only = write(tmp_path / "one", dict(list(A.items())[:1]), rounding=rounding)
+    with pytest.raises(TinyldmError, match="not one tensor"):
+        compare(only, write(tmp_path / "d", dict(list(A.items())[:1])), AutoTolerance(only, "float16"))
+
+
+def test_an_8_bit_picture_may_be_one_level_off(tmp_path):
+    picture = np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2)
+    golden = write(tmp_path / "g", {"picture": picture})
+    assert compare(golden, write(tmp_path / "c", {"picture": picture + 1})).status == 0
+    assert compare(golden, write(tmp_path / "d", {"picture": picture + 2})).status == 1
+
+
+def test_results_are_plain_data(tmp_path):
+    found = compare(write(tmp_path / "g", A), write(tmp_path / "c", bent("0000/unet/b")))
+    assert dataclasses.asdict(found)["results"][1]["metrics"]["max_abs"] == pytest.approx(0.1, rel=1e-5)

@@ -1,0 +1,277 @@
+"""Record what a model computes as a golden file: a whole run from a prompt, or one model on given inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinyldm
+from tinyldm.errors import InputError
+from tinyldm.golden.metrics import measure
+from tinyldm.golden.rounding import rounded_component, rounded_model
+from tinyldm.golden.seeded import seeded_input
+from tinyldm.golden.store import Golden, GoldenWriter, sample_positions
+from tinyldm.golden.tracing import GoldenTrace, trace
+
+COMPONENTS = ("text_encoder", "unet", "vae")
+Run = Callable[[Any], Mapping[str, np.ndarray]]  # the model -> more arrays to record, by key
+Rename = Callable[[str], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """What of a run is kept: keys that match one of `select`, with `inputs` the inputs of each module, of each tensor
+    at most `sample` values, or with `values=False` statistics alone.
+    """
+
+    select: tuple[str, ...] = ("*",)
+    inputs: bool = False
+    sample: int | None = None
+    values: bool = True
+
+
+def record(
+    model: Any,
+    path: str | PathLike[str],
+    *,
+    prompt: str | Sequence[str] = "",
+    negative_prompt: str | Sequence[str] = "",
+    seed: int = 0,
+    steps: int = 25,
+    sampler: str = "ddim",
+    guidance_scale: float = 7.5,
+    height: int | None = None,
+    width: int | None = None,
+    keep: Keep | None = None,
+    rounding: Sequence[str] = (),
+    rename: Rename | None = None,
+) -> None:
+    """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`.
+
+    `rounding` names the arithmetics whose honest error is to stand in the file (for `--tolerance auto`): the run is
+    repeated for each, so the model should be a float64 one. `rename` gives the names to write instead.
+    """
+    settings = {
+        "prompt": [prompt] if isinstance(prompt, str) else list(prompt),
+        "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else list(negative_prompt),
+        "seed": seed,
+        "steps": steps,
+        "sampler": sampler,
+        "guidance_scale": guidance_scale,
+        "height": height,
+        "width": width,
+    }
+
+    def run(m: Any) -> dict[str, np.ndarray]:
+        images = m.text_to_image(
+            settings["prompt"],
+            negative_prompt,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            sampler=sampler,
+            height=height,
+            width=width,
+        )
+        return {"picture": np.stack([np.moveaxis(np.asarray(image), -1, 0) for image in images])}
+
+    twins = {a: rounded_model(model, a) for a in rounding}
+    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename)
+
+
+def record_fixture(
+    model: Any,
+    path: str | PathLike[str],
+    component: str,
+    *,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    keep: Keep | None = None,
+    rounding: Sequence[str] = (),
+    rename: Rename | None = None,
+) -> None:
+    """Record one model without a prompt: `unet` (z, t, context), `vae` (pixels, then z), `text_encoder` (ids).
+
+    Inputs that are not given are seeded (`tinyldm.golden.seeded`), `size` being the latent's height and width. The
+    component `scheduler` records the noise schedule's tables and every sampler's timesteps instead.
+    """
+    arrays = fixture_inputs(model, component, seed, size) | dict(inputs or {})
+
+    def run(m: Any) -> dict[str, np.ndarray]:
+        return run_fixture(m, component, arrays)
+
+    twins = {}
+    if component in COMPONENTS:
+        twins = {
+            a: dataclasses.replace(model, **{component: rounded_component(getattr(model, component), a)})
+            for a in rounding
+        }
+    settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
+    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename)
+
+
+def fixture_inputs(model: Any, component: str, seed: int, size: tuple[int, int] | None) -> dict[str, np.ndarray]:
+    """Seeded inputs for a component: a batch of 2, the first 2 timesteps of interest, ids over the whole vocabulary."""
+    if component == "scheduler":
+        return {}
+    if component not in COMPONENTS:
+        raise InputError(f"fixture {component!r} is unknown; known are {', '.join([*COMPONENTS, 'scheduler'])}")
+    if component == "text_encoder":
+        config = model.text_encoder.config
+        uniform = seeded_input("ids", (2, config.max_position_embeddings), seed) / np.sqrt(12.0) + 0.5
+        return {"ids": (np.clip(uniform, 0, 1 - 1e-6) * config.vocab_size).astype(np.int64)}
+    h, w = size or (8, 8)
+    if component == "unet":
+        config = model.unet.config
+        tokens = model.text_encoder.config.max_position_embeddings
+        return {
+            "z": seeded_input("z", (2, config.in_channels, h, w), seed),
+            "t": np.array([500, 20]),
+            "context": seeded_input("context", (2, tokens, config.context_dim), seed),
+        }
+    config = model.vae.config
+    pixels = np.clip(seeded_input("pixels", (1, config.in_channels, h * config.factor, w * config.factor), seed), -1, 1)
+    return {"pixels": pixels, "z": seeded_input("z", (1, config.latent_channels, h, w), seed)}
+
+
+def run_fixture(model: Any, component: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Call the component on the arrays; what it records is the trace's, except for the scheduler's tables."""
+    if component == "scheduler":
+        return scheduler_tables(model.scheduler_config)
+    if component == "text_encoder":
+        model.text_encoder(arrays["ids"])
+    elif component == "unet":
+        model.unet(**arrays)
+    else:
+        if "pixels" in arrays:
+            model.vae.encode(arrays["pixels"])
+        if "z" in arrays:
+            model.vae.decode(arrays["z"])
+    return {}
+
+
+def scheduler_tables(config: Mapping[str, Any], counts: Sequence[int] = (1, 2, 10, 25, 50)) -> dict[str, np.ndarray]:
+    """The schedule's tables, and each sampler's timesteps and noise levels, by `scheduler/SAMPLER/STEPS/NAME`."""
+    from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
+    from tinyldm.errors import TinyldmError
+
+    out: dict[str, np.ndarray] = {}
+    for name in SAMPLERS:
+        for count in counts:
+            try:
+                sampler = make_sampler(name, config, count)
+            except TinyldmError:
+                continue  # a count that this sampler does not take
+            out.setdefault("scheduler/alpha_bar", np.asarray(sampler.alpha_bar))
+            out[f"scheduler/{name}/{count}/timesteps"] = np.asarray(sampler.timesteps)
+            if hasattr(sampler, "sigmas"):
+                out[f"scheduler/{name}/{count}/sigmas"] = np.asarray(sampler.sigmas)
+            out[f"scheduler/{name}/{count}/init_noise_sigma"] = np.float64(sampler.init_noise_sigma)
+    return out
+
+
+def write(
+    path: str | PathLike[str],
+    run: Run,
+    model: Any,
+    twins: Mapping[str, Any],
+    metadata: dict[str, Any],
+    keep: Keep,
+    rename: Rename | None = None,
+) -> None:
+    """Run and write; first each rounded twin to a file of its own, with which the run itself is then compared."""
+    if twins and not keep.values:
+        raise InputError("rounding errors need values: they can't be recorded with statistics alone")
+    metadata["settings"] = metadata["settings"] | {
+        "select": list(keep.select),
+        "sample": keep.sample,
+        "inputs": keep.inputs,
+        "rounding": list(twins),
+    }
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".golden-")))
+        for arithmetic, twin in twins.items():
+            _write(folder / arithmetic, run, twin, {}, dataclasses.replace(keep, inputs=False), {}, rename)
+        honest = {a: stack.enter_context(Golden(folder / a)) for a in twins}
+        _write(path, run, model, metadata, keep, honest, rename)
+
+
+def _write(
+    path: str | PathLike[str],
+    run: Run,
+    model: Any,
+    metadata: dict[str, Any],
+    keep: Keep,
+    honest: Mapping[str, Golden],
+    rename: Rename | None,
+) -> None:
+    rename = rename or str
+    errors: dict[str, dict[str, list[float | None]]] = {a: {} for a in honest}
+    with GoldenWriter(path, metadata, sample=keep.sample, values=keep.values) as writer:
+
+        def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
+            key = rename(key)
+            writer.add(key, array, inputs)
+            for arithmetic, file in honest.items():
+                errors[arithmetic][key] = honest_error(key, array, file)
+
+        with trace(keep.select, keep.inputs, sink=sink) as t:
+            more = run(model)
+        for key, array in more.items():
+            if t.selected(key):
+                sink(key, array)
+        if not writer.order:
+            raise InputError(f"{path}: nothing to record: no tensor matches {' '.join(keep.select)}")
+        if honest:
+            writer.metadata["rounding"] = errors
+
+
+def honest_error(key: str, oracle: np.ndarray, honest: Golden) -> list[float | None]:
+    """The maximum error and the RMSE of an honest evaluation; nulls where it overflows and the oracle does not."""
+    rounded = honest[key]
+    if key in honest.sampled:
+        oracle = np.asarray(oracle).reshape(-1)[sample_positions(key, oracle.size, rounded.size)]
+    m = measure(oracle, rounded)
+    return [None, None] if m.nonfinite_differ else [m.max_abs, m.rmse]
+
+
+# What is said of the model -------------------------------------------------------------------------------------------
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """The metadata of a model: versions, configurations, the digest of its weights, and how it computes."""
+    runtime = model.runtime
+    return {
+        "versions": {"tinyldm": tinyldm.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "machine": platform.machine(),
+        "model": str(model.path),
+        "config": {
+            **{name: dataclasses.asdict(getattr(model, name).config) for name in COMPONENTS},
+            "scheduler": dict(model.scheduler_config),
+        },
+        "weights_sha256": {name: weights_digest(getattr(model, name)) for name in COMPONENTS},
+        "runtime": {"backend": runtime.backend, "dtype": str(runtime.dtype), "precision": runtime.precision},
+    }
+
+
+def weights_digest(component: Any) -> str:
+    """The SHA-256 over name, shape and float32 values of every weight that the architecture has, in name order."""
+    source, h = component.weights.source, hashlib.sha256()
+    for name in sorted(component.parameters):
+        array = np.ascontiguousarray(source.read(name, np.float32), "<f4")
+        h.update(f"{name}|{array.shape}|".encode())
+        h.update(memoryview(array.reshape(-1)).cast("B"))
+    return h.hexdigest()
+
+
+__all__ = ["GoldenTrace", "Keep", "record", "record_fixture", "scheduler_tables"]

@@ -1,0 +1,150 @@
+"""An honest evaluation in a smaller type: every operator's result rounded to it, sums in float32.
+
+That is what a good port in that arithmetic computes, no better and no worse: weights and inputs rounded to the type,
+each operator (a matrix product, a norm, an activation, each of attention's three) computed in float32 and rounded
+once. Its difference from the float64 oracle is the yardstick of `--tolerance auto`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from tinyldm import nn, ops
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
+from tinyldm.checkpoints.tree import Weights
+from tinyldm.errors import InputError
+
+Round = Callable[[np.ndarray], np.ndarray]
+
+
+def to_float16(x: np.ndarray) -> np.ndarray:
+    """The nearest float16 values, as float32; beyond its range infinity, as the hardware gives."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float32)
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values, as float32."""
+    return bfloat16_to_float32(float32_to_bfloat16(x))
+
+
+def to_float32(x: np.ndarray) -> np.ndarray:
+    """The nearest float32 values."""
+    return x.astype(np.float32, copy=False)
+
+
+ROUNDINGS: dict[str, Round] = {"float32": to_float32, "float16": to_float16, "bfloat16": to_bfloat16}
+
+
+def rounding(arithmetic: str) -> Round:
+    """The rounding to a type by its name."""
+    if arithmetic not in ROUNDINGS:
+        raise InputError(f"arithmetic {arithmetic!r} is unknown; known are {', '.join(ROUNDINGS)}")
+    return ROUNDINGS[arithmetic]
+
+
+class RoundedOps:
+    """The operators of `tinyldm.ops`, their inputs and their result rounded to a type; composites are taken apart."""
+
+    def __init__(self, round_: Round) -> None:
+        self._round = round_
+
+    def __getattr__(self, name: str) -> Callable[..., np.ndarray]:
+        """Any operator that is one rounding: linear, conv2d, the norms, the activations, resampling."""
+        operator = getattr(ops, name)
+
+        def rounded(*args: Any, **kwargs: Any) -> np.ndarray:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self._round(operator(*map(self._in, args), **{k: self._in(v) for k, v in kwargs.items()}))
+
+        return rounded
+
+    def _in(self, value: Any) -> Any:
+        return self._round(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+    def geglu(self, x: np.ndarray) -> np.ndarray:
+        """`ops.geglu` as two operators: the activation, then the product."""
+        a, g = np.split(self._round(x), 2, axis=-1)
+        return self._round(a * self.gelu(g))
+
+    def attention(
+        self,
+        q: np.ndarray,
+        k: np.ndarray,
+        v: np.ndarray,
+        heads: int,
+        mask: np.ndarray | None = None,
+        scale: float | None = None,
+    ) -> np.ndarray:
+        """`ops.attention` as three operators: the scaled scores, their softmax, the weighted mean."""
+        n, queries, channels = q.shape
+        q, k, v = (self._round(x).reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))
+        s = np.float32(1 / math.sqrt(channels // heads) if scale is None else scale)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = self._round(s * (q @ k.transpose(0, 1, 3, 2)))
+            weights = self._round(ops.softmax(scores if mask is None else scores + mask))
+            out = self._round(weights @ v)
+        return out.transpose(0, 2, 1, 3).reshape(n, queries, -1)
+
+    def upsample_conv2d(self, x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
+        """`ops.upsample_conv2d`; repeating pixels rounds nothing."""
+        return self._round(ops.upsample_conv2d(self._round(x), weight, bias, size))
+
+
+class RoundedSource(TensorSource):
+    """A source whose floating tensors are rounded to a type when they are read."""
+
+    def __init__(self, source: TensorSource, round_: Round) -> None:
+        self.path, self.metadata = source.path, source.metadata
+        self._source, self._round = source, round_
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The source's names."""
+        return self._source.names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._source.shape(name)
+
+    def dtype(self, name: str) -> str:
+        """The stored type of a tensor, before it is rounded."""
+        return self._source.dtype(name)
+
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """A tensor, rounded."""
+        value = self._source.read(name, dtype)
+        return self._round(value) if value.dtype.kind == "f" else value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._source
+
+
+def rounded_component(component: Any, arithmetic: str) -> Any:
+    """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
+    round_ = rounding(arithmetic)
+    runtime = nn.Runtime("reference", np.float32)
+    runtime.__dict__["ops"] = RoundedOps(round_)
+    twin = object.__new__(type(component))
+    twin.__dict__.update(component.__dict__)
+    twin.runtime = runtime
+    twin.weights = Weights(
+        RoundedSource(component.weights.source, round_),
+        runtime=runtime,
+        settings=component.weights.rules,
+        dtype=np.float32,
+    )
+    return twin
+
+
+def rounded_model(model: Any, arithmetic: str) -> Any:
+    """A twin of a `LatentDiffusion` whose models evaluate in `arithmetic`; the sampler computes in float32."""
+    parts = {name: rounded_component(getattr(model, name), arithmetic) for name in ("text_encoder", "unet", "vae")}
+    return dataclasses.replace(model, **parts, runtime=parts["unet"].runtime)

@@ -1,0 +1,102 @@
+"""How much a tensor may differ: a stated number, or what the arithmetic itself costs.
+
+An honest evaluation in float32, float16 or bfloat16 (every operator's result rounded to that type, sums in float32; see
+`rounding`) differs from the float64 oracle too. Its error, tensor by tensor, is written into the oracle's golden file;
+`auto` allows a stated multiple of it. A port passes when it is as good as its arithmetic allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tinyldm.errors import InputError
+from tinyldm.golden.metrics import Metrics, ratio
+from tinyldm.golden.store import Golden
+
+FACTOR = 4.0
+# Half the distance from 1 to the next number, the largest relative error of one rounding.
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+ARITHMETIC = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# Where no tolerance is asked for: relative to the golden's largest value, by the candidate's type.
+DEFAULT = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest error that passes, in the units of the tensor; both limits hold. `rmse` None: not judged by it."""
+
+    max_abs: float
+    rmse: float | None = None
+
+    def used(self, m: Metrics) -> float:
+        """How much of the limits a difference uses up: above 1 it fails."""
+        parts = [ratio(m.max_abs, self.max_abs)]
+        if self.rmse is not None:
+            parts.append(ratio(m.rmse, self.rmse))
+        return max(parts)
+
+
+def exact_limit(dtype: str) -> float:
+    """Integers are exact, except the levels of an 8-bit picture, where a value near one half may round either way."""
+    return 1.0 if dtype == "U8" else 0.0
+
+
+class Tolerance:
+    """A relative bound for all tensors: the maximum error over the golden's largest value; None: by the type."""
+
+    def __init__(self, relative: float | None = None) -> None:
+        if relative is not None and not 0 <= relative < float("inf"):
+            raise InputError(f"tolerance: must be a number from 0, or 'auto', not {relative}")
+        self.relative = relative
+
+    def limits(self, key: str, m: Metrics, dtype: str) -> Limits | None:
+        """The limits of the tensor `key`, whose candidate has the stored type `dtype`; None where none can be had."""
+        arithmetic = ARITHMETIC.get(dtype)
+        if arithmetic is None:
+            return Limits(exact_limit(dtype))
+        return Limits((DEFAULT[arithmetic] if self.relative is None else self.relative) * m.largest)
+
+    def describe(self) -> str:
+        """In words."""
+        if self.relative is None:
+            return "by type, of the largest value: " + ", ".join(f"{t} {v:g}" for t, v in DEFAULT.items())
+        return f"{self.relative:g} of the largest value"
+
+
+class AutoTolerance(Tolerance):
+    """`factor` times the error of an honest evaluation in `arithmetic`, as the golden file states it.
+
+    No tensor is held to less than one rounding of that type.
+    """
+
+    def __init__(self, golden: Golden, arithmetic: str, factor: float = FACTOR) -> None:
+        super().__init__()
+        found: dict[str, Any] = golden.metadata.get("rounding") or {}
+        if arithmetic not in UNIT_ROUNDOFF:
+            raise InputError(f"arithmetic {arithmetic!r} is unknown; known are {', '.join(UNIT_ROUNDOFF)}")
+        if arithmetic not in found:
+            held = ", ".join(found) or "none"
+            raise InputError(
+                f"{golden.path}: holds no rounding errors of {arithmetic}, which --tolerance auto needs (held: "
+                f"{held}); record it with --dtype float64 --rounding {arithmetic}"
+            )
+        if not factor > 0:
+            raise InputError(f"factor: must be above 0, not {factor}")
+        self.errors: dict[str, list[float | None]] = found[arithmetic]
+        self.arithmetic = arithmetic
+        self.factor = factor
+
+    def limits(self, key: str, m: Metrics, dtype: str) -> Limits | None:
+        """See `Tolerance.limits`; None for a tensor in which the honest evaluation overflows."""
+        max_abs, rmse = self.errors.get(key, [0.0, 0.0])
+        if max_abs is None or rmse is None:
+            return None
+        if dtype not in ARITHMETIC:
+            return Limits(max(exact_limit(dtype), self.factor * max_abs))
+        u = UNIT_ROUNDOFF[self.arithmetic]
+        return Limits(self.factor * max(max_abs, u * m.largest), self.factor * max(rmse, u * m.rms))
+
+    def describe(self) -> str:
+        """In words."""
+        return f"{self.factor:g} × the error of an honest {self.arithmetic} evaluation of the float64 oracle"
