@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyldm import __version__
 from tinyldm.errors import InputError, TinyldmError
@@ -46,6 +47,11 @@ INFO_EXAMPLE = """example:
 COST_EXAMPLE = """example:
   tinyldm cost
   tinyldm cost --model stable-diffusion-v1-5 --steps 20
+"""
+
+BENCH_EXAMPLE = """example:
+  tinyldm bench
+  tinyldm bench --architecture sd15 --repeat 3 --json
 """
 
 
@@ -92,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     add_decode(commands)
     add_info(commands)
     add_cost(commands)
+    add_bench(commands)
     return p
 
 
@@ -195,6 +202,17 @@ def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
     p.set_defaults(run=run_cost)
+
+
+def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm bench`."""
+    p = command(commands, "bench", "time each model and operator on this machine", BENCH_EXAMPLE)
+    p.add_argument("--architecture", metavar="NAME", help="random weights of a published architecture: sd15")
+    p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
+    p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
+    p.add_argument("--repeat", metavar="N", type=int, default=5, help="runs of which the median counts (default 5)")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(run=run_bench)
 
 
 # What each command does ---------------------------------------------------------------------------------------------
@@ -328,6 +346,25 @@ def run_cost(args: argparse.Namespace) -> None:
     if args.steps < 1:
         raise InputError(f"--steps must be 1 or more, not {args.steps}")
     print(describe_cost(open_model(args), args.height, args.width, args.steps))
+
+
+def run_bench(args: argparse.Namespace) -> None:
+    """Time the models."""
+    from tinyldm.bench import bench, random_model
+    from tinyldm.nn import Runtime
+    from tinyldm.pipelines.text_to_image import latent_size
+
+    if args.repeat < 1:
+        raise InputError(f"--repeat must be 1 or more, not {args.repeat}")
+    if args.architecture is None:
+        model: Any = open_model(args)
+    else:
+        runtime = Runtime.choose(args.backend, args.dtype, args.precision, args.threads, args.low_memory)
+        model = random_model(args.architecture, runtime)
+    h, w = latent_size(model, args.height, args.width)
+    factor = model.vae.config.factor
+    report = bench(model, h * factor, w * factor, args.repeat)
+    print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
 
 
 # Parts of them ------------------------------------------------------------------------------------------------------
