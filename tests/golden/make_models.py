@@ -33,7 +33,7 @@ from transformers.models.clip import modeling_clip
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from golden.model_cases import FULL_WIDTH, TEXT_ENCODERS, UNETS, VAES, Case  # noqa: E402
+from golden.model_cases import FULL_WIDTH, LARGE, TEXT_ENCODERS, UNETS, VAES, Case, sampled  # noqa: E402
 from golden.provenance import save_golden  # noqa: E402
 
 from tinyldm.golden.seeded import seeded_input, seeded_weight  # noqa: E402
@@ -224,8 +224,8 @@ def check_sane(name: str, tensor: torch.Tensor) -> None:
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def make(case: Case, dtypes: tuple[str, ...]) -> None:
-    """Compute a case and write its golden."""
+def make(case: Case, dtypes: tuple[str, ...], full: bool = False) -> None:
+    """Compute a case and write its golden; at full width, what is large is kept in part."""
     inputs = arrays(case)
     found: dict[str, np.ndarray] = {}
     for dtype in dtypes:
@@ -235,6 +235,9 @@ def make(case: Case, dtypes: tuple[str, ...]) -> None:
         else:
             found |= compute(case, inputs, dtype)
         gc.collect()
+    print(f"{case.name}: " + ", ".join(statistics(found)), flush=True)
+    seeded = {name: inputs.pop(name).shape for name in [*inputs] if inputs[name].size > LARGE} if full else {}
+    found = {name: sampled(value) for name, value in found.items() if not full or "/hidden" not in name}
     path = save_golden(
         f"models/{case.name}",
         {**inputs, **found},
@@ -244,10 +247,11 @@ def make(case: Case, dtypes: tuple[str, ...]) -> None:
         seed=SEED,
         gains=case.gains,
         inputs=sorted(inputs),
+        seeded_inputs=seeded,
         patches=patches(),
-        command="python tests/golden/make_models.py" + (" --full" if case.name in FULL_WIDTH else ""),
+        command="python tests/golden/make_models.py" + (" --full" if full else ""),
     )
-    print(f"{path.name}: {path.stat().st_size} bytes; " + ", ".join(statistics(found)), flush=True)
+    print(f"{path.name}: {path.stat().st_size} bytes", flush=True)
 
 
 def statistics(found: dict[str, np.ndarray]) -> list[str]:
@@ -297,7 +301,7 @@ def main() -> None:
         make_parameters()
     elif arguments.full:
         for name in arguments.names or FULL_WIDTH:
-            make(full_width_case(name), ("float64",))
+            make(full_width_case(name), ("float64",), full=True)
     else:
         for case in (*TEXT_ENCODERS, *VAES, *UNETS):
             if not arguments.names or case.name in arguments.names:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from golden.model_cases import TEXT_ENCODERS, UNETS, VAES, Case
+from golden.model_cases import FULL_WIDTH, TEXT_ENCODERS, UNETS, VAES, Case
 from golden.model_checks import check_golden, names_digest, shapes_of
 from golden.provenance import HERE, load_golden
 
@@ -15,6 +15,8 @@ CASES = [*TEXT_ENCODERS, *VAES, *UNETS]
 RUNTIMES = {
     "reference float64": Runtime("reference", "float64"),
     "reference float32": Runtime("reference", "float32"),
+    "numba strict": Runtime("numba", "float32", "strict"),
+    "numba fast": Runtime("numba", "float32", "fast"),
 }
 PARAMETERS = json.loads((HERE / "models" / "parameters.json").read_text())
 
@@ -32,6 +34,14 @@ def test_golden_is_of_the_case_as_it_is_now(case: Case):
     assert provenance["inputs"] == sorted(case.inputs)
     for name, value in case.inputs.items():
         np.testing.assert_array_equal(golden[name], seeded_input(name, value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", FULL_WIDTH)
+def test_published_width_is_the_original(name: str, dtype: str):
+    """Stable Diffusion 1.5: the weights are made as they are needed; both dtypes against the original in float64."""
+    check_golden(name, Runtime("reference", dtype, low_memory=True), of="float64")
 
 
 def test_the_clamp_of_the_log_variance_is_reached_on_both_sides():
