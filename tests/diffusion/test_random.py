@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyldm.random
-from tinyldm.diffusion.random import TorchGenerator, mersenne_twister, torch_randn
+from tinyldm.diffusion.random import TorchGenerator, box_muller, mersenne_twister, torch_randn
 from tinyldm.errors import InputError
 
 TENSORS, PROVENANCE = load_golden("diffusion/random")
@@ -104,3 +104,8 @@ def test_bad_shapes(shape: object) -> None:
 def test_bad_dtype() -> None:
     with pytest.raises(InputError, match="float16"):
         torch_randn(3, dtype=np.float16)
+
+
+def test_the_smallest_uniform_gives_a_positive_zero() -> None:
+    normals = box_muller(np.zeros(16, np.float32))  # the logarithm of 1, and so a radius of -0
+    assert normals.tobytes() == bytes(64)

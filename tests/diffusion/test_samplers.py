@@ -156,6 +156,43 @@ def test_deterministic_samplers_solve_the_ode(name: str, steps: int, error: floa
     assert relative(z, exact) < error
 
 
+@pytest.mark.parametrize(
+    ("name", "order", "gain"),
+    [
+        ("euler", 2, (1.7, 2.1)),
+        ("dpm++_2m_karras", 1, (1.9, 2.1)),
+        ("dpm++_2m_karras", 2, (3.8, 4.5)),
+        ("lms", 2, (10, 17)),
+    ],
+)
+def test_order_of_convergence(name: str, order: int, gain: tuple[float, float]) -> None:
+    """Half the step, half the error for a first-order method; a quarter for a second-order one; LMS has nearly four."""
+
+    def error(steps: int) -> float:
+        extra = {"use_karras_sigmas": True, "solver_order": order}
+        if name != "euler":
+            extra |= {"final_sigmas_type": "sigma_min"}
+        sampler = make_sampler(name, STABLE_DIFFUSION | {"timestep_spacing": "linspace"} | extra, steps)
+        sigmas = sampler.sigmas.astype(np.float64)  # type: ignore[attr-defined]
+        a = 1 / (1 + sigmas**2)
+        z = np.full((1, 1), sampler.init_noise_sigma)
+        for i in range(steps):
+            epsilon = np.sqrt(1 - a[i]) * sampler.scale_input(z, i) / (a[i] * S**2 + 1 - a[i])
+            z = sampler.step(epsilon, i, z)
+        scale = np.sqrt(S**2 + sigmas**2) if name in VE_SAMPLERS else np.sqrt(a * S**2 + 1 - a)
+        return abs(float(z[0, 0]) / sampler.init_noise_sigma * scale[0] / scale[-1] - 1)
+
+    assert gain[0] < error(40) / error(80) < gain[1]
+
+
+def test_third_order_ends_well_on_a_step_of_no_length() -> None:
+    config = STABLE_DIFFUSION | {"final_sigmas_type": "sigma_min", "solver_order": 3}
+    sampler = make_sampler("dpm++_2m_karras", config, 20)
+    z = denoise(toy_model, TorchGenerator(0).randn((1, 4, 2, 2)), sampler)
+    assert np.isfinite(z).all()
+    assert sampler.sigmas[-1] == sampler.sigmas[-2]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(("name", "options"), [("ddpm", {}), ("euler_a", {}), ("ddim", {"eta": 1.0})])
 def test_stochastic_samplers_have_the_right_spread(name: str, options: dict[str, float]) -> None:
     sampler = make_sampler(name, STABLE_DIFFUSION | {"timestep_spacing": "linspace"}, 200, **options)

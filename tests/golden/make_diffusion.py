@@ -238,7 +238,7 @@ def make_tables_golden() -> None:
         "scaled_linear": NOISES,
         "squaredcos_cap_v2": {"beta_schedule": "squaredcos_cap_v2"},
         "zero_snr": NOISES | {"rescale_betas_zero_snr": True},
-        "linear_37": {"num_train_timesteps": 37},
+        "linear_59": {"num_train_timesteps": 59},
         "scaled_linear_16": NOISES | {"num_train_timesteps": 16},
     }
     for name, config in schedules.items():

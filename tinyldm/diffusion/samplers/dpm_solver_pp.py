@@ -77,6 +77,8 @@ class DPMSolverPlusPlus(SigmaSampler):
         order = len(self.history)
         if i == last and (c.euler_at_final or short or c.final_sigmas_type == "zero"):
             return 1
+        if self.sigmas[i] == self.sigmas[i + 1]:
+            return 1  # a step of no length, as Karras levels with `sigma_min` end in: nothing to extrapolate over
         if i == last - 1 and short:
             return min(order, 2)
         return order
