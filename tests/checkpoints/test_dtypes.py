@@ -26,6 +26,13 @@ def naive_bfloat16_value(bits: int) -> float:
     return -value if sign else value
 
 
+def test_every_tie_is_rounded_to_the_even_neighbour():
+    below = np.arange(0x7F7F, dtype=np.uint32)  # the positive finite ones but the last
+    halfway = (below << 16 | 0x8000).view(np.float32)
+    np.testing.assert_array_equal(float32_to_bfloat16(halfway), below + below % 2)
+    np.testing.assert_array_equal(float32_to_bfloat16(-halfway), below + below % 2 + 0x8000)
+
+
 def test_every_bfloat16_widens_to_its_value():
     bits = np.arange(2**16, dtype=np.uint16)
     expected = np.array([naive_bfloat16_value(int(b)) for b in bits], np.float32)

@@ -298,7 +298,7 @@ def fuzz(folder, seed, count):
     return sum(refused(read_everything, put(path, mutate(SAMPLE, rng, PIECES))) for _ in range(count))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_damaged_files_are_read_or_refused(tmp_path_factory, seed):
     assert fuzz(tmp_path_factory.getbasetemp(), seed, 50) > 0

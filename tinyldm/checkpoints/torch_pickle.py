@@ -224,7 +224,6 @@ def flatten(root: Any, length: int, path: str) -> tuple[dict[str, LazyTensor | N
     pending = [("", weights, 0)]
     while pending:
         name, value, depth = pending.pop()
-        steps -= 1
         characters -= len(name)
         if isinstance(value, (LazyTensor, NumpyArray)):
             name = name or "tensor"
