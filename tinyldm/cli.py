@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm import __version__
 from tinyldm.errors import InputError, TinyldmError
+from tinyldm.golden import commands as golden_commands
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -99,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add_info(commands)
     add_cost(commands)
     add_bench(commands)
+    golden_commands.add_commands(commands)
     return p
 
 
@@ -116,8 +118,11 @@ def command(
         epilog=example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--model", metavar="PATH", help="checkpoint folder (default: the one that the package carries)")
+    p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
     p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
+    p.add_argument("--config", metavar="FILE", type=Path, help="JSON that overrides what a single file is taken for")
+    p.add_argument("--prediction-type", metavar="T", help="epsilon, v_prediction or sample, over what the file says")
+    p.add_argument("--ema", action=argparse.BooleanOptionalAction, help="running average of the weights, or plain ones")
     p.add_argument("--backend", metavar="B", help="numba (default) or reference")
     p.add_argument("--dtype", metavar="D", default="float32", help="float32 (default), or float64 with reference")
     p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
@@ -220,6 +225,7 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def open_model(args: argparse.Namespace) -> LatentDiffusion:
     """Load the checkpoint that the options name, and print what there is to note about it."""
+    from tinyldm.checkpoints.folder import read_json
     from tinyldm.pipelines.load import load
 
     model = load(
@@ -230,6 +236,9 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
         threads=args.threads,
         low_memory=args.low_memory,
         variant=args.variant,
+        config=read_json(args.config) if args.config else None,
+        prediction_type=args.prediction_type,
+        ema=args.ema,
     )
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -29,11 +29,12 @@ SUFFIXES = ("safetensors", "bin")
 
 @dataclass(frozen=True)
 class Folder:
-    """A published folder: its index, and notes on what was passed over or chosen among several."""
+    """A published folder: its components, its pipeline's options, and notes on what was passed over or chosen."""
 
     path: Path
     index: dict[str, Any]
     variant: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __contains__(self, component: str) -> bool:
@@ -65,15 +66,19 @@ def read_folder(path: str | Path, variant: str | None = None) -> Folder:
     index_file = path / "model_index.json"
     if not index_file.is_file():
         raise CheckpointError(f"{path}: no model_index.json; a published folder has one beside unet/, vae/, …")
-    index, notes = {}, []
+    index: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    notes = []
     for name, value in read_json(index_file).items():
-        if not (isinstance(value, list) and len(value) == 2) or value[1] is None:
-            continue  # a plain option of the pipeline, or a component that is left out
-        if name in PASSED_OVER:
+        if not (isinstance(value, list) and len(value) == 2):
+            options[name] = value
+        elif value[1] is None:
+            continue  # a component that is left out
+        elif name in PASSED_OVER:
             notes.append(f"{name} is passed over: it {PASSED_OVER[name]}")
         else:
             index[name] = value
-    return Folder(path, index, variant, notes)
+    return Folder(path, index, variant, options, notes)
 
 
 def find_weights(folder: Path, variant: str | None = None) -> Path:

@@ -129,7 +129,9 @@ class Weights:
         full = self._full(name)
         array = self.source.read(full, self._root.dtype if dtype is None else np.dtype(dtype))
         self._root.used.add(full)
-        if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+        with np.errstate(all="ignore"):  # the sum is only asked whether it is finite, which is quicker than to ask each
+            suspect = array.dtype.kind == "f" and not np.isfinite(array.sum())
+        if suspect and not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             where = self.source.path_of(full)
             raise CheckpointError(f"{where}: the weight {full} holds {bad} values that are NaN or infinite")

@@ -15,17 +15,12 @@ INTERPRETER_BYTES = 150 << 20  # Python, NumPy, Numba and their code
 FEATURE_MAPS = 4  # of the largest size, alive at once: input, output, residual, a kernel's own copy
 
 
-def components(model: LatentDiffusion) -> dict[str, Any]:
-    """The networks of a checkpoint by the names of their folders."""
-    return {"text_encoder": model.text_encoder, "unet": model.unet, "vae": model.vae}
-
-
 def describe(model: LatentDiffusion) -> str:
     """The components of a checkpoint with parameters, bytes and stored dtype, and what will compute them."""
     lines = [f"{model.path}", ""]
     lines.append(f"{'component':14} {'class':16} {'parameters':>13} {'bytes':>10}  stored as")
     total = total_bytes = 0
-    for name, network in components(model).items():
+    for name, network in model.networks.items():
         source = network.weights.source
         count = sum(math.prod(source.shape(n)) for n in network.parameters)
         stored = {source.dtype(n) for n in network.parameters}
@@ -36,7 +31,8 @@ def describe(model: LatentDiffusion) -> str:
     lines += [f"{'in all':14} {'':16} {total:13,} {human_bytes(total_bytes):>10}", ""]
     h, w = latent_size(model, None, None)
     factor, scheduler = model.vae.config.factor, model.scheduler_config
-    lines.append(f"tokenizer      {model.tokenizer.vocab_size:,} tokens, {model.tokenizer.max_length} a prompt")
+    tokenizer = model.tokenizer or model.tokenizer_2
+    lines.append(f"tokenizer      {tokenizer.vocab_size:,} tokens, {tokenizer.max_length} a prompt")
     lines.append(
         f"latent         {model.vae.config.latent_channels}×{h}×{w} for {w * factor}×{h * factor} pixels, "
         f"scaling factor {model.vae.config.scaling_factor:g}"
@@ -47,6 +43,16 @@ def describe(model: LatentDiffusion) -> str:
     )
     lines.append(f"computes with  {describe_runtime(model)}")
     return "\n".join(lines)
+
+
+def text_encoders(model: LatentDiffusion) -> dict[str, Any]:
+    """The text encoders by the names of their folders."""
+    return {name: network for name, network in model.networks.items() if name.startswith("text_encoder")}
+
+
+def context_length(model: LatentDiffusion) -> int:
+    """How many tokens the context has."""
+    return next(iter(text_encoders(model).values())).config.max_position_embeddings
 
 
 def describe_runtime(model: LatentDiffusion) -> str:
@@ -62,10 +68,10 @@ def describe_shapes(model: LatentDiffusion, height: int | None = None, width: in
     """The shape of every module's output for one picture, in the order in which a picture is made."""
     h, w = latent_size(model, height, width)
     factor = model.vae.config.factor
-    tokens = model.text_encoder.config.max_position_embeddings
     encoder, decoder = cost.vae_costs(model.vae, h * factor, w * factor)
+    tokens = context_length(model)
     runs = {
-        "text_encoder": cost.text_encoder_costs(model.text_encoder),
+        **{name: cost.text_encoder_costs(encoder) for name, encoder in text_encoders(model).items()},
         "unet": cost.unet_costs(model.unet, h, w, tokens),
         "vae (decode)": decoder,
         "vae (encode)": encoder,
@@ -83,11 +89,11 @@ def describe_cost(model: LatentDiffusion, height: int | None, width: int | None,
     The same UNet on pixels is the same network over `factor²` times as many positions; it would need no autoencoder.
     """
     h, w = latent_size(model, height, width)
-    factor, tokens = model.vae.config.factor, model.text_encoder.config.max_position_embeddings
+    factor, tokens = model.vae.config.factor, context_length(model)
     unet = cost.unet_costs(model.unet, h, w, tokens)
     _, decoder = cost.vae_costs(model.vae, h * factor, w * factor)
     runs = [
-        ("text_encoder", 2, cost.text_encoder_costs(model.text_encoder)),
+        *((name, 2, cost.text_encoder_costs(encoder)) for name, encoder in text_encoders(model).items()),
         ("unet", 2 * steps, unet),
         ("vae decode", 1, decoder),
     ]
@@ -121,7 +127,7 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
     maps of its largest size) and what the decoder holds for one picture.
     """
     item = model.runtime.dtype.itemsize
-    weights = sum(math.prod(shape) for network in components(model).values() for shape in network.parameters.values())
+    weights = sum(math.prod(shape) for network in model.networks.values() for shape in network.parameters.values())
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])

@@ -15,7 +15,8 @@ from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.errors import InputError
 from tinyldm.nn import milestone
-from tinyldm.pipelines.text_to_image import check_prompts, denoise, encode_prompts
+from tinyldm.pipelines.conditioning import encode_prompts
+from tinyldm.pipelines.text_to_image import check_prompts, denoise
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion, Progress
@@ -43,12 +44,13 @@ def sample_latents(
     solver = make_sampler(sampler, model.scheduler_config, steps)
     first = solver.start(strength)
     rng = TorchGenerator(check_seed(seed))
-    context = encode_prompts(model, prompts, negatives, guidance_scale)
-
     z0 = np.repeat(first_latent(model, image, rng), len(prompts), axis=0)
+    factor = model.vae.config.factor
+    size = (z0.shape[2] * factor, z0.shape[3] * factor)
+    conditioning = encode_prompts(model, prompts, negatives, guidance_scale, size)
     noise = rng.randn(z0.shape).astype(z0.dtype, copy=False)
     z = milestone("noised", solver.add_noise(z0, milestone("noise", noise), first))
-    return denoise(model, solver, z, context, guidance_scale, rng, range(first, len(solver.timesteps)), progress)
+    return denoise(model, solver, z, conditioning, guidance_scale, rng, range(first, len(solver.timesteps)), progress)
 
 
 def first_latent(model: LatentDiffusion, image: Image.Image | np.ndarray, rng: TorchGenerator) -> np.ndarray:

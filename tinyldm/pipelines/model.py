@@ -26,18 +26,28 @@ Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.
 class LatentDiffusion:
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
-    Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; `notes` say what was passed over or assumed
-    when the checkpoint was read.
+    Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; the XL models have a second text encoder, their
+    refiner only that one (`text_encoder` is None); `options` are those of the published pipeline; `notes` say what was
+    passed over or assumed when the checkpoint was read.
     """
 
     path: Path
     tokenizer: Tokenizer
-    text_encoder: TextEncoder
+    text_encoder: TextEncoder | None
     unet: UNet
     vae: AutoencoderKL
     scheduler_config: dict[str, Any]
     runtime: Runtime
+    tokenizer_2: Tokenizer | None = None
+    text_encoder_2: TextEncoder | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """The networks by the names of their folders."""
+        named = ("text_encoder", "text_encoder_2", "unet", "vae")
+        return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
 
     def text_to_image(
         self,

@@ -12,6 +12,7 @@ from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import Sampler, make_sampler
 from tinyldm.errors import InputError
 from tinyldm.nn import milestone
+from tinyldm.pipelines.conditioning import Conditioning, encode_prompts
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion, Progress
@@ -36,48 +37,36 @@ def sample_latents(
     prompts, negatives = check_prompts(prompt, negative_prompt, num_images)
     solver = make_sampler(sampler, model.scheduler_config, steps)
     rng = TorchGenerator(check_seed(seed))
-    context = encode_prompts(model, prompts, negatives, guidance_scale)
+    factor = model.vae.config.factor
+    conditioning = encode_prompts(model, prompts, negatives, guidance_scale, (h * factor, w * factor))
 
     noise = rng.randn((len(prompts), model.vae.config.latent_channels, h, w)).astype(model.runtime.dtype, copy=False)
     z = milestone("noise", noise) * z_type(noise, solver.init_noise_sigma)
-    return denoise(model, solver, z, context, guidance_scale, rng, range(len(solver.timesteps)), progress)
+    return denoise(model, solver, z, conditioning, guidance_scale, rng, range(len(solver.timesteps)), progress)
 
 
 def denoise(
     model: LatentDiffusion,
     solver: Sampler,
     z: np.ndarray,
-    context: np.ndarray,
+    conditioning: Conditioning,
     guidance_scale: float,
     rng: TorchGenerator,
     steps: range,
     progress: Callable[[range], object],
 ) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
     """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
-    guided = len(context) == 2 * len(z)
-    prepared = model.unet.prepare(context)
+    guided = len(conditioning) == 2 * len(z)
+    context = model.unet.prepare(conditioning.context)
     for i in progress(steps):  # type: ignore[attr-defined]
         z_in = solver.scale_input(z, i)
         z_in = np.concatenate([z_in, z_in]) if guided else z_in
-        prediction = model.unet(z_in, solver.timesteps[i], prepared)
+        prediction = model.unet(z_in, solver.timesteps[i], context, **conditioning.arrays)
         if guided:
             unconditional, conditional = np.split(prediction, 2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)
         z = milestone(f"{i:04d}/latents", solver.step(prediction, i, z, rng))
     return z
-
-
-def encode_prompts(
-    model: LatentDiffusion, prompts: Sequence[str], negatives: Sequence[str], guidance_scale: float
-) -> np.ndarray:  # -> (2N,L,D) with guidance, (N,L,D) without
-    """The context of the prompts; with guidance, that of the negative prompts comes first.
-
-    A prompt that stands several times is encoded once.
-    """
-    texts = [*negatives, *prompts] if guidance_scale > 1 else list(prompts)
-    unique = list(dict.fromkeys(texts))
-    context = model.text_encoder(model.tokenizer.encode(unique))
-    return context[[unique.index(text) for text in texts]]
 
 
 def check_prompts(
