@@ -185,7 +185,7 @@ class _Comparer:
         result = Result(key, FAILED if used > 1 else OK, m, used, exact=exact)
         result.input_error, result.input_key = self._input_error(key, previous)
         if result.status == FAILED:
-            result.inherited = self._inputs_wrong(key, result, previous)
+            result.inherited = self._inputs_wrong(key, result, previous) or self._child_failed(key)
             if exact:
                 result.hint = hint(g, c, self.factors)
         return result
@@ -248,6 +248,10 @@ class _Comparer:
         if previous is None or self.results[previous].metrics is None:
             return None, None
         return self.results[previous].metrics.rel_rmse, previous
+
+    def _child_failed(self, key: str) -> bool:
+        """Whether a module inside this one is wrong already."""
+        return any(r.status in (FAILED, SHAPE) for k, r in self.results.items() if k.startswith(f"{key}."))
 
     def _inputs_wrong(self, key: str, result: Result, previous: str | None) -> bool:
         """Whether what a failed module was given is out of tolerance already."""

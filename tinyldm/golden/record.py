@@ -58,7 +58,8 @@ def record(
     """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`.
 
     `rounding` names the arithmetics whose honest error is to stand in the file (for `--tolerance auto`): the run is
-    repeated for each, so the model should be a float64 one. `rename` gives the names to write instead.
+    repeated for each, so the model should be a float64 one. `rename` gives the original layout's names
+    (`names.compvis_names`).
     """
     settings = {
         "prompt": [prompt] if isinstance(prompt, str) else list(prompt),
@@ -192,6 +193,7 @@ def write(
     """Run and write; first each rounded twin to a file of its own, with which the run itself is then compared."""
     if twins and not keep.values:
         raise InputError("rounding errors need values: they can't be recorded with statistics alone")
+    metadata["names"] = "compvis" if rename else "diffusers"
     metadata["settings"] = metadata["settings"] | {
         "select": list(keep.select),
         "sample": keep.sample,

@@ -1,0 +1,137 @@
+"""Judge every module alone: feed it the golden's own inputs, so that no error of an earlier module reaches it.
+
+The candidate is a Python callable, `candidate(key, inputs) -> output` (None for a module that it does not have), or a
+command that reads a file of inputs and writes a file of outputs, both in the golden format.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from tinyldm.errors import InputError
+from tinyldm.golden.compare import Comparison, compare
+from tinyldm.golden.store import Golden, GoldenWriter
+from tinyldm.golden.tolerance import Tolerance
+
+Candidate = Callable[[str, list[np.ndarray]], np.ndarray | None]
+INPUT = re.compile(r"(.*):input\.(\d+)")
+
+
+def bisect(
+    golden: Golden,
+    candidate: Candidate | str | Sequence[str],
+    tolerance: Tolerance | None = None,
+    *,
+    select: Sequence[str] = ("*",),
+) -> Comparison:
+    """Run each module of `golden` that has recorded inputs on the candidate, and compare what comes out.
+
+    A command (text, or a list of arguments) is run once, with two more arguments: the file of inputs to read, in which
+    the tensor `KEY:input.N` is input N of the module `KEY`, and the file of outputs to write, under `KEY`.
+
+    The comparison holds the modules that the candidate has; the others are its `missing`. Raises `InputError` where
+    there is nothing to run, or the command fails.
+    """
+    keys = [key for key in golden.order if key in golden.inputs and any(fnmatchcase(key, p) for p in select)]
+    if not keys:
+        raise InputError(f"{golden.path}: nothing to bisect: no module with recorded inputs (record --inputs) matches")
+    sampled = [ref for key in keys for ref in golden.inputs[key] if ref in golden.sampled or not golden.has_values(ref)]
+    if sampled:
+        raise InputError(f"{golden.path}: the input {sampled[0]!r} was sampled; bisect needs whole inputs")
+    with tempfile.TemporaryDirectory(prefix="golden-bisect-") as folder:
+        outputs = Path(folder) / "outputs.safetensors"
+        if callable(candidate):
+            run_callable(golden, keys, candidate, outputs)
+        else:
+            run_command(golden, keys, candidate, Path(folder) / "inputs.safetensors", outputs)
+        with Golden(outputs) as file:
+            file.inputs = {key: golden.inputs[key] for key in file.order if key in golden.inputs}
+            return _judge(golden, file, keys, tolerance)
+
+
+def _judge(golden: Golden, outputs: Golden, keys: list[str], tolerance: Tolerance | None) -> Comparison:
+    """Compare outputs only; every input is right by construction, so every failure is the module's own."""
+    wanted = set(keys)
+    stray = next((key for key in outputs.order if key not in wanted), None)
+    if stray is not None:
+        raise InputError(f"{outputs.path}: the candidate wrote {stray!r}, which was not asked for")
+    found = compare(golden, outputs, tolerance, select=keys_as_patterns(keys), allow_missing=True, same_model=False)
+    for result in found.results:
+        result.inherited, result.input_error, result.input_key = False, 0.0, None
+    if found.first is not None:
+        found.culprit = found.first.key
+        found.explanation = "given the golden's own inputs, its output is wrong"
+    return found
+
+
+def keys_as_patterns(keys: Sequence[str]) -> list[str]:
+    """Patterns that match just these keys."""
+    return [re.sub(r"([*?[])", r"[\1]", key) for key in keys]
+
+
+def run_callable(golden: Golden, keys: Sequence[str], candidate: Candidate, outputs: Path) -> None:
+    """Call the candidate on the inputs of each module, and write down what it returns."""
+    with GoldenWriter(outputs) as writer:
+        for key in keys:
+            result = candidate(key, [np.array(golden[ref]) for ref in golden.inputs[key]])
+            if result is not None:
+                writer.add(key, np.asarray(result))
+
+
+def run_command(golden: Golden, keys: Sequence[str], command: str | Sequence[str], inputs: Path, outputs: Path) -> None:
+    """Write the inputs, run the command, expect the outputs."""
+    with GoldenWriter(inputs, {"asked": list(keys)}) as writer:
+        for key in keys:
+            for i, ref in enumerate(golden.inputs[key]):
+                writer.add(f"{key}:input.{i}", golden[ref])
+    words = shlex.split(command) if isinstance(command, str) else list(command)
+    try:
+        done = subprocess.run([*words, str(inputs), str(outputs)], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"the candidate command {words[0]!r} cannot be run: {error.strerror}") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        reason = f": {said[-1]}" if said else ""
+        raise InputError(f"the candidate command ended with status {done.returncode}{reason}")
+    if not outputs.exists():
+        raise InputError("the candidate command wrote no file of outputs")
+
+
+def load_callable(name: str) -> Candidate:
+    """The callable that `package.module:function` names; modules of the current folder are found too."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InputError(f"candidate {name!r}: wanted MODULE:FUNCTION")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"candidate {name!r}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(found):
+        raise InputError(f"candidate {name!r}: is not callable")
+    return found
+
+
+def requested(file: Golden) -> dict[str, list[np.ndarray]]:
+    """For a candidate command in Python: the inputs in a file that `bisect` wrote, by module."""
+    out: dict[str, list[np.ndarray]] = {}
+    for key in file.order:
+        match = INPUT.fullmatch(key)
+        if match is None:
+            raise InputError(f"{file.path}: {key!r} is not an input")
+        out.setdefault(match[1], []).append(file[key])
+    return out

@@ -1,0 +1,81 @@
+"""Re-run what a golden file says of itself, and compare: a regression test across versions, processors and threads."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tinyldm.errors import InputError
+from tinyldm.golden.compare import Comparison, compare
+from tinyldm.golden.record import COMPONENTS, Keep, record, record_fixture, weights_digest
+from tinyldm.golden.store import Golden
+from tinyldm.golden.tolerance import Tolerance
+from tinyldm.pipelines.load import load
+
+
+def check(
+    golden: Golden,
+    model_path: str | Path | None = None,
+    tolerance: Tolerance | None = None,
+    *,
+    backend: str | None = None,
+    dtype: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Comparison:
+    """Repeat the run of a file that `record` wrote, with the recorded backend and type unless others are asked for.
+
+    `model_path` stands in for the recorded place of the checkpoint; the weights must be the recorded ones. Raises
+    `InputError` where the file does not say how it was made, or the weights are others.
+    """
+    settings, runtime = recorded(golden)
+    model = load(
+        model_path or golden.metadata.get("model"),
+        backend=backend or runtime["backend"],
+        dtype=dtype or runtime["dtype"],
+        precision=precision or runtime["precision"],
+        threads=threads,
+    )
+    for name in COMPONENTS:
+        wanted = golden.metadata["weights_sha256"][name]
+        found = weights_digest(getattr(model, name))
+        if found != wanted:
+            raise InputError(
+                f"{model.path}: the weights of the {name} are not those of {golden.path} "
+                f"(sha256 {found[:12]}…, recorded {wanted[:12]}…)"
+            )
+    with tempfile.TemporaryDirectory(prefix="golden-check-") as folder:
+        again = Path(folder) / "again.safetensors"
+        repeat(golden, settings, model, again)
+        with Golden(again) as candidate:
+            return compare(golden, candidate, tolerance)
+
+
+def recorded(golden: Golden) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings and the runtime that a file states."""
+    settings, runtime = golden.metadata.get("settings"), golden.metadata.get("runtime")
+    digests = golden.metadata.get("weights_sha256")
+    if not (isinstance(settings, dict) and isinstance(runtime, dict) and isinstance(digests, dict)):
+        raise InputError(f"{golden.path}: does not say how it was made; `tinyldm golden record` writes files that do")
+    if settings.get("given"):
+        raise InputError(f"{golden.path}: was recorded from given inputs, which can't be made again")
+    if golden.metadata.get("names") not in (None, "diffusers"):
+        raise InputError(f"{golden.path}: has {golden.metadata['names']} names; only files with diffusers' are re-run")
+    return settings, runtime
+
+
+def repeat(golden: Golden, settings: dict[str, Any], model: Any, path: Path) -> None:
+    """Record the same again."""
+    keep = Keep(tuple(settings["select"]), settings["inputs"], settings["sample"], not values_missing(golden))
+    if "fixture" in settings:
+        size = tuple(settings["size"]) if settings["size"] else None
+        record_fixture(model, path, settings["fixture"], seed=settings["seed"], size=size, keep=keep)
+        return
+    names = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance_scale", "height", "width")
+    record(model, path, **{name: settings[name] for name in names}, keep=keep)
+
+
+def values_missing(golden: Golden) -> bool:
+    """Whether only statistics were kept."""
+    return bool(golden.order) and not any(golden.has_values(key) for key in golden.order)

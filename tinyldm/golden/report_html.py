@@ -1,0 +1,223 @@
+"""A comparison as one HTML page that needs nothing else: no network, no files beside it.
+
+The error against depth and the heat map are inline SVG, pictures are data URIs, the table sorts and filters by a few
+lines of inline script. Everything that comes out of a file is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Iterable
+from html import escape
+from os import PathLike
+from string import Template
+
+import numpy as np
+from PIL import Image
+
+from tinyldm.golden.compare import FAILED, OK, SHAPE, Comparison, Result
+from tinyldm.golden.report_page import PAGE
+from tinyldm.golden.report_text import as_data, verdict
+from tinyldm.golden.store import Golden
+from tinyldm.pipelines.pictures import write_whole
+
+FLOOR = 1e-18  # what is drawn for no error at all
+MAX_THUMBNAILS = 12
+MAX_CELLS = 20_000
+COLOURS = {OK: "#2a8a57", FAILED: "#c8372d", SHAPE: "#7a1fa2", "unjudged": "#888888"}
+
+
+def write_report(path: str | PathLike[str], comparison: Comparison, golden: Golden, candidate: Golden) -> None:
+    """Write the page, whole or not at all."""
+    page = report(comparison, golden, candidate).encode()
+    write_whole(path, lambda file: file.write(page))
+
+
+def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
+    """The page as text."""
+    words = {0: "within tolerance", 1: "out of tolerance", 2: "not comparable"}
+    # A script ends at the first `</`, whatever it stands in.
+    rows = json.dumps([table_row(r) for r in as_data(comparison)["results"]]).replace("</", "<\\/")
+    return Template(PAGE).substitute(
+        title=escape(f"{candidate.path} against {golden.path}"),
+        status=words[comparison.status],
+        status_class=("good", "bad", "bad")[comparison.status],
+        verdict="\n".join(f"<p>{escape(line.strip())}</p>" for line in verdict(comparison)),
+        sources=sources(golden, candidate),
+        depth=depth_chart(comparison),
+        heat=heat_map(comparison),
+        pictures=thumbnails(comparison, golden, candidate),
+        rows=rows,
+    )
+
+
+def table_row(r: dict) -> list:
+    """What the table shows of a tensor: numbers as numbers, so that the page can sort them."""
+    m = r["metrics"] or {}
+    figures = [m.get(name) for name in ("max_abs", "max_rel", "rmse", "cosine", "ulp", "nan", "inf")]
+    status = "inherited" if r["inherited"] else r["status"]
+    return [r["key"], status, *figures, r["input_error"], r["used"], r["hint"] or ""]
+
+
+def sources(golden: Golden, candidate: Golden) -> str:
+    """Which two files, and how each was computed."""
+    lines = []
+    for name, file in (("golden", golden), ("candidate", candidate)):
+        said = {k: file.metadata[k] for k in ("versions", "runtime", "settings") if k in file.metadata}
+        text = json.dumps(said, ensure_ascii=False)
+        lines.append(f"<dt>{name}</dt><dd>{escape(file.path)}<br><small>{escape(text)}</small></dd>")
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+# Error against depth --------------------------------------------------------------------------------------------------
+
+
+def depth_chart(c: Comparison, width: int = 1000, height: int = 280) -> str:
+    """Each tensor's error, relative to the golden's largest value, in the order of execution; the limit as a line."""
+    errors = [(i, r, max(relative_error(r), FLOOR)) for i, r in enumerate(c.results) if r.metrics is not None]
+    if not errors:
+        return "<p>No tensor could be measured.</p>"
+    limits = [(i, e / r.used) for i, r, e in errors if 0 < r.used < math.inf and e > FLOOR]
+    values = [e for _, _, e in errors if e > FLOOR] + [limit for _, limit in limits] or [FLOOR]
+    low, high = math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values)))
+    high = max(high, low + 2)
+    left, bottom = 60, 24
+
+    def x(i: int) -> float:
+        return left + (width - left - 10) * (i + 0.5) / len(c.results)
+
+    def y(value: float) -> float:
+        share = (math.log10(max(value, 10.0**low)) - low) / (high - low)
+        return height - bottom - (height - bottom - 10) * min(share, 1.0)
+
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="error against depth">']
+    for power in range(low, high + 1, max(1, (high - low) // 8)):
+        at = y(10.0**power)
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - 10}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">1e{power}</text>')
+    for i, name in component_starts(c):
+        parts.append(f'<line class="mark" x1="{x(i):.1f}" x2="{x(i):.1f}" y1="10" y2="{height - bottom}"/>')
+        parts.append(f'<text x="{x(i) + 3:.1f}" y="{height - 8}">{escape(name)}</text>')
+    points = " ".join(f"{x(i):.1f},{y(limit):.1f}" for i, limit in limits)
+    parts.append(f'<polyline class="limit" points="{points}"/>')
+    for i, r, e in errors:
+        title = escape(f"{r.key}: {e:.3g} of the largest value, {r.used:.3g} of the limit")
+        parts.append(
+            f'<circle cx="{x(i):.1f}" cy="{y(e):.1f}" r="{5 if r is c.first else 2.4}" fill="{COLOURS[r.status]}">'
+            f"<title>{title}</title></circle>"
+        )
+    return "".join([*parts, "</svg>"])
+
+
+def relative_error(r: Result) -> float:
+    """The maximum error over the largest value; 1 where values are not finite that should be."""
+    assert r.metrics is not None
+    error = 1.0 if r.metrics.nonfinite_differ else r.metrics.max_rel
+    return min(error, 1e6)
+
+
+def component_starts(c: Comparison) -> list[tuple[int, str]]:
+    """Where each step of each model begins, thinned out so that the labels stay apart."""
+    out: list[tuple[int, str]] = []
+    seen = None
+    for i, r in enumerate(c.results):
+        step, _, rest = r.key.partition("/")
+        now = f"{step}/{rest.split('/')[0].split(':')[0]}" if rest else r.key
+        if now != seen and (not out or i - out[-1][0] > len(c.results) / 12):
+            out.append((i, now))
+        seen = now
+    return out
+
+
+# Heat map -------------------------------------------------------------------------------------------------------------
+
+
+def heat_map(c: Comparison) -> str:
+    """How much of its limit each module uses up (logarithm), modules downwards in order, steps to the right."""
+    cells: dict[str, dict[str, Result]] = {}
+    for r in c.results:
+        step, _, module = r.key.partition("/")
+        if module:
+            cells.setdefault(module, {})[step] = r
+    steps = sorted({step for row in cells.values() for step in row})
+    if not cells or len(cells) * len(steps) > MAX_CELLS:
+        return "<p>Too many tensors to draw, or none of a step.</p>"
+    w, h, left = max(4, min(24, 560 // len(steps))), 11, 440
+    height = len(cells) * h + 20
+    parts = [f'<svg viewBox="0 0 {max(left + w * len(steps) + 20, 700)} {height}" role="img" aria-label="heat map">']
+    for j, step in enumerate(steps):
+        if j % max(1, 40 // w) == 0:
+            parts.append(f'<text x="{left + j * w}" y="10">{escape(step.lstrip("0") or "0")}</text>')
+    for i, (module, row) in enumerate(cells.items()):
+        top = 16 + i * h
+        parts.append(f'<text x="{left - 6}" y="{top + 9}" text-anchor="end">{escape(module[-72:])}</text>')
+        for j, step in enumerate(steps):
+            if step in row:
+                r = row[step]
+                title = escape(f"{r.key}: {r.used:.3g} of the limit")
+                parts.append(
+                    f'<rect x="{left + j * w}" y="{top}" width="{w}" height="{h}" fill="{heat(r.used)}">'
+                    f"<title>{title}</title></rect>"
+                )
+    return "".join([*parts, "</svg>"])
+
+
+def heat(used: float) -> str:
+    """White for nothing, through yellow at a hundredth of the limit and orange at the limit, to dark red far above."""
+    level = (math.log10(min(max(used, 1e-4), 1e4)) + 4) / 8
+    stops = [(255, 255, 255), (255, 247, 188), (254, 153, 41), (204, 52, 30), (80, 0, 20)]
+    at = level * (len(stops) - 1)
+    i = min(int(at), len(stops) - 2)
+    mixed = (round(a + (b - a) * (at - i)) for a, b in zip(stops[i], stops[i + 1], strict=True))
+    return f"rgb({','.join(map(str, mixed))})"
+
+
+# Thumbnails -----------------------------------------------------------------------------------------------------------
+
+
+def thumbnails(c: Comparison, golden: Golden, candidate: Golden) -> str:
+    """Golden, candidate and their difference as pictures: latents, pictures, and the first wrong images of features."""
+    keys = list(chosen(c, golden, candidate))[:MAX_THUMBNAILS]
+    if not keys:
+        return "<p>No image-like tensor was kept whole.</p>"
+    figures = []
+    for key in keys:
+        g, b = golden[key].astype(np.float64)[0], candidate[key].astype(np.float64)[0]
+        low, high = (float(f(g[np.isfinite(g)])) if np.isfinite(g).any() else 0.0 for f in (np.min, np.max))
+        error = np.nan_to_num(np.abs(b - g), nan=np.inf).max(axis=0)
+        finite = error[np.isfinite(error)]
+        worst = float(finite.max()) if finite.size else 0.0
+        images = picture(g, low, high), picture(b, low, high), picture(error[None], 0.0, worst or 1.0)
+        names = ("golden", "candidate", f"error, white = {worst:.3g}")
+        shown = "".join(
+            f'<figure><img alt="{name} of {escape(key)}" src="{uri}"><figcaption>{name}</figcaption></figure>'
+            for name, uri in zip(names, images, strict=True)
+        )
+        figures.append(f'<div class="thumbs"><h3>{escape(key)}</h3>{shown}</div>')
+    return "".join(figures)
+
+
+def chosen(c: Comparison, golden: Golden, candidate: Golden) -> Iterable[str]:
+    """Image-like tensors that both files have whole: the first failures, then the last latents and pictures."""
+    failed = [r.key for r in c.failed]
+    boundary = [r.key for r in c.results if r.key.endswith(("latents", ":decode.pixels", "picture", ":epsilon"))]
+    for key in dict.fromkeys([*failed[:4], *boundary[::-1], *failed[4:]]):
+        whole = all(f.has_values(key) and key not in f.sampled for f in (golden, candidate))
+        if whole and len(golden.shape(key)) == 4 and golden.shape(key) == candidate.shape(key):
+            yield key
+
+
+def picture(x: np.ndarray, low: float, high: float) -> str:
+    """`(C, H, W)` as a PNG data URI: three channels as colours, any other number as their mean in grey."""
+    x = x if len(x) == 3 else x.mean(axis=0, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        levels = np.clip((x - low) / ((high - low) or 1.0), 0, 1)
+    pixels = np.nan_to_num(levels * 255, nan=255).astype(np.uint8)
+    image = Image.fromarray(np.moveaxis(pixels, 0, -1) if len(x) == 3 else pixels[0])
+    scale = max(1, 128 // max(image.size))
+    buffer = io.BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
