@@ -257,4 +257,64 @@ FIRST_STAGES: dict[str, tuple[dict[str, Any], int | None]] = {
     "vq-f8": ({"z_channels": 4, "ch_mult": [1, 2, 2, 4], "attn_resolutions": [4], "double_z": False}, 64),
 }
 
+
+def clip_shapes(width: int, layers: int, vocabulary: int = 100) -> dict[str, tuple[int, ...]]:
+    """A CLIP text encoder as single files name it, below `transformer.`."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.position_ids": (1, 77),
+        "embeddings.token_embedding.weight": (vocabulary, width),
+        "embeddings.position_embedding.weight": (77, width),
+        "final_layer_norm.weight": (width,),
+        "final_layer_norm.bias": (width,),
+    }
+    for i in range(layers):
+        layer = f"encoder.layers.{i}"
+        for name, out, inner in (
+            *((f"self_attn.{part}_proj", width, width) for part in ("q", "k", "v", "out")),
+            ("mlp.fc1", 4 * width, width),
+            ("mlp.fc2", width, 4 * width),
+        ):
+            shapes |= {f"{layer}.{name}.weight": (out, inner), f"{layer}.{name}.bias": (out,)}
+        for norm in ("layer_norm1", "layer_norm2"):
+            shapes |= {f"{layer}.{norm}.weight": (width,), f"{layer}.{norm}.bias": (width,)}
+    return {f"text_model.{name}": shape for name, shape in shapes.items()}
+
+
+def openclip_shapes(width: int, layers: int, vocabulary: int = 100) -> dict[str, tuple[int, ...]]:
+    """An OpenCLIP text tower."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "positional_embedding": (77, width),
+        "text_projection": (width, width),
+        "logit_scale": (),
+        "token_embedding.weight": (vocabulary, width),
+        "ln_final.weight": (width,),
+        "ln_final.bias": (width,),
+    }
+    for i in range(layers):
+        layer = f"transformer.resblocks.{i}"
+        shapes |= {f"{layer}.attn.in_proj_weight": (3 * width, width), f"{layer}.attn.in_proj_bias": (3 * width,)}
+        for name, out, inner in (
+            ("attn.out_proj", width, width),
+            ("mlp.c_fc", 4 * width, width),
+            ("mlp.c_proj", width, 4 * width),
+        ):
+            shapes |= {f"{layer}.{name}.weight": (out, inner), f"{layer}.{name}.bias": (out,)}
+        for norm in ("ln_1", "ln_2"):
+            shapes |= {f"{layer}.{norm}.weight": (width,), f"{layer}.{norm}.bias": (width,)}
+    return shapes
+
+
+# Whole single files: the family, and what stands under which prefix beside its UNet and the KL f8 first stage.
+SINGLE_FILES: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
+    "stable-diffusion-1": {"cond_stage_model.transformer.": clip_shapes(64, 2)},
+    "stable-diffusion-2": {"cond_stage_model.model.": openclip_shapes(64, 24)},
+    "stable-diffusion-xl": {
+        "conditioner.embedders.0.transformer.": clip_shapes(64, 2),
+        "conditioner.embedders.1.model.": openclip_shapes(64, 3),
+    },
+    "stable-diffusion-xl-refiner": {"conditioner.embedders.0.model.": openclip_shapes(64, 3)},
+}
+# What the training left in the file.
+BUFFERS = {"betas": (1000,), "alphas_cumprod": (1000,), "model_ema.decay": (), "first_stage_model.loss.logvar": ()}
+
 BERT = {"vocab_size": 300, "n_embed": 48, "n_layer": 2, "max_seq_len": 12}

@@ -8,6 +8,7 @@ holds the names and shapes of the weights, which are seeded by name, and the out
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -28,7 +29,8 @@ from torch import nn
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from golden.family_cases import BERT, FIRST_STAGES, LDM, UNETS  # noqa: E402
+from golden.family_cases import BERT, FIRST_STAGES, LDM, SINGLE_FILES, UNETS  # noqa: E402
+from golden.family_files import single_file  # noqa: E402
 from golden.provenance import save_golden  # noqa: E402
 
 from tinyldm.golden.seeded import seeded_input, seeded_weight  # noqa: E402
@@ -200,6 +202,74 @@ def make_bert(originals: Path) -> None:
     write(originals, "bert", LDM, shapes, {"ids": ids, "context": context}, parameters=BERT)
 
 
+def make_single_file(family: str) -> None:
+    """The sha256 of every tensor of a whole file after conversion by diffusers, and what its text encoders say."""
+    from diffusers.loaders import single_file_utils as judge
+
+    weights = {name: torch.from_numpy(value) for name, value in single_file(family).items()}
+    blocks = {"down_block_types": [0] * 4, "up_block_types": [0] * 4}
+    found = {
+        "unet": judge.convert_ldm_unet_checkpoint(dict(weights), unet_fields(family)),
+        "vae": judge.convert_ldm_vae_checkpoint(dict(weights), blocks),
+    }
+    outputs: dict[str, np.ndarray] = {}
+    for prefix in SINGLE_FILES[family]:
+        name = "text_encoder_2" if prefix.startswith("conditioner") and prefix.endswith("model.") else "text_encoder"
+        tensors, outputs[name] = run_text_encoder(judge, weights, prefix)
+        found[name] = {key.removeprefix("text_model."): value for key, value in tensors.items()}
+    digests = {
+        name: {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest()[:16] for k, v in tensors.items()}
+        for name, tensors in found.items()
+    }
+    packed_digests = np.frombuffer(zlib.compress(json.dumps(digests, sort_keys=True).encode(), 9), np.uint8)
+    path = save_golden(
+        f"families/single-file-{family}",
+        {"digests": packed_digests, **outputs},
+        ("torch", "diffusers", "transformers"),
+        family=family,
+    )
+    print(f"{path.name}: {sum(map(len, digests.values()))} tensors, {path.stat().st_size} bytes", flush=True)
+
+
+def unet_fields(family: str) -> dict[str, Any]:
+    """The fields of the UNet's config that diffusers needs to convert its names."""
+    more = {"addition_embed_type": "text_time"} if "-xl" in family else {}
+    return {"layers_per_block": 2, **more}
+
+
+def run_text_encoder(judge: Any, weights: dict[str, torch.Tensor], prefix: str) -> tuple[dict[str, Any], np.ndarray]:
+    """A text encoder's tensors as diffusers converts them, and the context for some ids (pooled where it projects)."""
+    from golden.make_models import lifted
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    open_clip = prefix.endswith("model.")
+    fields = {
+        "vocab_size": 100,
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_attention_heads": 1,
+        "num_hidden_layers": {"cond_stage_model.model.": 23}.get(prefix, 3 if open_clip else 2),
+        "hidden_act": "gelu" if open_clip else "quick_gelu",
+        "projection_dim": 64,
+        "eos_token_id": 99,
+    }
+    projected = open_clip and prefix.startswith("conditioner")
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    model = kind._from_config(CLIPTextConfig(**fields), attn_implementation="eager").eval()
+    if open_clip:
+        tensors = judge.convert_open_clip_checkpoint(model, dict(weights), prefix)
+    else:
+        mine = {key: value for key, value in weights.items() if key.startswith(prefix)}
+        tensors = judge.convert_ldm_clip_checkpoint(mine)
+    tensors = {key: value for key, value in tensors.items() if not key.endswith(("position_ids", "logit_scale"))}
+    own = model.state_dict()
+    model.load_state_dict({key if key in own else key.removeprefix("text_model."): v for key, v in tensors.items()})
+    ids = torch.tensor([[98, 5, 17, 99, 99, 99]])
+    with lifted(), torch.no_grad():
+        out = model.double()(ids)
+    return tensors, (out.text_embeds if projected else out.last_hidden_state).numpy()
+
+
 def write(
     originals: Path,
     name: str,
@@ -243,6 +313,9 @@ def main() -> None:
     for name in FIRST_STAGES:
         if not arguments.names or f"first-stage-{name}" in arguments.names:
             make_first_stage(arguments.originals, name)
+    for family in SINGLE_FILES:
+        if not arguments.names or f"single-file-{family}" in arguments.names:
+            make_single_file(family)
     if not arguments.names or "bert" in arguments.names:
         make_bert(arguments.originals)
 

@@ -5,12 +5,10 @@ The goldens hold names, shapes and outputs of the original modules, `make_famili
 
 from __future__ import annotations
 
-import json
-import zlib
-
 import numpy as np
 import pytest
 from golden.family_cases import FIRST_STAGES, UNETS
+from golden.family_files import shapes_of
 from golden.provenance import load_golden
 
 from tinyldm.checkpoints.base import MemorySource
@@ -21,10 +19,6 @@ from tinyldm.models.build import build
 from tinyldm.nn import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
-
-
-def shapes_of(golden: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(shape) for name, shape in json.loads(zlib.decompress(golden["shapes"].tobytes())).items()}
 
 
 def source_of(golden: dict[str, np.ndarray], prefix: str = "") -> MemorySource:

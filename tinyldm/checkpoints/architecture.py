@@ -142,7 +142,8 @@ def clip_config(source: TensorSource, activation: str) -> Config:
     vocabulary, width = source.shape("embeddings.token_embedding.weight")
     projected = "text_projection.weight" in source
     return {
-        "_class_name": "CLIPTextModelWithProjection" if projected else "CLIPTextModel",
+        "architectures": ["CLIPTextModelWithProjection" if projected else "CLIPTextModel"],
+        "model_type": "clip_text_model",
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": source.shape("encoder.layers.0.mlp.fc1.weight")[0],
@@ -162,7 +163,8 @@ def bert_config(source: TensorSource) -> Config:
     """The config of the first latent-diffusion text encoder with canonical names: 8 heads, each 64 wide."""
     vocabulary, width = source.shape("embed_tokens.weight")
     return {
-        "_class_name": "LDMBertModel",
+        "architectures": ["LDMBertModel"],
+        "model_type": "ldmbert",
         "vocab_size": vocabulary,
         "d_model": width,
         "max_position_embeddings": source.shape("embed_positions.weight")[0],

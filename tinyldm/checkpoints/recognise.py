@@ -231,7 +231,7 @@ def text_encoder(source: TensorSource, names: frozenset[str], penultimate: bool 
         if "embeddings.token_embedding.weight" not in view:
             return None
         config = architecture.clip_config(view, "gelu" if "text_projection.weight" in view else "quick_gelu")
-    return Component(config["_class_name"], config, view)
+    return Component(config["architectures"][0], config, view)
 
 
 def clip_view(source: TensorSource) -> TensorSource:

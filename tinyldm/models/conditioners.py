@@ -11,6 +11,7 @@ import numpy as np
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import Weights, check_weights
 from tinyldm.errors import InputError
+from tinyldm.models.blocks import Parameters
 from tinyldm.models.config import read_config
 from tinyldm.nn import Runtime, channels_first, channels_last, embedding, linear
 from tinyldm.ops import avg_pool2d
@@ -24,6 +25,11 @@ class ClassEmbedderConfig:
     embed_dim: int
 
 
+def class_embedder_parameters(c: ClassEmbedderConfig) -> Parameters:
+    """Name and shape of its only weight."""
+    yield "embedding.weight", (c.num_classes, c.embed_dim)
+
+
 class ClassEmbedder:
     """A context of one token for each class: `embedder(labels) -> context`.
 
@@ -33,7 +39,7 @@ class ClassEmbedder:
     def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
         self.config = read_config(ClassEmbedderConfig, config, component="class embedder")
-        self.parameters = {"embedding.weight": (self.config.num_classes, self.config.embed_dim)}
+        self.parameters = dict(class_embedder_parameters(self.config))
         check_weights(source, self.parameters, component="class embedder")
         self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype)
 
@@ -55,6 +61,11 @@ class SpatialRescalerConfig:
     n_stages: int = 2
 
 
+def spatial_rescaler_parameters(c: SpatialRescalerConfig) -> Parameters:
+    """Name and shape of its only weight."""
+    yield "channel_mapper.weight", (c.out_channels, c.in_channels, 1, 1)
+
+
 class SpatialRescaler:
     """A map as large as the picture brought to the size of the latents: `rescaler(map) -> condition`.
 
@@ -64,8 +75,7 @@ class SpatialRescaler:
     def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
         self.config = read_config(SpatialRescalerConfig, config, component="spatial rescaler")
-        shape = (self.config.out_channels, self.config.in_channels, 1, 1)
-        self.parameters = {"channel_mapper.weight": shape}
+        self.parameters = dict(spatial_rescaler_parameters(self.config))
         check_weights(source, self.parameters, component="spatial rescaler")
         self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype)
 

@@ -1,0 +1,179 @@
+"""What files are recognised as: whole single files against diffusers' own conversion, bare ones, bad ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from functools import cache
+
+import numpy as np
+import pytest
+from golden.family_cases import SINGLE_FILES
+from golden.family_files import shapes_of, single_file
+from golden.provenance import load_golden
+
+from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.families import FAMILIES
+from tinyldm.checkpoints.recognise import parameterization, recognise
+from tinyldm.errors import CheckpointError, ConfigError
+from tinyldm.models.build import build, expected
+from tinyldm.nn import Runtime
+
+FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
+UNET = "model.diffusion_model."
+
+
+@cache
+def whole(family: str) -> MemorySource:
+    return MemorySource(single_file(family), path=f"{family}.safetensors")
+
+
+def sha(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("family", SINGLE_FILES)
+def test_every_tensor_is_what_diffusers_makes_of_it(family: str) -> None:
+    golden, _ = load_golden(f"families/single-file-{family}")
+    wanted = json.loads(zlib.decompress(golden["digests"].tobytes()))
+    found = recognise(whole(family))
+    assert found.family == family
+    assert set(found.components) == set(wanted)
+    for name, component in found.components.items():
+        assert {n: sha(component.source.read(n)) for n in component.source.names} == wanted[name]
+        assert set(component.source.names) == set(expected(component.class_name, component.config))
+        for n, shape in expected(component.class_name, component.config).items():
+            assert component.source.shape(n) in (shape, shape[:2])
+
+
+@pytest.mark.parametrize("family", SINGLE_FILES)
+def test_text_encoders_compute_what_transformers_computes(family: str) -> None:
+    golden, _ = load_golden(f"families/single-file-{family}")
+    found = recognise(whole(family), config={n: {"eos_token_id": 99} for n in golden if n.startswith("text")})
+    ids = np.array([[98, 5, 17, 99, 99, 99]])
+    for name in (n for n in golden if n.startswith("text")):
+        component = found.components[name]
+        encoder = build(component.class_name, component.config, component.source, FLOAT64)
+        made = encoder.pooled(ids) if component.class_name.endswith("WithProjection") else encoder(ids)
+        assert np.abs(made - golden[name]).max() <= 1e-9 * np.abs(golden[name]).max()
+
+
+@pytest.mark.parametrize("family", SINGLE_FILES)
+def test_left_overs_are_known(family: str) -> None:
+    found = recognise(whole(family))
+    assert not found.unknown
+    assert {"betas", "model_ema.decay", "first_stage_model.loss.logvar"} <= set(found.extras)
+    last_layer = [n for n in found.extras if ".resblocks.23." in n]
+    assert bool(last_layer) == (family == "stable-diffusion-2")
+
+
+def test_an_unknown_tensor_is_said() -> None:
+    tensors = single_file("stable-diffusion-1") | {"surprise.weight": np.zeros(3, np.float32)}
+    found = recognise(MemorySource(tensors))
+    assert found.unknown == ["surprise.weight"]
+    assert any("surprise.weight" in note for note in found.notes)
+
+
+def with_ema(family: str) -> dict[str, np.ndarray]:
+    """A file with running averages that are all 7."""
+    shapes = shapes_of(load_golden(f"families/unet-{family}")[0])
+    tensors = {UNET + name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    averaged = {"model_ema.diffusion_model" + n.replace(".", ""): s for n, s in shapes.items()}
+    return tensors | {name: np.full(shape, 7, np.float32) for name, shape in averaged.items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "ema", "wanted"),
+    [
+        ("stable-diffusion-1", None, 0),
+        ("stable-diffusion-1", True, 7),
+        ("ldm-unconditional", None, 7),
+        ("ldm-unconditional", False, 0),
+    ],
+)
+def test_ema_or_plain_weights(family: str, ema: bool | None, wanted: int) -> None:
+    found = recognise(MemorySource(with_ema(family)), ema=ema)
+    unet = found.components["unet"].source
+    assert unet.read("conv_in.weight").flat[0] == wanted
+    assert all(unet.read(name).flat[0] == wanted for name in unet.names)
+    assert not found.unknown
+    assert any(("EMA" if wanted else "plain") in note for note in found.notes)
+
+
+def test_no_ema_where_it_is_asked_for() -> None:
+    with pytest.raises(CheckpointError, match="no running average"):
+        recognise(whole("stable-diffusion-1"), ema=True)
+
+
+def test_prediction_type() -> None:
+    assumed = recognise(whole("stable-diffusion-2"))
+    assert assumed.scheduler["prediction_type"] == "v_prediction"
+    assert any("is assumed" in note for note in assumed.notes)
+    said = recognise(whole("stable-diffusion-2"), prediction_type="epsilon")
+    assert said.scheduler["prediction_type"] == "epsilon"
+    assert not any("is assumed" in note for note in said.notes)
+    with pytest.raises(ConfigError, match="unknown"):
+        recognise(whole("stable-diffusion-2"), prediction_type="noise")
+
+
+def test_config_overrides() -> None:
+    found = recognise(whole("stable-diffusion-1"), config={"unet": {"attention_head_dim": 4}, "scheduler": {"x": 1}})
+    assert found.components["unet"].config["attention_head_dim"] == 4
+    assert found.components["unet"].config["cross_attention_dim"] == 768
+    assert found.scheduler["x"] == 1
+    with pytest.raises(ConfigError, match="no component 'nothing'"):
+        recognise(whole("stable-diffusion-1"), config={"nothing": {}})
+
+
+def test_a_measured_latent_scale_counts() -> None:
+    tensors = single_file("stable-diffusion-1") | {"scale_factor": np.array(0.25, np.float32)}
+    assert recognise(MemorySource(tensors)).components["vae"].config["scaling_factor"] == 0.25
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize("layout", ["original", "canonical"])
+def test_bare_components(component: str, layout: str) -> None:
+    source = whole("stable-diffusion-1")
+    one = recognise(source).components[component]
+    if layout == "canonical":
+        bare = {name: one.source.read(name) for name in one.source.names}
+    else:
+        prefix = {"unet": UNET, "vae": "first_stage_model.", "text_encoder": "cond_stage_model.transformer."}[component]
+        bare = {n.removeprefix(prefix): source.read(n) for n in source.names if n.startswith(prefix)}
+    found = recognise(MemorySource(bare))
+    assert list(found.components) == [component]
+    assert not found.unknown
+    made = found.components[component]
+    assert made.config == {**one.config, "scaling_factor": 0.18215} if component == "vae" else one.config
+    assert {n: sha(made.source.read(n)) for n in made.source.names} == {
+        n: sha(one.source.read(n)) for n in one.source.names
+    }
+
+
+def test_files_of_another_kind() -> None:
+    with pytest.raises(CheckpointError, match=r"its 1 tensors .'layer1.weight', ….* are not those of"):
+        recognise(MemorySource({"layer1.weight": np.zeros(3)}))
+    with pytest.raises(CheckpointError, match="none at all"):
+        recognise(MemorySource({}))
+
+
+def test_a_fused_weight_that_cannot_be_split() -> None:
+    tensors = single_file("stable-diffusion-2")
+    tensors["cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"] = np.zeros((100, 64), np.float32)
+    with pytest.raises(CheckpointError, match=r"in_proj_weight' of shape \(100, 64\) does not split into 3"):
+        recognise(MemorySource(tensors))
+
+
+def test_original_configuration_beside_the_file(tmp_path) -> None:
+    file = tmp_path / "model.safetensors"
+    assert parameterization(file) is None
+    yaml = tmp_path / "model.yaml"
+    yaml.write_text('model:\n  params:\n    parameterization: "v"\n    linear_start: 0.00085\n')
+    assert parameterization(file) == "v_prediction"
+    yaml.write_text("model:\n  params:\n    linear_start: 0.00085\n")
+    assert parameterization(file) == "epsilon"
+
+
+def test_family_names_are_unique() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
