@@ -120,6 +120,16 @@ def test_cost(run) -> None:
     assert "times as many" in out
 
 
+def test_inspect_and_convert(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(checkpoint), "--summary"]) == 0
+    assert "unet" in capsys.readouterr().out
+    file = tmp_path / "one.safetensors"
+    assert cli.main(["convert", str(checkpoint), str(file)]) == 0
+    assert cli.main(["convert", str(file), str(tmp_path / "again"), "--dtype", "float16"]) == 0
+    assert (tmp_path / "again" / "model_index.json").is_file()
+    assert cli.main(["convert", str(checkpoint), str(file)]) == 2  # it exists
+
+
 BAD = {
     "no model": (["sample", "x", "--model", "nowhere"], "nowhere"),
     "size": (["sample", "x", "--width", "15"], "multiple of 2"),
@@ -185,7 +195,7 @@ def test_interrupt_is_status_130(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("sample", "img2img", "encode", "decode", "info", "cost"):
+    for name in ("sample", "img2img", "encode", "decode", "info", "cost", "bench", "inspect", "convert"):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         assert f"tinyldm {name}" in capsys.readouterr().out.partition("example")[2]

@@ -55,6 +55,13 @@ BENCH_EXAMPLE = """example:
   tinyldm bench --architecture sd15 --repeat 3 --json
 """
 
+INSPECT_EXAMPLE = """example:
+  tinyldm inspect v1-5-pruned-emaonly.safetensors
+"""
+CONVERT_EXAMPLE = """example:
+  tinyldm convert v1-5-pruned-emaonly.ckpt stable-diffusion-v1-5 --dtype float16
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
@@ -100,6 +107,8 @@ def parser() -> argparse.ArgumentParser:
     add_info(commands)
     add_cost(commands)
     add_bench(commands)
+    add_inspect(commands)
+    add_convert(commands)
     golden_commands.add_commands(commands)
     return p
 
@@ -110,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
 def command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, example: str
 ) -> argparse.ArgumentParser:
-    """A new command with the options that all share."""
+    """A new command."""
     p = commands.add_parser(
         name,
         help=summary,
@@ -118,17 +127,42 @@ def command(
         epilog=example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def add_checkpoint_options(p: argparse.ArgumentParser) -> None:
+    """How to read a checkpoint, where it leaves something open."""
     p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
     p.add_argument("--config", metavar="FILE", type=Path, help="JSON that overrides what a single file is taken for")
     p.add_argument("--prediction-type", metavar="T", help="epsilon, v_prediction or sample, over what the file says")
     p.add_argument("--ema", action=argparse.BooleanOptionalAction, help="running average of the weights, or plain ones")
+
+
+def checkpoint_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_checkpoint_options` as arguments."""
+    from tinyldm.checkpoints.folder import read_json
+
+    return {
+        "variant": args.variant,
+        "config": read_json(args.config) if args.config else None,
+        "prediction_type": args.prediction_type,
+        "ema": args.ema,
+    }
+
+
+def model_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, example: str
+) -> argparse.ArgumentParser:
+    """A new command that loads a model: which, and how to compute it."""
+    p = command(commands, name, summary, example)
+    p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
+    add_checkpoint_options(p)
     p.add_argument("--backend", metavar="B", help="numba (default) or reference")
     p.add_argument("--dtype", metavar="D", default="float32", help="float32 (default), or float64 with reference")
     p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
     p.add_argument("--threads", metavar="N", type=int, help="threads of the numba backend (default: all cores)")
     p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
-    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p
 
 
@@ -150,7 +184,7 @@ def add_sampling_options(p: argparse.ArgumentParser) -> None:
 
 def add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm sample`."""
-    p = command(commands, "sample", "make pictures from prompts", SAMPLE_EXAMPLE)
+    p = model_command(commands, "sample", "make pictures from prompts", SAMPLE_EXAMPLE)
     p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what the picture should show; several make several")
     add_sampling_options(p)
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
@@ -161,7 +195,7 @@ def add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_img2img(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm img2img`."""
-    p = command(commands, "img2img", "change a picture towards a prompt", IMG2IMG_EXAMPLE)
+    p = model_command(commands, "img2img", "change a picture towards a prompt", IMG2IMG_EXAMPLE)
     p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what the picture should become")
     p.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture, or latent file of `encode`")
     p.add_argument("--strength", metavar="X", type=float, default=0.8, help="0 keeps, 1 replaces (default 0.8)")
@@ -173,7 +207,7 @@ def add_img2img(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm encode`."""
-    p = command(commands, "encode", "encode a picture to a latent file", ENCODE_EXAMPLE)
+    p = model_command(commands, "encode", "encode a picture to a latent file", ENCODE_EXAMPLE)
     p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="safetensors file (default: beside the picture)")
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
@@ -185,7 +219,7 @@ def add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_decode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm decode`."""
-    p = command(commands, "decode", "decode a latent file to a picture", DECODE_EXAMPLE)
+    p = model_command(commands, "decode", "decode a latent file to a picture", DECODE_EXAMPLE)
     p.add_argument("latent", metavar="LATENT", type=Path, help="safetensors file that `encode` wrote")
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: beside the latent)")
     p.set_defaults(run=run_decode)
@@ -193,7 +227,7 @@ def add_decode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm info`."""
-    p = command(commands, "info", "describe a checkpoint and what will compute it", INFO_EXAMPLE)
+    p = model_command(commands, "info", "describe a checkpoint and what will compute it", INFO_EXAMPLE)
     p.add_argument("--shapes", action="store_true", help="the shape of every intermediate")
     p.add_argument("--width", metavar="W", type=int, help="picture width for --shapes (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="picture height for --shapes (default: the model's own)")
@@ -202,7 +236,7 @@ def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm cost`."""
-    p = command(commands, "cost", "count what a picture costs, and what the latent space saves", COST_EXAMPLE)
+    p = model_command(commands, "cost", "count what a picture costs, and what the latent space saves", COST_EXAMPLE)
     p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
@@ -211,7 +245,7 @@ def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm bench`."""
-    p = command(commands, "bench", "time each model and operator on this machine", BENCH_EXAMPLE)
+    p = model_command(commands, "bench", "time each model and operator on this machine", BENCH_EXAMPLE)
     p.add_argument("--architecture", metavar="NAME", help="random weights of a published architecture: sd15")
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
@@ -220,12 +254,30 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     p.set_defaults(run=run_bench)
 
 
+def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm inspect`."""
+    p = command(commands, "inspect", "say what a checkpoint is and what it holds", INSPECT_EXAMPLE)
+    p.add_argument("file", metavar="PATH", help="a file or folder of weights, in any layout")
+    p.add_argument("--summary", action="store_true", help="leave out the list of tensors")
+    add_checkpoint_options(p)
+    p.set_defaults(run=run_inspect)
+
+
+def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm convert`."""
+    p = command(commands, "convert", "write a checkpoint in another layout or type", CONVERT_EXAMPLE)
+    p.add_argument("source", metavar="IN", help="a file or folder of weights, in any layout")
+    p.add_argument("destination", metavar="OUT", help="a new folder, or a new file that ends in .safetensors")
+    p.add_argument("--dtype", metavar="D", help="float32, float16 or bfloat16 (default: as they are)")
+    add_checkpoint_options(p)
+    p.set_defaults(run=run_convert)
+
+
 # What each command does ---------------------------------------------------------------------------------------------
 
 
 def open_model(args: argparse.Namespace) -> LatentDiffusion:
     """Load the checkpoint that the options name, and print what there is to note about it."""
-    from tinyldm.checkpoints.folder import read_json
     from tinyldm.pipelines.load import load
 
     model = load(
@@ -235,10 +287,7 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
         precision=args.precision,
         threads=args.threads,
         low_memory=args.low_memory,
-        variant=args.variant,
-        config=read_json(args.config) if args.config else None,
-        prediction_type=args.prediction_type,
-        ema=args.ema,
+        **checkpoint_options(args),
     )
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -374,6 +423,23 @@ def run_bench(args: argparse.Namespace) -> None:
     factor = model.vae.config.factor
     report = bench(model, h * factor, w * factor, args.repeat)
     print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    """Report on a checkpoint."""
+    from tinyldm.pipelines.inspect import inspect
+
+    print(inspect(args.file, tensors=not args.summary, **checkpoint_options(args)))
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    """Write a checkpoint anew."""
+    from tinyldm.pipelines.convert import convert
+
+    found = convert(args.source, args.destination, args.dtype, **checkpoint_options(args))
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{args.destination}: {found.title}")
 
 
 # Parts of them ------------------------------------------------------------------------------------------------------
