@@ -120,6 +120,7 @@ UNETS = [
         ("add_embedding", "mid_block.attentions.0", "down_blocks.2"),
     ),
     Case("unet_lcm", {**TWO_LEVELS, "time_cond_proj_dim": 6}, {**BATCH, "guidance": (2, 6)}, ("time_embedding",)),
+    Case("unet_lcm_unguided", {**TWO_LEVELS, "time_cond_proj_dim": 6}, SMALL),
     Case(
         "unet_time_fields",
         {**TWO_LEVELS, "flip_sin_to_cos": False, "freq_shift": 1, "time_embedding_dim": 24, "act_fn": "swish"},

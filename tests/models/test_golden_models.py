@@ -1,5 +1,6 @@
 """The models against diffusers and transformers: every case of `golden/model_cases.py`, outputs and single modules."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,9 @@ from golden.model_checks import check_golden, names_digest, shapes_of
 from golden.provenance import HERE, load_golden
 
 from tinyldm.golden.seeded import seeded_input
+from tinyldm.models.text_encoder import TextEncoderConfig
+from tinyldm.models.unet_config import FIXED, UNetConfig
+from tinyldm.models.vae import AutoencoderConfig
 from tinyldm.nn import Runtime
 
 CASES = [*TEXT_ENCODERS, *VAES, *UNETS]
@@ -34,6 +38,22 @@ def test_golden_is_of_the_case_as_it_is_now(case: Case):
     assert provenance["inputs"] == sorted(case.inputs)
     for name, value in case.inputs.items():
         np.testing.assert_array_equal(golden[name], seeded_input(name, value) if isinstance(value, tuple) else value)
+
+
+FIELDS = [
+    (UNETS, UNetConfig, {name for name, values in FIXED.items() if len(set(values)) == 1}),
+    (VAES, AutoencoderConfig, {"latents_mean", "latents_std"}),
+    (TEXT_ENCODERS, TextEncoderConfig, set()),
+]
+
+
+@pytest.mark.parametrize(("cases", "kind", "fixed"), FIELDS, ids=["unet", "vae", "text_encoder"])
+def test_every_supported_field_is_used(cases: list[Case], kind: type, fixed: set[str]):
+    """Some case gives each field that may vary a value that is not its default."""
+    for field in dataclasses.fields(kind):
+        values = [case.config[field.name] for case in cases if field.name in case.config]
+        values = [tuple(value) if isinstance(value, list) else value for value in values]
+        assert field.name in fixed or any(value != field.default for value in values), field.name
 
 
 @pytest.mark.slow
