@@ -186,7 +186,7 @@ class _Comparer:
         result.input_error, result.input_key = self._input_error(key, previous)
         if result.status == FAILED:
             result.inherited = self._inputs_wrong(key, result, previous) or self._child_failed(key)
-            if exact:
+            if self.golden.has_values(key) and self.candidate.has_values(key):
                 result.hint = hint(g, c, self.factors)
         return result
 

@@ -1,0 +1,216 @@
+"""Record a PyTorch model as a golden file: for the other side of a comparison.
+
+Works on any tree of modules that has `named_modules` and `register_forward_hook`, by duck typing: PyTorch is not
+imported. With the components of a diffusers pipeline, the keys are those that `tinyldm golden record` writes:
+
+```python
+from tinyldm.golden.torch_recorder import TorchRecorder
+
+with TorchRecorder("theirs.safetensors", unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder):
+    pipe("red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+
+from tinyldm.errors import InputError
+from tinyldm.golden.store import GoldenWriter
+
+# Modules that hand their input on, in evaluation at least.
+PASSING = ("Dropout", "Identity")
+# The arguments and the result of the models that tinyldm names at its boundary.
+BOUNDARIES: dict[str, tuple[dict[str, str], str]] = {
+    "UNet2DConditionModel": ({"sample": "z", "timestep": "t", "encoder_hidden_states": "context"}, "epsilon"),
+    "CLIPTextModel": ({"input_ids": "ids"}, "context"),
+}
+FIRST = {"UNet2DConditionModel": "sample timestep encoder_hidden_states", "CLIPTextModel": "input_ids"}
+VAE_INPUTS = {"post_quant_conv": "decode.z", "encoder": "encode.pixels"}
+
+
+class TorchRecorder:
+    """Record the outputs of every module of the given components while the context is open.
+
+    `select`, `inputs`, `sample` and `values` are those of `tinyldm golden record`; `metadata` is written as it is. A
+    module that is called again within a step gets `#2`, `#3` and so on behind its name. A component's step counts its
+    calls; of a component that is called by a method of its own (`vae.decode`), a step ends where a module without
+    parents among those seen is called again.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        select: str | Sequence[str] = "*",
+        inputs: bool = False,
+        sample: int | None = None,
+        values: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+        **components: Any,
+    ) -> None:
+        if not components:
+            raise InputError("TorchRecorder: name the modules to record, such as unet=pipe.unet")
+        for name, module in components.items():
+            if not hasattr(module, "named_modules") or not hasattr(module, "register_forward_hook"):
+                raise InputError(f"TorchRecorder: {name} is a {type(module).__name__}, not a tree of PyTorch modules")
+        self._writer = GoldenWriter(path, metadata, sample=sample, values=values)
+        self._patterns = [select] if isinstance(select, str) else list(select)
+        self._inputs = inputs
+        self._components = components
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        for name, module in self._components.items():
+            self._hook(_Component(name, module, self._take))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if exception[0] is None and not self._writer.order:
+            error = InputError(f"{self._writer.path}: nothing was recorded: no selected module was called")
+            self._writer.__exit__(InputError, error, None)
+            raise error
+        self._writer.__exit__(*exception)
+
+    def _hook(self, component: _Component) -> None:
+        for path, module in component.root.named_modules():
+            if type(module).__name__.startswith(PASSING):
+                continue
+            before, after = component.hooks(path)
+            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+
+    def _take(self, key: str, output: Any, args: Sequence[Any]) -> None:
+        if not any(fnmatchcase(key, pattern) for pattern in self._patterns):
+            return
+        array, tag = to_numpy(output)
+        given = [to_numpy(x)[0] for x in tensors(args)] if self._inputs else []
+        self._writer.add(key, array, tuple(given), tag)
+
+
+class _Component:
+    """One tree of modules: which step it is in, and under which keys its calls are recorded."""
+
+    def __init__(self, name: str, root: Any, take: Callable[[str, Any, Sequence[Any]], None]) -> None:
+        self.name, self.root, self._take = name, root, take
+        self._step = -1
+        self._calls: dict[str, int] = {}
+        self._depth = 0
+        self._is_vae = type(root).__name__ == "AutoencoderKL"
+
+    def hooks(self, path: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        """What runs before and after the module `path`; the empty path is the root."""
+
+        def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._depth == 0 and (self._step < 0 or not path or path in self._calls):
+                self._step += 1
+                self._calls = {}
+                if not path:
+                    self._boundary_in(args, kwargs)
+            self._depth += 1
+            if self._is_vae and path in VAE_INPUTS:
+                self._take(f"{self._step:04d}/{self.name}:{VAE_INPUTS[path]}", args[0], ())
+
+        def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self._depth -= 1
+            if not path:
+                self._boundary_out(output)
+                return
+            call = self._calls[path] = self._calls.get(path, 0) + 1
+            key = f"{self._step:04d}/{self.name}/{path.removeprefix('text_model.')}"
+            result = next(tensors([output]), None)
+            if result is None or path == "text_model":
+                return
+            self._take(key if call == 1 else f"{key}#{call}", result, [*args, *kwargs.values()])
+            if self._is_vae:
+                self._vae_out(path, result)
+
+        return before, after
+
+    def _boundary_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kind = type(self.root).__name__
+        names, _ = BOUNDARIES.get(kind, ({}, ""))
+        given = dict(zip(FIRST.get(kind, "").split(), args, strict=False)) | kwargs
+        batch = next(iter(tensors([given.get("sample")])), None)
+        for theirs, ours in names.items():
+            value = given.get(theirs)
+            if value is None:
+                continue
+            if theirs == "timestep":
+                value = np.broadcast_to(to_numpy(value)[0], (len(batch),) if batch is not None else ())
+            self._take(f"{self._step:04d}/{self.name}:{ours}", value, ())
+
+    def _vae_out(self, path: str, result: Any) -> None:
+        """What `encode` and `decode` return, which are no modules."""
+        arrays = {"decode.pixels": result} if path == "decoder" else {}
+        if path == "quant_conv":
+            mean, logvar = np.split(to_numpy(result)[0], 2, axis=1)
+            arrays = {"encode.mean": mean, "encode.logvar": np.clip(logvar, -30, 20)}
+        for name, array in arrays.items():
+            self._take(f"{self._step:04d}/{self.name}:{name}", array, ())
+
+    def _boundary_out(self, output: Any) -> None:
+        _, name = BOUNDARIES.get(type(self.root).__name__, ({}, ""))
+        result = next(tensors([output]), None)
+        if name and result is not None:
+            self._take(f"{self._step:04d}/{self.name}:{name}", result, ())
+
+
+def tensors(values: Any) -> Iterator[Any]:
+    """The tensors among values, in order; lists, tuples and the values of mappings are looked into."""
+    for value in values:
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+        elif isinstance(value, Mapping):
+            yield from tensors(value.values())
+
+
+def to_numpy(value: Any) -> tuple[np.ndarray, str | None]:
+    """A tensor, array or number as an array, and the tag to store it as where NumPy lacks its type (`BF16`)."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value), None
+    value = value.detach().cpu()
+    if "bfloat16" in str(value.dtype):
+        return value.float().numpy(), "BF16"
+    return value.numpy(), None
+
+
+def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) -> Callable[..., np.ndarray | None]:
+    """A candidate for `bisect` out of PyTorch modules: `module_runner(torch.from_numpy, unet=pipe.unet)`.
+
+    It runs modules that take one tensor, and the diffusers blocks whose arguments it knows; of others it says nothing.
+    """
+
+    def run(key: str, inputs: list[np.ndarray]) -> np.ndarray | None:
+        _, name, path = [*key.split("/", 2), "", ""][:3]
+        module = dict(components[name].named_modules()).get(path.partition("#")[0]) if name in components else None
+        names = ARGUMENTS.get(type(module).__name__, ("",)) if module is not None else ()
+        if module is None or len(names) != len(inputs):
+            return None
+        dtype = next((p.dtype for p in components[name].parameters()), None)
+        given = [from_numpy(np.ascontiguousarray(x)) for x in inputs]
+        given = [x.to(dtype) if x.is_floating_point() else x for x in given]
+        positional = [x for argument, x in zip(names, given, strict=True) if not argument]
+        result = module(*positional, **{argument: x for argument, x in zip(names, given, strict=True) if argument})
+        return to_numpy(next(tensors([result])))[0]
+
+    return run
+
+
+# The inputs that tinyldm records for the blocks of diffusers, by the block's arguments; `""` goes by its place.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "ResnetBlock2D": ("", ""),
+    "Transformer2DModel": ("", "encoder_hidden_states"),
+    "BasicTransformerBlock": ("", "encoder_hidden_states"),
+    "UNetMidBlock2DCrossAttn": ("", "", "encoder_hidden_states"),
+}
