@@ -202,3 +202,19 @@ def test_wrong_inputs(checkpoint: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_low_memory_keeps_nothing_and_changes_nothing(checkpoint: Path, backend: str) -> None:
+    usual, low = load(checkpoint, backend=backend), load(checkpoint, backend=backend, low_memory=True)
+    np.testing.assert_array_equal(latents(low), latents(usual))
+
+    def kept(model):
+        return sum(
+            isinstance(v, np.ndarray) or hasattr(v, "nbytes")
+            for n in model.unet.weights.walk()
+            for v in n._cache.values()
+        )
+
+    assert kept(low) == 0
+    assert kept(usual) > 50

@@ -1,8 +1,8 @@
 """The weight tree: a checkpoint seen as the nested modules that its names describe.
 
 `w.down_blocks[0].resnets[1].conv1.weight` is the tensor `down_blocks.0.resnets.1.conv1.weight` of the file. A node
-knows its path, reads its arrays when first asked, keeps what a kernel prepared from them, and remembers what was
-used. Model code walks the tree as it would walk the original's modules.
+knows its path, reads its arrays when first asked, and keeps what a kernel prepared from them. Model code walks the tree
+as it would walk the original's modules.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ class Weights:
         self.source = source
         self.dtype = np.dtype(dtype)
         self.keep = keep
-        self.used: set[str] = set()
         self.rules = [(pattern, dict(values)) for pattern, values in settings]
         self._children: dict[str, Weights] = {}
         self._leaves: set[str] = set()
@@ -128,7 +127,8 @@ class Weights:
         """
         full = self._full(name)
         array = self.source.read(full, self._root.dtype if dtype is None else np.dtype(dtype))
-        self._root.used.add(full)
+        if not self._root.keep:
+            self.source.release()  # the pages that were just read; they come back from the file when needed again
         with np.errstate(all="ignore"):  # the sum is only asked whether it is finite, which is quicker than to ask each
             suspect = array.dtype.kind == "f" and not np.isfinite(array.sum())
         if suspect and not np.isfinite(array).all():
