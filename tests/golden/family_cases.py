@@ -304,6 +304,94 @@ def openclip_shapes(width: int, layers: int, vocabulary: int = 100) -> dict[str,
     return shapes
 
 
+# Models of which diffusers is the original: class, config, and the inputs of its calls.
+NARROW = {"norm_num_groups": 8, "layers_per_block": 1}
+PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
+    "tiny": (
+        "AutoencoderTiny",
+        {"encoder_block_out_channels": [16] * 4, "decoder_block_out_channels": [16] * 4},
+        {"pixels": (1, 3, 16, 24), "z": (1, 4, 2, 3)},
+    ),
+    "asymmetric": (
+        "AsymmetricAutoencoderKL",
+        {
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "down_block_out_channels": [8, 16, 24, 24],
+            "layers_per_down_block": 1,
+            "up_block_types": ["UpDecoderBlock2D"] * 4,
+            "up_block_out_channels": [8, 16, 32, 32],
+            "layers_per_up_block": 2,
+            "norm_num_groups": 8,
+        },
+        {"pixels": (1, 3, 16, 24), "z": (1, 4, 2, 3), "image": (1, 3, 16, 24), "mask": (1, 1, 16, 24)},
+    ),
+    "vq": (
+        "VQModel",
+        {
+            "down_block_types": ["DownEncoderBlock2D"] * 2,
+            "up_block_types": ["UpDecoderBlock2D"] * 2,
+            "block_out_channels": [8, 16],
+            "num_vq_embeddings": 32,
+            "vq_embed_dim": 2,
+            **NARROW,
+        },
+        {"pixels": (1, 3, 8, 12), "z": (1, 2, 4, 6)},
+    ),
+    "unet2d": (
+        "UNet2DModel",
+        {
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+            "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+            "block_out_channels": [8, 16],
+            "attention_head_dim": 4,
+            "num_class_embeds": 5,
+            "downsample_padding": 0,
+            "flip_sin_to_cos": False,
+            "freq_shift": 1,
+            "center_input_sample": True,
+            **NARROW,
+        },
+        {"z": (2, 3, 6, 10)},
+    ),
+    "unet2d_resnet": (
+        "UNet2DModel",
+        {
+            "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"],
+            "block_out_channels": [8, 16, 16],
+            "attention_head_dim": None,
+            "downsample_type": "resnet",
+            "upsample_type": "resnet",
+            "resnet_time_scale_shift": "scale_shift",
+            "attn_norm_num_groups": 8,
+            **NARROW,
+        },
+        {"z": (2, 3, 4, 8)},
+    ),
+    "controlnet": (
+        "ControlNetModel",
+        {
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "block_out_channels": [8, 16],
+            "attention_head_dim": 2,
+            "cross_attention_dim": 12,
+            "conditioning_embedding_out_channels": [4, 6, 8, 10],
+            "controlnet_conditioning_channel_order": "bgr",
+            **NARROW,
+        },
+        {"z": (2, 4, 4, 6), "context": (2, 5, 12), "hint": (2, 3, 32, 48)},
+    ),
+}
+# The UNet that the ControlNet above belongs to.
+CONTROLLED = {
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "block_out_channels": [8, 16],
+    "attention_head_dim": 2,
+    "cross_attention_dim": 12,
+    **NARROW,
+}
+
 # Whole single files: the family, and what stands under which prefix beside its UNet and the KL f8 first stage.
 SINGLE_FILES: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
     "stable-diffusion-1": {"cond_stage_model.transformer.": clip_shapes(64, 2)},

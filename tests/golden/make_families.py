@@ -29,7 +29,15 @@ from torch import nn
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from golden.family_cases import BERT, FIRST_STAGES, LDM, SINGLE_FILES, UNETS  # noqa: E402
+from golden.family_cases import (  # noqa: E402
+    BERT,
+    CONTROLLED,
+    FIRST_STAGES,
+    LDM,
+    PUBLISHED,
+    SINGLE_FILES,
+    UNETS,
+)
 from golden.family_files import single_file  # noqa: E402
 from golden.provenance import save_golden  # noqa: E402
 
@@ -270,6 +278,74 @@ def run_text_encoder(judge: Any, weights: dict[str, torch.Tensor], prefix: str) 
     return tensors, (out.text_embeds if projected else out.last_hidden_state).numpy()
 
 
+def make_published(name: str) -> None:
+    """A model whose original is diffusers, with everything that goes in and comes out."""
+    import diffusers
+    from golden.make_models import lifted, patches
+
+    class_name, config, inputs = PUBLISHED[name]
+    model = getattr(diffusers, class_name).from_config(config)
+    shapes = seed(model)
+    x = {key: given(key, shape) for key, shape in inputs.items()}
+    if "mask" in x:
+        x["mask"] = (x["mask"] > 0).double()
+    with lifted(), torch.no_grad():
+        found = RUN[class_name](model, x)
+    found["shapes"] = torch.from_numpy(packed(shapes).copy())
+    path = save_golden(
+        f"families/published-{name}",
+        {key: value.numpy() for key, value in found.items()},
+        ("torch", "diffusers"),
+        config=config,
+        patches=patches(),
+    )
+    print(f"{path.name}: {len(shapes)} weights, {path.stat().st_size} bytes", flush=True)
+
+
+def run_autoencoder(model: Any, x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`pixels -> latents` or mean and logvar, `z -> decoded`, and with a mask `z, image, mask -> masked`."""
+    encoded = model.encode(x["pixels"])
+    found = {"decoded": model.decode(x["z"]).sample}
+    if "mask" in x:
+        found["masked"] = model.decode(x["z"], image=x["image"], mask=x["mask"]).sample
+    if "latent_dist" in encoded:
+        return found | {"mean": encoded.latent_dist.mean, "logvar": encoded.latent_dist.logvar}
+    return found | {"mean": encoded.latents}
+
+
+def run_unet2d(model: Any, x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`z, t -> epsilon`."""
+    labels = torch.tensor([3, 0]) if model.config.num_class_embeds else None
+    return {"epsilon": model(x["z"], torch.tensor([321, 7]), class_labels=labels).sample}
+
+
+def run_controlnet(model: Any, x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`z, t, context, hint -> residuals`, and what the UNet makes of them."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_config(CONTROLLED)
+    seed(unet)
+    t = torch.tensor([321, 7])
+    down, middle = model(x["z"], t, x["context"], x["hint"], conditioning_scale=0.5, return_dict=False)
+    epsilon = unet(
+        x["z"],
+        t,
+        x["context"],
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+    ).sample
+    return {"epsilon": epsilon} | {f"residual {i:02}": r for i, r in enumerate([*down, middle])}
+
+
+RUN = {
+    "AutoencoderTiny": run_autoencoder,
+    "AsymmetricAutoencoderKL": run_autoencoder,
+    "VQModel": run_autoencoder,
+    "UNet2DModel": run_unet2d,
+    "ControlNetModel": run_controlnet,
+}
+
+
 def write(
     originals: Path,
     name: str,
@@ -313,6 +389,9 @@ def main() -> None:
     for name in FIRST_STAGES:
         if not arguments.names or f"first-stage-{name}" in arguments.names:
             make_first_stage(arguments.originals, name)
+    for name in PUBLISHED:
+        if not arguments.names or f"published-{name}" in arguments.names:
+            make_published(name)
     for family in SINGLE_FILES:
         if not arguments.names or f"single-file-{family}" in arguments.names:
             make_single_file(family)

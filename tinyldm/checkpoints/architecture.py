@@ -55,10 +55,11 @@ def unet_config(source: TensorSource, family: Family | None, heads: Heads, facto
 
 def _unconditional(source: TensorSource, attended: list[bool], heads: Heads) -> Config:
     resized = any(f"output_blocks.{i}.{j}.in_layers.0.weight" in source for i in range(40) for j in (1, 2))
+    down, up = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resized else ("DownBlock2D", "UpBlock2D")
     return {
         "_class_name": "UNet2DModel",
-        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attended],
-        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in attended[::-1]],
+        "down_block_types": ["AttnDownBlock2D" if a else down for a in attended],
+        "up_block_types": ["AttnUpBlock2D" if a else up for a in attended[::-1]],
         "downsample_type": "resnet" if resized else "conv",
         "upsample_type": "resnet" if resized else "conv",
     } | ({"num_attention_heads": heads.count} if heads.count else {"attention_head_dim": heads.channels})

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import ConfigError
-from tinyldm.models import bert, conditioners, text_encoder, unet2d, unet_config, vae, vq
+from tinyldm.models import asymmetric, bert, conditioners, controlnet, text_encoder, tiny, unet2d, unet_config, vae, vq
+from tinyldm.models.asymmetric import AsymmetricAutoencoderKL
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.config import read_config
+from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.text_encoder import TextEncoder
+from tinyldm.models.tiny import AutoencoderTiny
 from tinyldm.models.unet import UNet
 from tinyldm.models.unet2d import UNet2D
 from tinyldm.models.vae import AutoencoderKL
@@ -33,6 +36,11 @@ def _projected(config: text_encoder.TextEncoderConfig) -> Iterable[tuple[str, tu
 
 
 MODELS: dict[str, Kind] = {
+    "AsymmetricAutoencoderKL": Kind(
+        AsymmetricAutoencoderKL, asymmetric.AsymmetricConfig, asymmetric.INERT, asymmetric.parameters
+    ),
+    "AutoencoderTiny": Kind(AutoencoderTiny, tiny.TinyConfig, tiny.INERT, tiny.parameters),
+    "ControlNetModel": Kind(ControlNet, None, (), controlnet.parameters),
     "AutoencoderKL": Kind(AutoencoderKL, vae.AutoencoderConfig, vae.INERT, vae.parameters),
     "CLIPTextModel": Kind(TextEncoder, text_encoder.TextEncoderConfig, text_encoder.INERT, text_encoder.parameters),
     "CLIPTextModelWithProjection": Kind(TextEncoder, text_encoder.TextEncoderConfig, text_encoder.INERT, _projected),
@@ -58,6 +66,8 @@ def build(class_name: str, config: Mapping[str, Any], source: TensorSource, runt
 def expected(class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight that a model of a published class with this configuration has."""
     kind = kind_of(class_name)
+    if class_name == "ControlNetModel":
+        return dict(kind.parameters(controlnet.ControlNetConfig.read(config)))
     return dict(kind.parameters(read_config(kind.config, config, component=class_name, inert=kind.inert)))
 
 

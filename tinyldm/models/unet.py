@@ -7,7 +7,7 @@ Down through residual and transformer blocks with ever fewer pixels, a middle, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class UNet:
         z: np.ndarray,
         t: np.ndarray | float,
         context: Context,
+        residuals: Sequence[np.ndarray] | None = None,
         **conditions: np.ndarray,
     ) -> np.ndarray:
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
@@ -63,7 +64,8 @@ class UNet:
         `prepare` made it ready for many steps. What the
         prediction is (noise, velocity or the clean latent) is the schedule's `prediction_type`. Further `conditions` of
         the models that have them: `class_labels` `(N,)` (or `(N, D)` vectors), `guidance` `(N, D)` (the original's
-        `timestep_cond`), and `text_embeds` `(N, D)` with `time_ids` `(N, 6)`.
+        `timestep_cond`), and `text_embeds` `(N, D)` with `time_ids` `(N, 6)`. `residuals` are a ControlNet's, to be
+        added to each skip and, the last of them, to the middle.
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
@@ -83,7 +85,8 @@ class UNet:
         if not isinstance(context, PreparedContext):
             begin("unet", z=z, t=t, context=context, **given.arrays())
             context = self._projected(context)
-        epsilon = channels_first(unet(channels_last(z), t, context, given, self.config, self.weights))
+        control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
+        epsilon = channels_first(unet(channels_last(z), t, context, given, control, self.config, self.weights))
         note(epsilon=epsilon)
         return epsilon
 
@@ -107,9 +110,15 @@ class UNet:
 
 
 def unet(
-    z: np.ndarray, t: np.ndarray, context: Context, given: Conditions, config: UNetConfig, w: Weights
+    z: np.ndarray,
+    t: np.ndarray,
+    context: Context,
+    given: Conditions,
+    control: Sequence[np.ndarray] | None,
+    config: UNetConfig,
+    w: Weights,
 ) -> np.ndarray:  # (N,h,w,C), (N,), (N,L,D) -> (N,h,w,C')
-    """The whole model: time embedding, way down, middle, way up."""
+    """The whole model: time embedding, way down, middle, way up; `control` is added to the skips and the middle."""
     temb = time_embedding(t, given, config, w.time_embedding)
     temb = condition_embedding(temb, given, config, w)
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
@@ -119,6 +128,10 @@ def unet(
         skips += block_skips
     if "mid_block" in w:
         x = mid_block(x, temb, context, w.mid_block)
+    if control is not None:
+        *to_skips, to_middle = control
+        skips = [skip + r for skip, r in zip(skips, to_skips, strict=True)]
+        x = x + to_middle
     for block in w.up_blocks:
         x = up_block(x, skips, temb, context, block)
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)

@@ -96,9 +96,9 @@ class UNet2DConfig:
     def __post_init__(self) -> None:
         for name, supported in FIXED.items():
             require("UNet", name, getattr(self, name), supported)
-        for name, kind in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
+        for name, way in (("down_block_types", "Down"), ("up_block_types", "Up")):
             for value in getattr(self, name):
-                require("UNet", name, value, [kind, f"Attn{kind}"])
+                require("UNet", name, value, [f"{way}Block2D", f"Attn{way}Block2D", f"Resnet{way}sampleBlock2D"])
             require("UNet", f"the number of {name}", len(getattr(self, name)), [len(self.block_out_channels)])
         for channels in self.block_out_channels:
             require("UNet", f"{channels} block_out_channels % norm_num_groups", channels % self.norm_num_groups, [0])
@@ -115,6 +115,11 @@ class UNet2DConfig:
     def scale_shift(self) -> bool:
         """Whether the time embedding scales and shifts the second norm, rather than being added before it."""
         return self.resnet_time_scale_shift == "scale_shift"
+
+    def resizing(self, block_type: str) -> str:
+        """How a block changes the size, by a `conv` or a `resnet`; only those with attention have a choice."""
+        chosen = self.downsample_type if "Down" in block_type else self.upsample_type
+        return chosen if block_type.startswith("Attn") else "resnet" if block_type.startswith("Resnet") else "conv"
 
     def heads(self, width: int) -> int:
         """The number of heads of an attention over `width` channels."""
@@ -146,37 +151,38 @@ def parameters(c: UNet2DConfig) -> Parameters:
         yield "class_embedding.weight", (c.num_class_embeds, c.temb_dim)
     x = widths[0]
     for i, width in enumerate(widths):
-        attended = c.down_block_types[i].startswith("Attn")
         inputs = [x] + [width] * (c.layers_per_block - 1)
-        resized = c.downsample_type if i < len(widths) - 1 else None
-        yield from level_parameters(c, f"down_blocks.{i}", "downsamplers", inputs, width, attended, resized)
+        last = i == len(widths) - 1
+        yield from level_parameters(c, f"down_blocks.{i}", c.down_block_types[i], inputs, width, last)
         x = width
     yield from resnet(c, "mid_block.resnets.0", x, x)
     yield from pixel_attention_parameters("mid_block.attentions.0", x)
     yield from resnet(c, "mid_block.resnets.1", x, x)
     for i, width in enumerate(widths[::-1]):
-        attended = c.up_block_types[i].startswith("Attn")
         before = widths[max(len(widths) - 2 - i, 0)]  # the width of the level's own input, its last skip
         skips = [width] * c.layers_per_block + [before]
         inputs = [a + b for a, b in zip([x] + [width] * c.layers_per_block, skips, strict=True)]
-        resized = c.upsample_type if i < len(widths) - 1 else None
-        yield from level_parameters(c, f"up_blocks.{i}", "upsamplers", inputs, width, attended, resized)
+        last = i == len(widths) - 1
+        yield from level_parameters(c, f"up_blocks.{i}", c.up_block_types[i], inputs, width, last)
         x = width
     yield from affine("conv_norm_out", widths[0])
     yield from affine("conv_out", c.out_channels, widths[0], 3, 3)
 
 
 def level_parameters(
-    c: UNet2DConfig, block: str, resizer: str, inputs: list[int], width: int, attended: bool, resized: str | None
+    c: UNet2DConfig, block: str, block_type: str, inputs: list[int], width: int, last: bool
 ) -> Parameters:
     """The weights of one level: residual blocks with the given input widths, attentions, the change of size."""
+    attended, resizer = block_type.startswith("Attn"), "downsamplers" if "Down" in block_type else "upsamplers"
     for j, c_in in enumerate(inputs):
         yield from resnet(c, f"{block}.resnets.{j}", c_in, width)
         if attended:
             yield from pixel_attention_parameters(f"{block}.attentions.{j}", width)
-    if resized == "conv":
+    if last:
+        return
+    if c.resizing(block_type) == "conv":
         yield from affine(f"{block}.{resizer}.0.conv", width, width, 3, 3)
-    elif resized == "resnet":
+    else:
         yield from resnet(c, f"{block}.{resizer}.0", width, width)
 
 
@@ -214,7 +220,8 @@ class UNet2D:
         if z.ndim != 4 or z.shape[1] != c.in_channels or 0 in z.shape:
             raise InputError(f"UNet: z must have the shape (N, {c.in_channels}, height, width), not {z.shape}")
         smallest = 2 ** (len(c.block_out_channels) - 1)
-        if c.downsample_type == "resnet" and (z.shape[2] % smallest or z.shape[3] % smallest):
+        pooled = any(c.resizing(kind) == "resnet" for kind in c.down_block_types)
+        if pooled and (z.shape[2] % smallest or z.shape[3] % smallest):
             raise InputError(f"UNet: height and width of z must be multiples of {smallest}, not {z.shape[2:]}")
         if t.dtype.kind not in "iuf" or t.shape not in ((), (1,), (len(z),)):
             raise InputError(f"UNet: t must be a number or one number per sample ({len(z)}), not of shape {t.shape}")

@@ -1,0 +1,161 @@
+"""The alternative first stages, the UNet without a context and the ControlNet against diffusers, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from golden.family_cases import CONTROLLED, PUBLISHED
+from golden.family_files import shapes_of
+from golden.provenance import load_golden
+
+from tinyldm.checkpoints.base import MemorySource
+from tinyldm.errors import CheckpointError, ConfigError, InputError
+from tinyldm.golden.seeded import seeded_input, seeded_weights
+from tinyldm.models.build import build, expected
+from tinyldm.nn import Runtime
+
+FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
+FIRST_STAGES = ("tiny", "asymmetric", "vq")
+
+
+def model_of(name: str, runtime: Runtime = FLOAT64, **changes):
+    class_name, config, _ = PUBLISHED[name]
+    golden, _ = load_golden(f"families/published-{name}")
+    return build(class_name, config | changes, MemorySource(seeded_weights(shapes_of(golden))), runtime), golden
+
+
+def given(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    x = seeded_input(name, shape).astype(np.float64)
+    return (x > 0).astype(np.float64) if name == "mask" else x
+
+
+def inputs_of(name: str) -> dict[str, np.ndarray]:
+    return {key: given(key, shape) for key, shape in PUBLISHED[name][2].items()}
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray, bar: float = 1e-9) -> None:
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= bar * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes(name: str) -> None:
+    class_name, config, _ = PUBLISHED[name]
+    golden, _ = load_golden(f"families/published-{name}")
+    assert expected(class_name, config) == shapes_of(golden)
+
+
+@pytest.mark.parametrize("name", FIRST_STAGES)
+def test_first_stages(name: str) -> None:
+    model, golden = model_of(name)
+    x = inputs_of(name)
+    mean, logvar = model.encode(x["pixels"])
+    assert_close(mean, golden["mean"])
+    if "logvar" in golden:
+        assert_close(logvar, golden["logvar"])
+    else:
+        assert np.all(logvar == -np.inf)
+    assert_close(model.decode(x["z"]), golden["decoded"])
+    if "masked" in golden:
+        assert_close(model.decode(x["z"], x["image"], x["mask"]), golden["masked"])
+    np.testing.assert_allclose(model.unscale(model.scale(mean)), mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FIRST_STAGES)
+def test_first_stages_refuse_other_shapes(name: str) -> None:
+    model, _ = model_of(name)
+    with pytest.raises(InputError, match="pixels must have the shape"):
+        model.encode(np.zeros((1, 5, 16, 16)))
+    with pytest.raises(InputError, match="multiples of"):
+        model.encode(np.zeros((1, 3, 17, 16)))
+    with pytest.raises(InputError, match="z must have the shape"):
+        model.decode(np.zeros((1, 9, 2, 2)))
+
+
+def test_asymmetric_takes_image_and_mask_together() -> None:
+    model, _ = model_of("asymmetric")
+    x = inputs_of("asymmetric")
+    with pytest.raises(InputError, match="together"):
+        model.decode(x["z"], x["image"])
+    with pytest.raises(InputError, match="pixels"):
+        model.decode(x["z"], x["image"][:, :, :8], x["mask"][:, :, :8])
+
+
+def test_codes_of_a_vq_model() -> None:
+    model, _ = model_of("vq")
+    z = inputs_of("vq")["z"]
+    table = model.weights.quantize.embedding.weight
+    distances = np.square(z.transpose(0, 2, 3, 1)[..., None, :] - table).sum(-1)
+    np.testing.assert_array_equal(model.codes(z), distances.argmin(-1))
+    exact = table[model.codes(z)].transpose(0, 3, 1, 2)
+    assert_close(model.decode(exact, quantize=False), model.decode(z))
+
+
+@pytest.mark.parametrize("name", ["unet2d", "unet2d_resnet"])
+def test_unet_without_a_context(name: str) -> None:
+    model, golden = model_of(name)
+    labels = {"class_labels": np.array([3, 0])} if name == "unet2d" else {}
+    assert_close(model(inputs_of(name)["z"], np.array([321, 7]), **labels), golden["epsilon"])
+
+
+def test_unet_without_a_context_refuses() -> None:
+    model, _ = model_of("unet2d")
+    z = inputs_of("unet2d")["z"]
+    with pytest.raises(InputError, match="class labels are missing"):
+        model(z, 1)
+    with pytest.raises(InputError, match="z must have the shape"):
+        model(z[:, :1], 1, np.array([0, 0]))
+    other, _ = model_of("unet2d_resnet")
+    with pytest.raises(InputError, match="not this model's"):
+        other(inputs_of("unet2d_resnet")["z"], 1, np.array([0, 0]))
+    with pytest.raises(InputError, match="multiples of 4"):
+        other(np.zeros((1, 3, 5, 4)), 1)
+    with pytest.raises(ConfigError, match="attn_norm_num_groups"):
+        model_of("unet2d_resnet", attn_norm_num_groups=None)
+
+
+def test_controlnet() -> None:
+    control, golden = model_of("controlnet")
+    x = inputs_of("controlnet")
+    t = np.array([321, 7])
+    residuals = control(x["z"], t, x["context"], x["hint"], scale=0.5)
+    wanted = [golden[key] for key in sorted(golden) if key.startswith("residual")]
+    assert len(residuals) == len(wanted)
+    for found, value in zip(residuals, wanted, strict=True):
+        assert_close(found, value)
+    weights = MemorySource(seeded_weights(expected("UNet2DConditionModel", CONTROLLED)))
+    unet = build("UNet2DConditionModel", CONTROLLED, weights, FLOAT64)
+    assert_close(unet(x["z"], t, x["context"], residuals=residuals), golden["epsilon"])
+    assert not np.allclose(unet(x["z"], t, x["context"]), golden["epsilon"])
+
+
+def test_controlnet_refuses() -> None:
+    control, _ = model_of("controlnet")
+    x = inputs_of("controlnet")
+    with pytest.raises(InputError, match=r"hint must have the shape \(2, 3, 32, 48\)"):
+        control(x["z"], 1, x["context"], x["hint"][:, :, :8])
+    with pytest.raises(InputError, match="context must have the shape"):
+        control(x["z"], 1, x["context"][:, :, :3], x["hint"])
+    with pytest.raises(ConfigError, match="surprise"):
+        model_of("controlnet", surprise=1)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_missing_weight_is_named(name: str) -> None:
+    class_name, config, _ = PUBLISHED[name]
+    weights = seeded_weights(expected(class_name, config))
+    first = next(iter(weights))
+    del weights[first]
+    with pytest.raises(CheckpointError, match=first):
+        build(class_name, config, MemorySource(weights), FLOAT64)
+
+
+@pytest.mark.parametrize("name", [*FIRST_STAGES, "unet2d_resnet"])
+def test_the_numba_backend_computes_the_same(name: str) -> None:
+    model, golden = model_of(name, Runtime(backend="numba"))
+    x = inputs_of(name)
+    if name == "unet2d_resnet":
+        assert_close(model(x["z"], np.array([321, 7])), golden["epsilon"], 1e-4)
+    else:
+        assert_close(model.encode(x["pixels"])[0], golden["mean"], 1e-4)
+        assert_close(model.decode(x["z"]), golden["decoded"], 1e-4)

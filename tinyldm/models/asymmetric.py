@@ -1,0 +1,198 @@
+"""AsymmetricAutoencoderKL: the usual light encoder, and a heavy decoder that is shown what was not masked.
+
+The decoder mixes, at every size, features of the known part of the picture into its own, so that inpainting keeps that
+part as it was. Source: Zhu et al. 2023 (Asymmetric VQGAN), arXiv:2306.04632.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.errors import InputError
+from tinyldm.models.blocks import Parameters, affine
+from tinyldm.models.config import read_config
+from tinyldm.models.vae import (
+    LOGVAR_RANGE,
+    AutoencoderConfig,
+    decoder_parameters,
+    encoder,
+    encoder_parameters,
+    middle,
+    up_block,
+)
+from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d
+from tinyldm.ops import upsample_nearest
+
+INERT = ["force_upcast", "block_out_channels"]
+STRIDE = 16  # from the picture to the smallest features of the known part
+
+
+@dataclass(frozen=True)
+class AsymmetricConfig:
+    """The fields of a published AsymmetricAutoencoderKL's `config.json`; defaults are those of the original class."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    down_block_out_channels: tuple[int, ...] = (64,)
+    layers_per_down_block: int = 1
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    up_block_out_channels: tuple[int, ...] = (64,)
+    layers_per_up_block: int = 1
+    act_fn: str = "silu"
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    sample_size: int = 32
+    scaling_factor: float = 0.18215
+
+    def __post_init__(self) -> None:
+        self.half("down")
+        self.half("up")
+
+    def half(self, way: str) -> AutoencoderConfig:
+        """The config of a symmetric autoencoder with this one's encoder (`down`) or decoder (`up`)."""
+        widths = getattr(self, f"{way}_block_out_channels")
+        down, up = self.down_block_types, self.up_block_types
+        return AutoencoderConfig(
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            down_block_types=down if way == "down" else ("DownEncoderBlock2D",) * len(widths),
+            up_block_types=up if way == "up" else ("UpDecoderBlock2D",) * len(widths),
+            block_out_channels=widths,
+            layers_per_block=getattr(self, f"layers_per_{way}_block"),
+            act_fn=self.act_fn,
+            latent_channels=self.latent_channels,
+            norm_num_groups=self.norm_num_groups,
+        )
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a latent is wide: every block but the last halves the size."""
+        return 2 ** (len(self.down_block_out_channels) - 1)
+
+
+def parameters(c: AsymmetricConfig) -> Parameters:
+    """Name and shape of every weight."""
+    yield from encoder_parameters(c.half("down"), 2 * c.latent_channels)
+    yield from affine("quant_conv", 2 * c.latent_channels, 2 * c.latent_channels, 1, 1)
+    yield from affine("post_quant_conv", c.latent_channels, c.latent_channels, 1, 1)
+    yield from decoder_parameters(c.half("up"))
+    c_in = c.out_channels
+    for i, width in enumerate(condition_widths(c)):
+        kernel = 3 if i < 2 else 4
+        yield from affine(f"decoder.condition_encoder.layers.{i}", width, c_in, kernel, kernel)
+        c_in = width
+
+
+def condition_widths(c: AsymmetricConfig) -> list[int]:
+    """The channels of the known part's features: they double with every layer, up to those of the smallest size."""
+    width, most = c.up_block_out_channels[0], c.up_block_out_channels[-1]
+    widths = []
+    for _ in range(STRIDE.bit_length() - 1):
+        widths.append(min(width, most))
+        width = 2 * widths[-1]
+    return [*widths, most]
+
+
+class AsymmetricAutoencoderKL:
+    """The asymmetric autoencoder of a checkpoint: `encode(pixels) -> mean, logvar`, `decode(z, image, mask)`."""
+
+    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        self.config = read_config(AsymmetricConfig, config, component="VAE", inert=INERT)
+        self.parameters = dict(parameters(self.config))
+        check_weights(source, self.parameters, component="VAE")
+        self.weights = Weights(
+            source,
+            runtime=self.runtime,
+            settings=[("*", {"groups": self.config.norm_num_groups, "eps": 1e-6, "heads": 1, "padding": 0})],
+            dtype=self.runtime.dtype,
+            keep=not self.runtime.low_memory,
+        )
+
+    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures to Gaussians over latents: `(N, 3, H, W)` in [-1, 1] `-> mean, logvar`, each `(N, C, h, w)`.
+
+        Raises `InputError` for another shape, or a size that is not a multiple of the factor.
+        """
+        pixels = self._checked(pixels, self.config.in_channels, "pixels")
+        if pixels.shape[2] % self.config.factor or pixels.shape[3] % self.config.factor:
+            raise InputError(f"VAE: height and width must be multiples of {self.config.factor}, not {pixels.shape[2:]}")
+        h = linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv)
+        mean, logvar = np.split(channels_first(h), 2, axis=1)
+        return mean, np.clip(logvar, *LOGVAR_RANGE)
+
+    def decode(self, z: np.ndarray, image: np.ndarray | None = None, mask: np.ndarray | None = None) -> np.ndarray:
+        """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped.
+
+        `image` `(N, 3, H, W)` and `mask` `(N, 1, H, W)`, 1 where the picture is new and 0 where it is known, are given
+        together or not at all. Raises `InputError` for another shape.
+        """
+        h = channels_last(self._checked(z, self.config.latent_channels, "z"))
+        h = linear(h, self.weights.post_quant_conv)
+        if (image is None) != (mask is None):
+            raise InputError("VAE: image and mask are given together or not at all")
+        known = None
+        if image is not None and mask is not None:
+            size = tuple(self.config.factor * side for side in h.shape[1:3])
+            image = self._checked(image, self.config.out_channels, "image")
+            mask = self._checked(mask, 1, "mask")
+            if image.shape[2:] != size or mask.shape[2:] != size:
+                raise InputError(f"VAE: image and mask must be of {size} pixels, not {image.shape} and {mask.shape}")
+            known = channels_last(image), channels_last(mask)
+        return channels_first(decoder(h, known, self.weights.decoder))
+
+    def scale(self, z: np.ndarray) -> np.ndarray:
+        """From the decoder's latents to those of the diffusion: `z · scaling_factor`."""
+        return (z * self.config.scaling_factor).astype(z.dtype, copy=False)
+
+    def unscale(self, z: np.ndarray) -> np.ndarray:
+        """From the latents of the diffusion to the decoder's: `z / scaling_factor`."""
+        return (z / self.config.scaling_factor).astype(z.dtype, copy=False)
+
+    def _checked(self, x: np.ndarray, channels: int, name: str) -> np.ndarray:
+        x = np.asarray(x, self.runtime.dtype)
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
+            raise InputError(f"VAE: {name} must have the shape (N, {channels}, height, width), not {x.shape}")
+        return x
+
+
+@module
+def decoder(
+    z: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None, w: Weights
+) -> np.ndarray:  # (N,h,w,C), ((N,H,W,3), (N,H,W,1)) -> (N,H,W,3)
+    """The usual decoder; in front of every level, and at the end, the known part's features replace its own."""
+    x = middle(conv2d(z, w.conv_in), w.mid_block)
+    features: dict[tuple[int, ...], np.ndarray] = {}
+    if known is not None:
+        image, mask = known
+        features = condition_features((1 - mask) * image, w.condition_encoder)
+    for block in w.up_blocks:
+        if known is not None:
+            x = mixed(x, features, known[1])
+        x = up_block(x, block)
+    if known is not None:
+        x = mixed(x, features, known[1])
+    return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
+
+
+def mixed(x: np.ndarray, features: dict[tuple[int, ...], np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """x where the mask is 1, the known part's features of the same shape where it is 0."""
+    mask = upsample_nearest(mask, x.shape[1:3])
+    return x * mask + features[x.shape] * (1 - mask)
+
+
+def condition_features(x: np.ndarray, w: Weights) -> dict[tuple[int, ...], np.ndarray]:
+    """The known part's features by their shapes: two convolutions at full size, then three that halve it."""
+    features = {}
+    for i, layer in enumerate(w.layers):
+        x = conv2d(x, layer, stride=1 if i < 2 else 2)
+        features[x.shape] = x
+        x = np.maximum(x, 0)
+    return features

@@ -1,0 +1,180 @@
+"""ControlNet: a copy of the UNet's way down that reads a picture, and says what to add to the UNet's skips.
+
+Source: Zhang et al. 2023, arXiv:2302.05543, section 3 and figure 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.errors import InputError
+from tinyldm.models.blocks import Parameters, affine
+from tinyldm.models.config import read_config, require
+from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
+from tinyldm.models.unet import down_block, mid_block
+from tinyldm.models.unet_config import INERT as UNET_INERT
+from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings
+from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, module, silu
+
+INERT = ["global_pool_conditions"]  # a hint for image preprocessing in the original, unused by the model
+
+
+@dataclass(frozen=True)
+class HintConfig:
+    """The fields of a published ControlNetModel's `config.json` that a UNet has not."""
+
+    conditioning_channels: int = 3
+    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+    controlnet_conditioning_channel_order: str = "rgb"
+
+    def __post_init__(self) -> None:
+        require("ControlNet", "the channel order", self.controlnet_conditioning_channel_order, ["rgb", "bgr"])
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of the hint there are to a latent."""
+        return 2 ** (len(self.conditioning_embedding_out_channels) - 1)
+
+
+@dataclass(frozen=True)
+class ControlNetConfig:
+    """A published ControlNetModel's `config.json`: what concerns the hint, and the UNet whose way down is copied."""
+
+    hint: HintConfig
+    unet: UNetConfig
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> ControlNetConfig:
+        """Read the fields. Raises `ConfigError` for an unknown field or value."""
+        own = set(HintConfig.__dataclass_fields__)
+        hint = read_config(
+            HintConfig, {k: v for k, v in config.items() if k in own}, component="ControlNet", inert=INERT
+        )
+        rest = {k: v for k, v in config.items() if k not in own and k not in INERT}
+        down = rest.get("down_block_types", UNetConfig.down_block_types)
+        rest["up_block_types"] = [kind.replace("Down", "Up") for kind in down[::-1]]
+        return cls(hint, read_config(UNetConfig, rest, component="ControlNet", inert=UNET_INERT))
+
+
+def parameters(c: ControlNetConfig) -> Parameters:
+    """Name and shape of every weight."""
+    u, widths = c.unet, c.unet.block_out_channels
+    yield from affine("conv_in", widths[0], u.in_channels, 3, 3)
+    yield from embedding_parameters(u)
+    yield from hint_parameters(c)
+    yield from down_parameters(u)
+    yield from mid_parameters(u)
+    for i, width in enumerate(skip_widths(u)):
+        yield from affine(f"controlnet_down_blocks.{i}", width, width, 1, 1)
+    yield from affine("controlnet_mid_block", widths[-1], widths[-1], 1, 1)
+
+
+def hint_parameters(c: ControlNetConfig) -> Parameters:
+    """The weights of `hint_embedding`."""
+    name, widths = "controlnet_cond_embedding", c.hint.conditioning_embedding_out_channels
+    yield from affine(f"{name}.conv_in", widths[0], c.hint.conditioning_channels, 3, 3)
+    for i, (c_in, c_out) in enumerate(pairwise(widths)):
+        yield from affine(f"{name}.blocks.{2 * i}", c_in, c_in, 3, 3)
+        yield from affine(f"{name}.blocks.{2 * i + 1}", c_out, c_in, 3, 3)
+    yield from affine(f"{name}.conv_out", c.unet.block_out_channels[0], widths[-1], 3, 3)
+
+
+def skip_widths(u: UNetConfig) -> list[int]:
+    """The channels of the UNet's skips, in the order of the way down."""
+    widths, layers = u.block_out_channels, u.per_block("layers_per_block")
+    skips = [widths[0]]
+    for i, width in enumerate(widths):
+        skips += [width] * (layers[i] + (i < len(widths) - 1))
+    return skips
+
+
+class ControlNet:
+    """The ControlNet of a checkpoint: `controlnet(z, t, context, hint) -> residuals` for `unet(…, residuals=…)`."""
+
+    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.runtime = runtime or Runtime()
+        self.config = ControlNetConfig.read(config)
+        self.parameters = dict(parameters(self.config))
+        check_weights(source, self.parameters, component="ControlNet")
+        self.weights = Weights(
+            source,
+            runtime=self.runtime,
+            settings=settings(self.config.unet),
+            dtype=self.runtime.dtype,
+            keep=not self.runtime.low_memory,
+        )
+
+    def __call__(
+        self,
+        z: np.ndarray,
+        t: np.ndarray | float,
+        context: np.ndarray,
+        hint: np.ndarray,
+        scale: float = 1.0,
+        **conditions: np.ndarray,
+    ) -> list[np.ndarray]:
+        """What to add to each skip of the UNet, and last to its middle: a list of `(N, C, h, w)`.
+
+        `z`, `t`, `context` and `conditions` are those given to the UNet; `hint` `(N, 3, H, W)` is the picture that
+        guides, in [0, 1] and of the size of the picture that is made; `scale` is how strongly it guides.
+
+        Raises `InputError` where a shape does not fit.
+        """
+        c, dtype = self.config, self.runtime.dtype
+        z, hint = np.asarray(z, dtype), np.asarray(hint, dtype)
+        context = np.asarray(context, dtype)
+        if z.ndim != 4 or z.shape[1] != c.unet.in_channels or 0 in z.shape:
+            raise InputError(f"ControlNet: z must have the shape (N, {c.unet.in_channels}, h, w), not {z.shape}")
+        if context.ndim != 3 or context.shape[2] != c.unet.context_dim or len(context) != len(z):
+            raise InputError(
+                f"ControlNet: context must have the shape ({len(z)}, tokens, {c.unet.context_dim}), not {context.shape}"
+            )
+        size = (c.hint.conditioning_channels, c.hint.factor * z.shape[2], c.hint.factor * z.shape[3])
+        if hint.ndim != 4 or hint.shape[1:] != size or len(hint) not in (1, len(z)):
+            raise InputError(
+                f"ControlNet: hint must have the shape ({len(z)}, {', '.join(map(str, size))}), not {hint.shape}"
+            )
+        if c.hint.controlnet_conditioning_channel_order == "bgr":
+            hint = hint[:, ::-1]
+        t = np.broadcast_to(np.asarray(t), (len(z),))
+        given = Conditions.check(conditions, c.unet, len(z), dtype)
+        residuals = controlnet(channels_last(z), t, context, channels_last(hint), given, c.unet, self.weights)
+        return [channels_first(r) * dtype.type(scale) for r in residuals]
+
+
+def controlnet(
+    z: np.ndarray,
+    t: np.ndarray,
+    context: np.ndarray,
+    hint: np.ndarray,
+    given: Conditions,
+    config: UNetConfig,
+    w: Weights,
+) -> list[np.ndarray]:  # (N,h,w,C), (N,), (N,L,D), (N,H,W,3) -> one array for each skip, and the middle
+    """The UNet's way down and middle with the hint added behind the first convolution; each output projected."""
+    temb = time_embedding(t, given, config, w.time_embedding)
+    temb = condition_embedding(temb, given, config, w)
+    x = conv2d(z, w.conv_in) + hint_embedding(hint, w.controlnet_cond_embedding)
+    skips = [x]
+    for block in w.down_blocks:
+        x, block_skips = down_block(x, temb, context, block)
+        skips += block_skips
+    x = mid_block(x, temb, context, w.mid_block)
+    residuals = [conv2d(skip, layer) for skip, layer in zip(skips, w.controlnet_down_blocks, strict=True)]
+    return [*residuals, conv2d(x, w.controlnet_mid_block)]
+
+
+@module
+def hint_embedding(x: np.ndarray, w: Weights) -> np.ndarray:  # (N,H,W,3) -> (N,h,w,C)
+    """Convolutions with SiLU between them, every second one halving the size."""
+    x = silu(conv2d(x, w.conv_in), w, "silu#1")
+    for i, layer in enumerate(w.blocks):
+        x = silu(conv2d(x, layer, stride=1 + i % 2), w, f"silu#{i + 2}")
+    return conv2d(x, w.conv_out)
