@@ -6,10 +6,11 @@ import hashlib
 import json
 import zlib
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from golden.family_cases import SINGLE_FILES
+from golden.family_cases import PUBLISHED, SINGLE_FILES
 from golden.family_files import shapes_of, single_file
 from golden.provenance import load_golden
 
@@ -17,6 +18,7 @@ from tinyldm.checkpoints.base import MemorySource
 from tinyldm.checkpoints.families import FAMILIES
 from tinyldm.checkpoints.recognise import parameterization, recognise
 from tinyldm.errors import CheckpointError, ConfigError
+from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.build import build, expected
 from tinyldm.nn import Runtime
 
@@ -149,6 +151,47 @@ def test_bare_components(component: str, layout: str) -> None:
     assert {n: sha(made.source.read(n)) for n in made.source.names} == {
         n: sha(one.source.read(n)) for n in one.source.names
     }
+
+
+def test_a_tiny_autoencoder() -> None:
+    class_name, config, _ = PUBLISHED["tiny"]
+    found = recognise(MemorySource(seeded_weights(expected(class_name, config))))
+    made = found.components["vae"]
+    assert made.class_name == class_name
+    assert expected(class_name, made.config) == expected(class_name, config)
+    assert made.config["scaling_factor"] == 1.0
+
+
+def controlnet() -> dict[str, np.ndarray]:
+    """A ControlNet of the first Stable Diffusion in original names: what the original's class adds to the UNet's."""
+    unet = shapes_of(load_golden("families/unet-stable-diffusion-1")[0])
+    shapes = {n: s for n, s in unet.items() if n.startswith(("time_embed", "input_blocks", "middle_block"))}
+    widths = [32, 32, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128]
+    for i, width in enumerate(widths):
+        shapes |= {f"zero_convs.{i}.0.weight": (width, width, 1, 1), f"zero_convs.{i}.0.bias": (width,)}
+    shapes |= {"middle_block_out.0.weight": (128, 128, 1, 1), "middle_block_out.0.bias": (128,)}
+    hint = [3, 16, 16, 32, 32, 96, 96, 256, 32]
+    for i, (c_in, c_out) in enumerate(pairwise(hint)):
+        shapes |= {f"input_hint_block.{2 * i}.weight": (c_out, c_in, 3, 3), f"input_hint_block.{2 * i}.bias": (c_out,)}
+    return {f"control_model.{name}": value for name, value in seeded_weights(shapes).items()}
+
+
+@pytest.mark.parametrize("layout", ["original", "canonical"])
+def test_a_controlnet(layout: str) -> None:
+    tensors = controlnet()
+    found = recognise(MemorySource(tensors))
+    if layout == "canonical":
+        source = found.components["controlnet"].source
+        found = recognise(MemorySource({name: source.read(name) for name in source.names}))
+    assert not found.unknown
+    made = found.components["controlnet"]
+    assert set(made.source.names) == set(expected(made.class_name, made.config))
+    build(made.class_name, made.config, made.source, FLOAT64)
+    last = made.source.read("controlnet_cond_embedding.blocks.5.weight")
+    np.testing.assert_array_equal(last, tensors["control_model.input_hint_block.12.weight"])
+    np.testing.assert_array_equal(
+        made.source.read("controlnet_down_blocks.3.weight"), tensors["control_model.zero_convs.3.0.weight"]
+    )
 
 
 def test_files_of_another_kind() -> None:

@@ -35,7 +35,7 @@ def unet_config(source: TensorSource, family: Family | None, heads: Heads, facto
     config: Config = {
         "sample_size": (family.size if family else 512) // factor,
         "in_channels": facts.in_channels,
-        "out_channels": source.shape("out.2.weight")[0],
+        "out_channels": source.shape("out.2.weight")[0] if "out.2.weight" in source else 0,
         "block_out_channels": widths,
         "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
         "act_fn": "silu",
@@ -110,6 +110,34 @@ def _added(source: TensorSource, facts: Facts) -> Config:
     if "time_embed.cond_proj.weight" in source:
         return {"time_cond_proj_dim": source.shape("time_embed.cond_proj.weight")[1]}
     return {}
+
+
+def controlnet_config(source: TensorSource, heads: Heads) -> Config:
+    """The config of a ControlNet with original names."""
+    config = unet_config(source, None, heads)
+    for field in ("sample_size", "out_channels", "up_block_types", "center_input_sample"):
+        del config[field]
+    hint = [source.shape(f"input_hint_block.{i}.weight") for i in (0, 4, 8, 12)]
+    return config | {
+        "_class_name": "ControlNetModel",
+        "conditioning_channels": hint[0][1],
+        "conditioning_embedding_out_channels": [shape[0] for shape in hint],
+        "controlnet_conditioning_channel_order": "rgb",
+    }
+
+
+def tiny_config(source: TensorSource) -> Config:
+    """The config of a tiny autoencoder; how many blocks a level has is the same in all that were published."""
+    return {
+        "_class_name": "AutoencoderTiny",
+        "in_channels": source.shape("encoder.layers.0.weight")[1],
+        "encoder_block_out_channels": [source.shape("encoder.layers.0.weight")[0]] * 4,
+        "decoder_block_out_channels": [source.shape("decoder.layers.0.weight")[0]] * 4,
+        "latent_channels": source.shape("decoder.layers.0.weight")[1],
+        "num_encoder_blocks": [1, 3, 3, 3],
+        "num_decoder_blocks": [3, 3, 3, 1],
+        "scaling_factor": 1.0,
+    }
 
 
 def autoencoder_config(source: TensorSource, scaling_factor: float, size: int) -> Config:

@@ -21,7 +21,7 @@ from tinyldm.checkpoints.families import SDXL, Family, Heads, family_of
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
-from tinyldm.checkpoints.names.unet import unet_links
+from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.errors import CheckpointError, ConfigError
 
 Config = dict[str, Any]
@@ -244,7 +244,16 @@ def clip_view(source: TensorSource) -> TensorSource:
 # A file with one model ------------------------------------------------------------------------------------------------
 
 # What a component may stand under in a file that holds it alone.
-BARE_PREFIXES = ("", UNET, FIRST_STAGE, "vae.", "unet.", "cond_stage_model.transformer.", "cond_stage_model.model.")
+BARE_PREFIXES = (
+    "",
+    "control_model.",
+    UNET,
+    FIRST_STAGE,
+    "vae.",
+    "unet.",
+    "cond_stage_model.transformer.",
+    "cond_stage_model.model.",
+)
 
 
 def bare_component(source: TensorSource, names: frozenset[str], ema: bool | None) -> Recognised | None:
@@ -254,11 +263,39 @@ def bare_component(source: TensorSource, names: frozenset[str], ema: bool | None
     for prefix in BARE_PREFIXES:
         view = inner(source, prefix) if prefix else source
         inside = frozenset(view.names)
-        for known in (bare_unet, bare_first_stage, bare_text_encoder):
+        for known in (bare_controlnet, bare_unet, bare_tiny, bare_first_stage, bare_text_encoder):
             if found := known(view, inside):
                 sort_leftovers(found, names, _read_names(found, source))
                 return found
     return None
+
+
+def bare_controlnet(source: TensorSource, names: frozenset[str]) -> Recognised | None:
+    """A ControlNet."""
+    if "controlnet_cond_embedding.conv_in.weight" in names:
+        links = controlnet_links(names, "canonical", source.shape)
+        original, canonical = LinkedSource(source, links, to="original"), source
+    elif "input_hint_block.0.weight" in names:
+        original = source
+        canonical = LinkedSource(source, controlnet_links(names, "original", source.shape))
+    else:
+        return None
+    facts = architecture.unet_facts(original)
+    family = family_of(facts)
+    heads = family.heads if family else Heads(channels=64) if facts.linear else Heads(count=8)
+    config = architecture.controlnet_config(original, heads)
+    component = Component("ControlNetModel", config, canonical)
+    return Recognised(
+        "controlnet", f"a ControlNet of {family.title if family else 'a UNet'}", {"controlnet": component}
+    )
+
+
+def bare_tiny(source: TensorSource, names: frozenset[str]) -> Recognised | None:
+    """A tiny autoencoder."""
+    if not {"encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.2.conv.0.weight"} <= names:
+        return None
+    component = Component("AutoencoderTiny", architecture.tiny_config(source), source)
+    return Recognised("tiny", "an autoencoder, tiny (TAESD)", {"vae": component})
 
 
 def bare_unet(source: TensorSource, names: frozenset[str]) -> Recognised | None:

@@ -76,7 +76,7 @@ def rename(names: Mapping[str, str]) -> list[Link]:
     return [Link(original, (canonical,)) for original, canonical in names.items()]
 
 
-# A table of what is below a module: `{original: canonical}`, without a dot in front.
+# A table of what is below a module: `{original: canonical}`, without a dot in front; an empty name is the module.
 Table = Mapping[str, str]
 
 
@@ -84,7 +84,7 @@ def module_links(original: str, canonical: str, table: Table, names: Collection[
     """The links of one module's weights and biases, those that `names` of the given side has."""
     for below, other in table.items():
         for kind in ("weight", "bias"):
-            link = Link(f"{original}.{below}.{kind}", (f"{canonical}.{other}.{kind}",))
+            link = Link(f"{original}.{below}.{kind}", (".".join(filter(None, (canonical, other, kind))),))
             if (link.original if side == "original" else link.canonical[0]) in names:
                 yield link
 

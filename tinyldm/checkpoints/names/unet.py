@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from tinyldm.checkpoints.names.autoencoder import consecutive
 from tinyldm.checkpoints.names.links import Link, Side, module_links, prefix_links
 
 Heads = Callable[[int], int]  # the number of heads of an attention over so many channels
+
+MAX_SKIPS = 40  # more than any published UNet has
 
 RESNET = {
     "in_layers.0": "norm1",
@@ -51,6 +54,19 @@ def unet_links(names: Collection[str], side: Side, heads: Heads, shape: Callable
     return links
 
 
+def controlnet_links(names: Collection[str], side: Side, shape: Callable[[str], tuple[int, ...]]) -> list[Link]:
+    """All links of a ControlNet: the UNet's way down and middle, the hint's convolutions, the projections."""
+    names = frozenset(names)
+    links = unet_links(names, side, lambda width: 1, shape)
+    links += module_links("middle_block_out", "controlnet_mid_block", {"0": ""}, names, side)
+    hint = ["conv_in", *(f"blocks.{i}" for i in range(6)), "conv_out"]
+    table = {str(2 * i): name for i, name in enumerate(hint)}  # an activation stands between any two
+    links += module_links("input_hint_block", "controlnet_cond_embedding", table, names, side)
+    for i in range(MAX_SKIPS):
+        links += module_links(f"zero_convs.{i}", f"controlnet_down_blocks.{i}", {"0": ""}, names, side)
+    return links
+
+
 def top_links(names: Collection[str], side: Side) -> Iterator[Link]:
     """What is not in a block: time and class embeddings, first and last convolution."""
     for original, canonical in TOP.items():
@@ -68,7 +84,12 @@ def levels(names: Collection[str], side: Side) -> list[Level]:
 
 
 def original_levels(names: Collection[str]) -> list[Level]:
-    """A level's last block carries the doubling: a convolution, or a residual block of its own."""
+    """A level's last block carries the doubling: a convolution, or a residual block of its own.
+
+    A ControlNet has no way up; its levels are told by the halving convolutions of the way down.
+    """
+    if "output_blocks.0.0.in_layers.0.weight" not in names:
+        return original_levels_down(names)
     found, count, attended, i = [], 0, False, 0
     while f"output_blocks.{i}.0.in_layers.0.weight" in names:
         block = f"output_blocks.{i}"
@@ -82,16 +103,30 @@ def original_levels(names: Collection[str]) -> list[Level]:
     return [*found, Level(count, attended)]
 
 
-def canonical_levels(names: Collection[str]) -> list[Level]:
-    """Counted from the modules' numbers."""
-    found: list[Level] = []
-    while f"up_blocks.{len(found)}.resnets.0.norm1.weight" in names:
-        block, count = f"up_blocks.{len(found)}", 0
-        while f"{block}.resnets.{count}.norm1.weight" in names:
+def original_levels_down(names: Collection[str]) -> list[Level]:
+    """The levels that a way up would have, from the blocks of the way down."""
+    found, count, attended, i = [], 0, False, 1
+    while f"input_blocks.{i}.0.in_layers.0.weight" in names or f"input_blocks.{i}.0.op.weight" in names:
+        if f"input_blocks.{i}.0.op.weight" in names:
+            found.append(Level(count + 1, attended))
+            count, attended = 0, False
+        else:
             count += 1
+            attended = attended or f"input_blocks.{i}.1.norm.weight" in names
+        i += 1
+    return [*found, Level(count + 1, attended)][::-1]
+
+
+def canonical_levels(names: Collection[str]) -> list[Level]:
+    """Counted from the modules' numbers, of the way up or, of a ControlNet, the way down."""
+    way = "up" if "up_blocks.0.resnets.0.norm1.weight" in names else "down"
+    found: list[Level] = []
+    while f"{way}_blocks.{len(found)}.resnets.0.norm1.weight" in names:
+        block = f"{way}_blocks.{len(found)}"
+        count = consecutive(names, block + ".resnets.{}.norm1.weight")
         attended = any(f"{block}.attentions.0.{norm}.weight" in names for norm in ("norm", "group_norm"))
-        found.append(Level(count, attended))
-    return found
+        found.append(Level(count + (way == "down"), attended))
+    return found if way == "up" else found[::-1]
 
 
 def convolution_modules(up: list[Level]) -> Iterator[tuple[str, str, dict[str, str]]]:
