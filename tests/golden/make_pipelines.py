@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,14 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
 )
 from PIL import Image
 from provenance import save_golden
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_checkpoints import write_refiner, write_xl
 
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 EMBEDDED = Path(__file__).parents[2] / "weights" / "emoji"
@@ -85,6 +92,51 @@ CASES = {
 }
 
 
+# The XL models, tiny and with seeded weights; latents are compared, since an untrained decoder makes no picture.
+XL_CASES = {
+    "xl": {"prompt": "a", "steps": 4, "guidance_scale": 5.0, "seed": 0, "sampler": "euler"},
+    "xl_negative": {
+        "prompt": ["a", "b"],
+        "negative_prompt": ["c", ""],
+        "steps": 3,
+        "guidance_scale": 5.0,
+        "seed": 1,
+        "sampler": "euler",
+        "height": 24,
+        "width": 16,
+    },
+    "xl_unguided": {"prompt": "a", "steps": 1, "guidance_scale": 0.0, "seed": 2, "sampler": "euler"},
+}
+REFINER_CASES = {
+    "refiner": {"prompt": "a", "strength": 0.5, "steps": 6, "guidance_scale": 5.0, "seed": 3, "sampler": "euler"}
+}
+
+
+def xl_latents(pipe: StableDiffusionXLPipeline, case: dict) -> np.ndarray:
+    """The final latents of one case by the original, with the model's own scheduler."""
+    case = dict(case)
+    case.pop("sampler")
+    if "strength" in case:
+        case["image"] = first_picture().resize((16, 16))
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(case.pop("seed"))
+    steps = case.pop("steps")
+    return pipe(**case, generator=generator, num_inference_steps=steps, output_type="latent").images.numpy()
+
+
+def make_xl() -> dict[str, np.ndarray]:
+    """All cases of the XL models."""
+    latents = {}
+    for kind, write, cases in (
+        (StableDiffusionXLPipeline, write_xl, XL_CASES),
+        (StableDiffusionXLImg2ImgPipeline, write_refiner, REFINER_CASES),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            pipe = kind.from_pretrained(write(Path(folder) / "tiny"), torch_dtype=torch.float32, add_watermarker=False)
+        latents |= {name: xl_latents(pipe, case) for name, case in cases.items()}
+    return latents
+
+
 def first_picture() -> Image.Image:
     """The picture that image-to-image begins with: a red disc on white, the same here and in the tests."""
     y, x = np.mgrid[:64, :64]
@@ -116,14 +168,20 @@ def run(pipe: StableDiffusionPipeline, case: dict) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="checkpoint folder (default: the embedded one)")
+    parser.add_argument("--xl-only", action="store_true", help="make the goldens of the XL models alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    packages = ("torch", "diffusers", "transformers")
+    path = save_golden("pipelines/xl", make_xl(), packages, cases=XL_CASES | REFINER_CASES, seed=0, patches=[])
+    print(f"{path}: {path.stat().st_size} bytes")
+    if args.xl_only:
+        return
     pipe = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     pictures = {name: run(pipe, case) for name, case in CASES.items()}
     path = save_golden(
         "pipelines/emoji",
         pictures,
-        ("torch", "diffusers", "transformers"),
+        packages,
         cases=CASES,
         weights={p.parent.name: digest(p) for p in sorted(args.model.glob("*/*.safetensors"))},
         patches=[],

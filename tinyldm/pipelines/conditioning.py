@@ -55,9 +55,8 @@ def encode_prompts(
         return Conditioning(context[rows])
     context, pooled = encode_twice(model, unique)
     context, pooled = context[rows], pooled[rows]
-    if guided and model.options.get("force_zeros_for_empty_prompt"):
-        empty = [i for i, text in enumerate(negatives) if not text]
-        context[empty], pooled[empty] = 0, 0
+    if guided and model.options.get("force_zeros_for_empty_prompt") and not any(negatives):
+        context[: len(negatives)], pooled[: len(negatives)] = 0, 0  # no negative prompt at all is nothing, not ""
     return Conditioning(context, {"text_embeds": pooled, "time_ids": size_ids(model, size, len(prompts), guided)})
 
 

@@ -1,0 +1,165 @@
+"""Tiny checkpoints in the published folder layout, filled with seeded weights, for tests and the scripts of goldens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tinyldm.checkpoints.safetensors import write_safetensors
+from tinyldm.golden.seeded import seeded_weights
+from tinyldm.models.build import expected
+from tinyldm.models.tokenizer import byte_alphabet
+
+UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 8,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "block_out_channels": [4, 8],
+    "norm_num_groups": 2,
+    "sample_size": 16,
+}
+TEXT_ENCODER = {
+    "model_type": "clip_text_model",
+    "vocab_size": 514,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+    "eos_token_id": 513,
+}
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "safety_checker": [None, None],
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+}
+XL_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 8,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 40,
+    "attention_head_dim": [2, 4],
+    "transformer_layers_per_block": [1, 2],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 60,
+}
+REFINER_UNET = {**XL_UNET, "cross_attention_dim": 24, "projection_class_embeddings_input_dim": 52}
+TEXT_ENCODER_2 = {
+    **TEXT_ENCODER,
+    "architectures": ["CLIPTextModelWithProjection"],
+    "hidden_act": "gelu",
+    "hidden_size": 24,
+    "projection_dim": 12,
+}
+XL_SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+XL_INDEX = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "force_zeros_for_empty_prompt": True,
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+REFINER_INDEX = {
+    **XL_INDEX,
+    "_class_name": "StableDiffusionXLImg2ImgPipeline",
+    "force_zeros_for_empty_prompt": False,
+    "requires_aesthetics_score": True,
+    "text_encoder": [None, None],
+    "tokenizer": [None, None],
+}
+FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+
+
+def write_sd(folder: Path) -> Path:
+    """A Stable Diffusion 1 of about 30,000 weights."""
+    return write_folder(folder, INDEX, {"unet": UNET, "vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER})
+
+
+def write_xl(folder: Path) -> Path:
+    """A Stable Diffusion XL."""
+    encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
+    return write_folder(folder, XL_INDEX, {"unet": XL_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
+
+
+def write_refiner(folder: Path) -> Path:
+    """The refiner of a Stable Diffusion XL."""
+    parts = {"unet": REFINER_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, "text_encoder_2": TEXT_ENCODER_2}
+    return write_folder(folder, REFINER_INDEX, parts)
+
+
+def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
+    """Write a folder with the components of an index, each from its config and seeded weights."""
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for name, entry in index.items():
+        if not isinstance(entry, list) or entry[0] is None:
+            continue
+        library, class_name = entry
+        if name.startswith("tokenizer"):
+            write_tokenizer(folder / name)
+            continue
+        (folder / name).mkdir()
+        if name == "scheduler":
+            (folder / name / "scheduler_config.json").write_text(json.dumps(configs[name]))
+            continue
+        (folder / name / "config.json").write_text(json.dumps(configs[name]))
+        weights = seeded_weights(expected(class_name, configs[name]))
+        prefix = "text_model." if class_name.startswith("CLIP") else ""
+        named = {n if n.startswith("text_projection") else f"{prefix}{n}": w for n, w in weights.items()}
+        write_safetensors(folder / name / FILES[library], named)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A vocabulary of bytes alone, and the two special tokens."""
+    symbols = byte_alphabet()
+    tokens = [*symbols, *(s + "</w>" for s in symbols), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 16, "pad_token": "<|endoftext|>"})
+    )
