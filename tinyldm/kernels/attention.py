@@ -209,7 +209,7 @@ def attention(
         rows = np.ascontiguousarray(mask, np.float32).reshape(-1, keys)
     block = even_blocks(queries, BLOCK_QUERIES, TILE_ROWS)
     width = value_panels * TILE_COLUMNS
-    scratch = block * (BLOCK_KEYS + width + 3 + 4) + 16
+    scratch = block * (BLOCK_KEYS + width + 3 + 4) + 16 + 4 * TILE_ROWS
     units = n * heads * ceil_div(queries, block)
     run(
         attention_kernel,

@@ -3,8 +3,9 @@ r"""The transcendental functions, as polynomials on vectors: exp, and with it Si
 The C library's `exp` takes one number at a time. Written as multiply-adds, eight or sixteen go through at once.
 
 **exp.** $e^x = 2^n e^r$ with $n = \mathrm{rint}(x / \ln 2)$ and $|r| \le \ln 2 / 2$. $\ln 2$ is split in two parts so
-that $r$ is exact to float32 (Cody and Waite 1980); $e^r$ is a polynomial of degree 6, within 2e-9; $2^n$ is put
-together from its bits. Relative error below 2e-7; results below $2^{-126}$ are 0.
+that $r$ is exact to float32 (Cody and Waite 1980); $e^r$ is a polynomial of degree 6, within 3e-9; $2^n$ is put
+together from its bits. Relative error below 2e-7 from -87 to 88; outside, the value at the
+nearer end.
 
 **Normal tail.** $Q(a) = \tfrac12 \mathrm{erfc}(a / \sqrt 2) = e^{-a^2/2} R(a)$ for $a \ge 0$: $R$ falls from 1/2 like
 $1/a$ and is smooth, so that a polynomial in $u = (a - 2) / (a + 2)$ of degree 12, divided by $a + 2$, gives it within
@@ -48,6 +49,7 @@ LN2_HIGH = 0.693359375  # 9 bits: n * LN2_HIGH is exact
 LN2_LOW = math.log(2) - LN2_HIGH
 EXP_COEFFICIENTS = _interpolate(np.exp, 6, math.log(2) / 2)
 TAIL_COEFFICIENTS = _interpolate(_tail_ratio, 12)
+ROUNDER = 1.5 * 2**23 + 127  # added to a small number, it leaves the nearest whole number, plus 127, in the low bits
 SMALLEST, LARGEST = -87.0, 88.0  # where 2^n is a normal float32
 
 
@@ -59,14 +61,19 @@ def polynomial(lanes: Lanes, x: Value, coefficients: Sequence[float]) -> Value:
     return total
 
 
-def exp(lanes: Lanes, x: Value) -> Value:
-    """e^x; 0 below -87."""
-    clamped = lanes.minimum(lanes.maximum(x, lanes.constant(SMALLEST)), lanes.constant(LARGEST))
-    n = lanes.nearest(clamped * (1 / math.log(2)))
-    r = lanes.fma(n, lanes.constant(-LN2_HIGH), clamped)
+def exp_negative(lanes: Lanes, x: Value) -> Value:
+    """e^x for x <= 88; below -87, where it is less than 2^-125, what it is at -87."""
+    x = lanes.maximum(x, lanes.constant(SMALLEST))
+    shifted = lanes.fma(x, lanes.constant(1 / math.log(2)), lanes.constant(ROUNDER))
+    n = shifted - ROUNDER
+    r = lanes.fma(n, lanes.constant(-LN2_HIGH), x)
     r = lanes.fma(n, lanes.constant(-LN2_LOW), r)
-    y = polynomial(lanes, r, EXP_COEFFICIENTS) * lanes.power_of_two(n)
-    return lanes.where("<", x, lanes.constant(SMALLEST), lanes.constant(0.0), y)
+    return polynomial(lanes, r, EXP_COEFFICIENTS) * lanes.shifted_left(shifted, 23)
+
+
+def exp(lanes: Lanes, x: Value) -> Value:
+    """e^x, within [e^-87, e^88]."""
+    return exp_negative(lanes, lanes.minimum(x, lanes.constant(LARGEST)))
 
 
 def silu(lanes: Lanes, x: Value) -> Value:
@@ -86,5 +93,5 @@ def gelu(lanes: Lanes, x: Value) -> Value:
     ratio = polynomial(lanes, (a - 2.0) * inverse, TAIL_COEFFICIENTS) * inverse
     square = a * a
     rest = lanes.fma(a, a, -square)  # what the rounded square left out
-    tail = exp(lanes, square * -0.5) * (1.0 - rest * 0.5) * ratio
+    tail = exp_negative(lanes, square * -0.5) * (1.0 - rest * 0.5) * ratio
     return x * lanes.where("<", x, lanes.constant(0.0), tail, 1.0 - tail)

@@ -244,7 +244,7 @@ def matmul(
     widest = min(BLOCK_COLUMNS, max(pair, n_panels * TILE_COLUMNS // wanted))
     block_columns = even_blocks(n_panels * TILE_COLUMNS, widest, pair)
     units = row_blocks * ceil_div(n_panels * TILE_COLUMNS, block_columns)
-    scratch = block_rows * (block_columns + 2 * taps + (taps * c_in if gathered else 0)) + c_in + 64
+    scratch = block_rows * (block_columns + 2 * taps + (taps * c_in if gathered else 0)) + c_in + 64 + 4 * TILE_ROWS
     k_w = weight.shape[3] if len(weight.shape) == 4 else 1
     run(
         matmul_kernel,

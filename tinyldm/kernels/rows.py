@@ -243,10 +243,10 @@ def row_maximum(builder: ir.IRBuilder, source: ir.Value, count: ir.Value) -> ir.
 def exp_row(
     builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, largest: ir.Value, count: ir.Value
 ) -> ir.Value:
-    """destination = exp(source - the number at address `largest`); gives the sum of the row."""
+    """destination = exp(source - the number at address `largest`, which no source exceeds); gives the row's sum."""
 
     def step(lanes: Lanes, at: ir.Value, total: Value) -> Value:
-        y = formulas.exp(lanes, lanes.load(source, at) - lanes.broadcast(largest))
+        y = formulas.exp_negative(lanes, lanes.load(source, at) - lanes.broadcast(largest))
         lanes.store(y, destination, at)
         return total + y
 

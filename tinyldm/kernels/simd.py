@@ -136,6 +136,15 @@ class Lanes:
         """Write the lanes to address + offset bytes."""
         self.builder.store(value.raw, self._pointer(address, offset), align=4)
 
+    def prefetch(self, address: ir.Value, offset: int | ir.Value = 0) -> None:
+        """Ask for the cache line at address + offset; harmless where nothing lies there."""
+        module, name = self.builder.module, "llvm.prefetch.p0"
+        function = module.globals.get(name)
+        if function is None:
+            function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32]), name)
+        read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
+        self.builder.call(function, [self._pointer(address, offset), read, near, data])
+
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once (twice where the processor has no such instruction)."""
         name = "llvm.fma" if target().fused else "llvm.fmuladd"
@@ -153,20 +162,15 @@ class Lanes:
         """yes where `a relation b`, else no."""
         return Value(self, self.builder.select(self.builder.fcmp_ordered(relation, a.raw, b.raw), yes.raw, no.raw))
 
-    def nearest(self, a: Value) -> Value:
-        """The nearest whole number."""
-        return self._intrinsic("llvm.rint", a)
-
     def magnitude(self, a: Value) -> Value:
         """The absolute value."""
         return self._intrinsic("llvm.fabs", a)
 
-    def power_of_two(self, exponent: Value) -> Value:
-        """2**exponent for whole-numbered exponents in [-126, 127]: the bits of the float, put together."""
+    def shifted_left(self, a: Value, bits: int) -> Value:
+        """The bits of each float32, moved up as those of an integer."""
         integers = ir.VectorType(I32, self.width)
-        bits = self.builder.fptosi((exponent + 127.0).raw, integers)
-        bits = self.builder.shl(bits, ir.Constant(integers, [23] * self.width))
-        return Value(self, self.builder.bitcast(bits, self.type))
+        moved = self.builder.shl(self.builder.bitcast(a.raw, integers), ir.Constant(integers, [bits] * self.width))
+        return Value(self, self.builder.bitcast(moved, self.type))
 
     def widen(self, a: Value, part: int, parts: int) -> Value:
         """One of `parts` equal runs of lanes of `a`, as float64."""

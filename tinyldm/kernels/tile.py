@@ -24,6 +24,8 @@ from llvmlite import ir
 from tinyldm.kernels.simd import FLOAT_BYTES, I64, POINTER, Lanes, Value, constant, emitted, loop, target
 
 UNROLL = 4
+PREFETCHED_LINES = 2
+CACHE_LINE = 64
 
 
 @emitted(7)
@@ -39,17 +41,24 @@ def multiply_tile(
 ) -> None:
     """C tile (+)= A rows @ packed B, for `depth` steps of k.
 
-    rows: address of a table of addresses, one a row of A; a_offset: bytes added to each of them;
-    b: address of the packed columns; c: address of the tile; c_stride: bytes from row to row of C;
-    accumulate: 0 to overwrite C, 1 to add to it.
+    rows: address of a table of addresses, one a row of A (one tile more of them is read, and may hold anything);
+    a_offset: bytes added to each of them; b: address of the packed columns; c: address of the tile; c_stride: bytes
+    from row to row of C; accumulate: 0 to overwrite C, 1 to add to it.
     """
     shape = target()
     lanes = Lanes(builder, shape.width)
     table = builder.inttoptr(rows, POINTER)
-    a = []
-    for r in range(shape.tile_rows):
+
+    def row_of_a(r: int) -> ir.Value:
         start = builder.load(builder.gep(table, [constant(r)], source_etype=I64), typ=I64, align=8)
-        a.append(builder.inttoptr(builder.add(start, a_offset), POINTER))
+        return builder.inttoptr(builder.add(start, a_offset), POINTER)
+
+    a = [row_of_a(r) for r in range(shape.tile_rows)]
+    # Rows of the next tile and of C are too far apart for the processor to foresee them.
+    for r in range(shape.tile_rows):
+        for line in range(PREFETCHED_LINES):
+            lanes.prefetch(row_of_a(shape.tile_rows + r), line * CACHE_LINE)
+        lanes.prefetch(c, builder.mul(c_stride, constant(r)))
     packed = builder.inttoptr(b, POINTER)
     vector_bytes = shape.width * FLOAT_BYTES
     step_bytes = shape.tile_vectors * vector_bytes

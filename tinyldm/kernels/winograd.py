@@ -465,7 +465,7 @@ def winograd(
     most = ceil_div(samples * region_h * region_w, TILE_ROWS) * TILE_ROWS
     patch = samples * (region_h * OUTPUTS + 2) * (region_w * OUTPUTS + 2) * depth
     slabs = most * (depth + block_columns) + 3 * 64 + (depth * TILE_COLUMNS + 64 if on_the_fly else 0)
-    scratch = patch + PLACES * slabs + OUTPUTS**2 * block_columns + 2 * most + 64
+    scratch = patch + PLACES * slabs + OUTPUTS**2 * block_columns + 2 * most + 64 + 4 * TILE_ROWS
     empty = np.empty((0, 0, 0, 0), np.float32)
     gain, shift = gain_shift or (np.empty((0, 0), np.float32),) * 2
     run(
