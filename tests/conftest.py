@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import write_sd
 
+pytest_plugins = ["tinyldm.golden.pytest_plugin"]  # from the source tree too, where nothing is installed
+
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,7 +1,7 @@
 """Make the goldens of the golden tools with diffusers: `python tests/golden/make_golden_tools.py`.
 
-The tiny checkpoint of the tests (`tests/conftest.py`, seeded weights) runs as a StableDiffusionPipeline in float64,
-with the casts to float32 inside the originals lifted (`make_models.lifted`), recorded by the PyTorch recorder: once as
+The tiny checkpoint of the tests (`tests/tiny_checkpoints.py`, seeded weights) runs as a StableDiffusionPipeline in
+float64, with the casts to float32 inside the originals lifted (`make_models.lifted`), recorded by the PyTorch recorder: once as
 it is, and once with each of eight bugs put in. Needs `pip install ".[golden]"`.
 """
 
@@ -22,8 +22,8 @@ from torch.nn import functional
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from conftest import write_checkpoint  # noqa: E402
 from golden.make_models import lifted, patches  # noqa: E402
+from tiny_checkpoints import write_sd  # noqa: E402
 
 from tinyldm.golden.torch_recorder import TorchRecorder  # noqa: E402
 from tinyldm.random import torch_randn  # noqa: E402
@@ -151,7 +151,7 @@ def record(folder: Path, name: str, select: str, bug: Callable[[StableDiffusionP
 def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_checkpoint(Path(folder) / "tiny")
+        checkpoint = write_sd(Path(folder) / "tiny")
         record(checkpoint, "diffusers", "*", None)
         for bug, select in BUGS.items():
             record(checkpoint, bug.__name__, select, bug)

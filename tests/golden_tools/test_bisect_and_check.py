@@ -1,0 +1,277 @@
+import json
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import tinyldm
+from tinyldm.cli import main
+from tinyldm.errors import TinyldmError
+from tinyldm.golden import Golden, GoldenWriter
+from tinyldm.golden.bisect import bisect, load_callable
+from tinyldm.golden.check import check
+from tinyldm.golden.record import Keep, record, record_fixture
+from tinyldm.golden.tolerance import Tolerance
+
+NORMS = "0000/unet/*norm*"
+
+
+def candidate(golden, wrong=()):
+    """A port that has the right answers, but for some modules."""
+
+    def run(key, inputs):
+        y = golden[key]
+        return y * 1.01 if key in wrong else y
+
+    return run
+
+
+def test_each_module_is_judged_alone(oracle):
+    wrong = ["0000/unet/conv_norm_out", "0000/unet/mid_block.resnets.0.norm2"]
+    found = bisect(oracle, candidate(oracle, wrong), select=[NORMS])
+    assert [r.key for r in found.failed] == sorted(wrong, key=oracle.order.index)
+    assert found.culprit == "0000/unet/mid_block.resnets.0.norm2"
+    assert not any(r.inherited for r in found.results)
+    assert found.status == 1
+
+
+def test_our_own_operators_pass_as_a_candidate(oracle, model64):
+    """Group norms, from the recorded inputs and the weights."""
+    weights = {node.path: node for node in model64.unet.weights.walk()}
+
+    def group_norm(key, inputs):
+        node = weights[key.partition("/unet/")[2]]
+        (x,) = inputs
+        if x.ndim != 4:
+            return None
+        y = tinyldm.nn.group_norm(np.moveaxis(x, 1, -1), node)
+        return np.moveaxis(y, -1, 1)
+
+    found = bisect(oracle, group_norm, Tolerance(1e-12), select=["0000/unet/*resnets*norm?", "0000/unet/conv_norm_out"])
+    assert found.status == 0
+    assert len(found.results) > 10
+
+
+def test_modules_that_the_candidate_lacks_are_counted(oracle):
+    def run(key, inputs):
+        return oracle[key] if "norm1" in key else None
+
+    found = bisect(oracle, run, select=[NORMS])
+    assert found.status == 0
+    assert found.missing
+    with pytest.raises(TinyldmError, match="nothing to compare"):
+        bisect(oracle, lambda key, inputs: None, select=[NORMS])
+
+
+PORT = """
+import sys
+from tinyldm.golden import Golden, GoldenWriter
+from tinyldm.golden.bisect import requested
+source, target = sys.argv[-2:]
+with Golden(source) as file, GoldenWriter(target) as out:
+    for key, (x,) in requested(file).items():
+        out.add(key, x / (1 + 2.718281828459045 ** -x) * (1.5 if key.endswith("conv_act") else 1))
+"""
+
+
+def test_a_command_reads_and_writes_the_format(oracle, tmp_path):
+    port = tmp_path / "port.py"
+    port.write_text(textwrap.dedent(PORT))
+    silu = ["0000/unet/conv_act", "0000/unet/*nonlinearity"]
+    found = bisect(oracle, f"{sys.executable} {port}", select=silu)
+    assert [r.key for r in found.failed] == ["0000/unet/conv_act"]
+    assert len(found.results) > 5
+    assert "times 1.5" in found.first.hint
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("/nowhere/port", "cannot be run"),
+        (f"{sys.executable} -c 'raise SystemExit(\"no such layer\")'", "status 1: no such layer"),
+        (f"{sys.executable} -c pass", "wrote no file"),
+    ],
+)
+def test_a_command_that_fails_says_why(oracle, command, said):
+    with pytest.raises(TinyldmError, match=said):
+        bisect(oracle, command, select=["0000/unet/conv_act"])
+
+
+def test_bisect_needs_inputs(oracle):
+    with pytest.raises(TinyldmError, match="record --inputs"):
+        bisect(oracle, lambda key, inputs: None, select=["nothing"])
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere:function", "json:nothing", "json:__name__"])
+def test_a_callable_that_is_not_there(name):
+    with pytest.raises(TinyldmError, match="candidate"):
+        load_callable(name)
+
+
+def test_a_callable_by_name():
+    assert load_callable("json:dumps") is json.dumps
+
+
+# Check ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_repeated(oracle):
+    found = check(oracle, tolerance=Tolerance(0))
+    assert found.status == 0
+    assert len(found.results) == len(oracle)
+
+
+def test_a_change_of_the_computation_is_found(oracle, monkeypatch):
+    from tinyldm import ops
+
+    original = ops.silu
+    monkeypatch.setattr(ops, "silu", lambda x: original(x) * 1.0001)
+    found = check(oracle)
+    assert found.status == 1
+    assert "act" in found.culprit or "nonlinearity" in found.culprit
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "scheduler"])
+def test_fixtures_are_repeated(component, model64, tmp_path):
+    record_fixture(model64, tmp_path / "a", component, keep=Keep(sample=50))
+    with Golden(tmp_path / "a") as golden:
+        assert check(golden, tolerance=Tolerance(0)).status == 0
+        assert golden.order
+
+
+def test_a_fixture_of_given_inputs(model64, tmp_path):
+    z = np.ones((1, 4, 5, 7))
+    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": z}, keep=Keep(select=("*:*",)))
+    with Golden(tmp_path / "a") as golden:
+        np.testing.assert_array_equal(golden["0000/vae:decode.z"], z)
+        with pytest.raises(TinyldmError, match="given inputs"):
+            check(golden)
+
+
+def test_names_of_the_original_layout(model64, tmp_path):
+    from tinyldm.golden.names import compvis_names
+
+    keep, rename = Keep(sample=1), compvis_names(model64)
+    record_fixture(model64, tmp_path / "a", "unet", keep=keep, rename=rename)
+    record_fixture(model64, tmp_path / "b", "vae", keep=keep, rename=rename)
+    with Golden(tmp_path / "a") as golden:
+        wanted = [
+            "input_blocks.0.0",
+            "input_blocks.1.0.in_layers.2",
+            "input_blocks.1.1.transformer_blocks.0.attn2.to_k",
+        ]
+        wanted += ["middle_block.1.proj_out", "output_blocks.1.0.skip_connection", "out.0", "out.1", "time_embed.1"]
+        wanted += ["input_blocks.2.0.op", "output_blocks.1.1.conv", "input_blocks.1.0.emb_layers.0"]
+        assert [name for name in wanted if f"0000/unet/{name}" not in golden] == []
+        with pytest.raises(TinyldmError, match="compvis names"):
+            check(golden)
+    with Golden(tmp_path / "b") as golden:
+        wanted = [
+            "encoder.down.0.block.0.conv1",
+            "encoder.mid.attn_1.q",
+            "decoder.up.1.block.0.norm1",
+            "post_quant_conv",
+        ]
+        assert [name for name in wanted if f"0000/vae/{name}" not in golden] == []
+
+
+def test_other_weights_are_refused(oracle, own_checkpoint):
+    from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
+
+    file = own_checkpoint / "vae" / "diffusion_pytorch_model.safetensors"
+    with read_safetensors(file) as source:
+        tensors = {name: source.read(name).copy() for name in source}
+    tensors["decoder.conv_in.bias"][0] += 1
+    write_safetensors(file, tensors)
+    with pytest.raises(TinyldmError, match="weights of the vae"):
+        check(oracle, own_checkpoint)
+
+
+def test_a_file_that_does_not_say_how_it_was_made(tmp_path):
+    with GoldenWriter(tmp_path / "a") as writer:
+        writer.add("x", np.ones(3))
+    with Golden(tmp_path / "a") as golden, pytest.raises(TinyldmError, match="how it was made"):
+        check(golden)
+
+
+# Recording --------------------------------------------------------------------------------------------------------
+
+
+def test_rounding_errors_are_ordered_as_the_types_are(oracle):
+    errors = oracle.metadata["rounding"]
+    pairs = [[errors[a]["0000/unet:epsilon"][1] for a in ("float32", "float16", "bfloat16")]]
+    pairs.append([errors[a]["0000/vae:decode.pixels"][1] for a in ("float32", "float16", "bfloat16")])
+    for f32, f16, bf16 in pairs:
+        assert 0 < f32 < f16 / 100
+        assert 2 * f16 < bf16 < 32 * f16
+
+
+def test_selecting_nothing_is_an_error(model64, tmp_path):
+    with pytest.raises(TinyldmError, match="nothing to record"):
+        record(model64, tmp_path / "a", prompt="a", steps=1, keep=Keep(select=("nothing",)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tracing_changes_nothing(model64):
+    plain = model64.text_to_image("a", steps=1, seed=3)[0]
+    with tinyldm.golden.trace() as t:
+        traced = model64.text_to_image("a", steps=1, seed=3)[0]
+    assert plain.tobytes() == traced.tobytes()
+    assert {"noise", "0000/latents", "0000/unet:epsilon", "0000/unet/mid_block"} <= set(t)
+
+
+# Commands ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(checkpoint, tmp_path, capsys):
+    """An oracle and a float32 run, recorded by the command."""
+    common = ["--prompt", "a", "--steps", "1", "--seed", "3", "--select", "0000/unet*", "--select", "picture"]
+    oracle, single = str(tmp_path / "o.safetensors"), str(tmp_path / "c.safetensors")
+    assert main(["golden", "record", str(checkpoint), "-o", oracle, "--dtype", "float64", "--inputs", *common]) == 0
+    assert main(["golden", "record", str(checkpoint), "-o", single, "--backend", "reference", *common]) == 0
+    capsys.readouterr()
+    return oracle, single
+
+
+def test_diff_report_and_check_from_the_command_line(files, tmp_path, capsys):
+    oracle, single = files
+    assert main(["golden", "diff", oracle, single, "--tolerance", "auto"]) == 0
+    assert "tensors within tolerance" in capsys.readouterr().out
+    assert main(["golden", "diff", oracle, single, "--tolerance", "1e-12", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == 1
+    assert found["first"] == found["culprit"] == "0000/unet:context"
+    assert main(["golden", "report", oracle, single, "-o", str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").stat().st_size > 10_000
+    assert main(["golden", "check", single, "--tolerance", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["diff", "O", "nowhere"], "cannot be read"),
+        (["diff", "O", "C", "--tolerance", "much"], "number or auto"),
+        (["diff", "O", "C", "--tolerance", "auto", "--arithmetic", "float64"], "record it with"),
+        (["diff", "O", "C", "--select", "nothing"], "nothing to compare"),
+        (["bisect", "O"], "either --candidate"),
+        (["bisect", "O", "--candidate", "nowhere:function"], "candidate"),
+        (["record", "-o", "OUT", "--size", "big"], "--size"),
+        (["record", "-o", "OUT", "--given", "O"], "--fixture"),
+        (["record", "-o", "/nowhere/file"], "no folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, said, oracle_file, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tinyldm.pipelines.load.embedded_checkpoint", lambda: checkpoint)
+    places = {"O": str(oracle_file), "C": str(oracle_file), "OUT": str(tmp_path / "out")}
+    assert main(["golden", *(places.get(word, word) for word in arguments)]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_settings_are_in_the_file(oracle, checkpoint):
+    assert oracle.metadata["settings"]["prompt"] == ["a"]
+    assert oracle.metadata["versions"]["tinyldm"] == tinyldm.__version__
+    assert oracle.metadata["model"] == str(checkpoint)
+    assert oracle.metadata["config"]["unet"]["block_out_channels"] == [8, 16]
