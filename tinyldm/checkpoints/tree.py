@@ -165,6 +165,21 @@ class Weights:
             node._cache = {}
 
 
+def bind_weights(
+    source: TensorSource,
+    expected: Mapping[str, tuple[int, ...]],
+    runtime: Any,
+    *,
+    component: str,
+    settings: Settings = (),
+    extras: Iterable[str] = (),
+) -> Weights:
+    """The tree of a model: its weights checked, its settings bound, its arrays in the dtype of the runtime."""
+    check_weights(source, expected, component=component, extras=extras)
+    keep = not runtime.low_memory
+    return Weights(source, runtime=runtime, settings=settings, dtype=runtime.dtype, keep=keep)
+
+
 def check_weights(
     source: TensorSource,
     expected: Mapping[str, tuple[int, ...]],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config
@@ -107,13 +107,12 @@ class AsymmetricAutoencoderKL:
         self.runtime = runtime or Runtime()
         self.config = read_config(AsymmetricConfig, config, component="VAE", inert=INERT)
         self.parameters = dict(parameters(self.config))
-        check_weights(source, self.parameters, component="VAE")
-        self.weights = Weights(
+        self.weights = bind_weights(
             source,
-            runtime=self.runtime,
+            self.parameters,
+            self.runtime,
+            component="VAE",
             settings=[("*", {"groups": self.config.norm_num_groups, "eps": 1e-6, "heads": 1, "padding": 0})],
-            dtype=self.runtime.dtype,
-            keep=not self.runtime.low_memory,
         )
 
     def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

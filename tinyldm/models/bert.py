@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
@@ -76,13 +76,13 @@ class BertEncoder:
         self.runtime = runtime or Runtime()
         self.config = read_config(BertConfig, config, component="text encoder", inert=INERT)
         self.parameters = dict(parameters(self.config))
-        check_weights(source, self.parameters, component="text encoder", extras=["to_logits.*"])
-        self.weights = Weights(
+        self.weights = bind_weights(
             source,
-            runtime=self.runtime,
+            self.parameters,
+            self.runtime,
+            component="text encoder",
             settings=[("*", {"eps": 1e-5, "heads": self.config.encoder_attention_heads})],
-            dtype=self.runtime.dtype,
-            keep=not self.runtime.low_memory,
+            extras=["to_logits.*"],
         )
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters
 from tinyldm.models.config import read_config
@@ -40,8 +40,7 @@ class ClassEmbedder:
         self.runtime = runtime or Runtime()
         self.config = read_config(ClassEmbedderConfig, config, component="class embedder")
         self.parameters = dict(class_embedder_parameters(self.config))
-        check_weights(source, self.parameters, component="class embedder")
-        self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype)
+        self.weights = bind_weights(source, self.parameters, self.runtime, component="class embedder")
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
         """The context of class labels: `(N,) integers -> (N, 1, D)`. Raises `InputError` for no such class."""
@@ -76,8 +75,7 @@ class SpatialRescaler:
         self.runtime = runtime or Runtime()
         self.config = read_config(SpatialRescalerConfig, config, component="spatial rescaler")
         self.parameters = dict(spatial_rescaler_parameters(self.config))
-        check_weights(source, self.parameters, component="spatial rescaler")
-        self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype)
+        self.weights = bind_weights(source, self.parameters, self.runtime, component="spatial rescaler")
 
     def __call__(self, segments: np.ndarray) -> np.ndarray:
         """`(N, C, H, W) -> (N, C', H/2^n, W/2^n)`: halved by bilinear interpolation, which is the mean of 2×2 pixels.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
@@ -102,13 +102,8 @@ class ControlNet:
         self.runtime = runtime or Runtime()
         self.config = ControlNetConfig.read(config)
         self.parameters = dict(parameters(self.config))
-        check_weights(source, self.parameters, component="ControlNet")
-        self.weights = Weights(
-            source,
-            runtime=self.runtime,
-            settings=settings(self.config.unet),
-            dtype=self.runtime.dtype,
-            keep=not self.runtime.low_memory,
+        self.weights = bind_weights(
+            source, self.parameters, self.runtime, component="ControlNet", settings=settings(self.config.unet)
         )
 
     def __call__(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
@@ -89,13 +89,13 @@ class TextEncoder:
         self.config = read_config(TextEncoderConfig, config, component="text encoder", inert=INERT)
         projection = "text_projection.weight" in source
         self.parameters = dict(parameters(self.config, projection))
-        check_weights(source, self.parameters, component="text encoder", extras=["*position_ids"])
-        self.weights = Weights(
+        self.weights = bind_weights(
             source,
-            runtime=self.runtime,
+            self.parameters,
+            self.runtime,
+            component="text encoder",
             settings=[("*", {"eps": self.config.layer_norm_eps, "heads": self.config.num_attention_heads})],
-            dtype=self.runtime.dtype,
-            keep=not self.runtime.low_memory,
+            extras=["*position_ids"],
         )
 
     def __call__(self, ids: np.ndarray, layer: int = -1, final_norm: bool = True) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
@@ -93,8 +93,7 @@ class AutoencoderTiny:
         self.runtime = runtime or Runtime()
         self.config = read_config(TinyConfig, config, component="VAE", inert=INERT)
         self.parameters = dict(parameters(self.config))
-        check_weights(source, self.parameters, component="VAE")
-        self.weights = Weights(source, runtime=self.runtime, dtype=self.runtime.dtype, keep=not self.runtime.low_memory)
+        self.weights = bind_weights(source, self.parameters, self.runtime, component="VAE")
 
     def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pictures to latents: `(N, 3, H, W)` in [-1, 1] `-> z, logvar`, each `(N, C, h, w)`.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import (
     Parameters,
@@ -198,13 +198,8 @@ class UNet2D:
         self.runtime = runtime or Runtime()
         self.config = read_config(UNet2DConfig, config, component="UNet", inert=INERT)
         self.parameters = dict(parameters(self.config))
-        check_weights(source, self.parameters, component="UNet")
-        self.weights = Weights(
-            source,
-            runtime=self.runtime,
-            settings=settings(self.config),
-            dtype=self.runtime.dtype,
-            keep=not self.runtime.low_memory,
+        self.weights = bind_weights(
+            source, self.parameters, self.runtime, component="UNet", settings=settings(self.config)
         )
 
     def __call__(self, z: np.ndarray, t: np.ndarray | float, class_labels: np.ndarray | None = None) -> np.ndarray:

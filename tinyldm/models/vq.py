@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, check_weights
+from tinyldm.checkpoints.tree import bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
@@ -78,13 +78,12 @@ class VQModel:
         self.runtime = runtime or Runtime()
         self.config = read_config(VQConfig, config, component="VQ model", inert=INERT)
         self.parameters = dict(parameters(self.config))
-        check_weights(source, self.parameters, component="VQ model")
-        self.weights = Weights(
+        self.weights = bind_weights(
             source,
-            runtime=self.runtime,
+            self.parameters,
+            self.runtime,
+            component="VQ model",
             settings=[("*", {"groups": self.config.norm_num_groups, "eps": 1e-6, "heads": 1, "padding": 0})],
-            dtype=self.runtime.dtype,
-            keep=not self.runtime.low_memory,
         )
 
     def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
