@@ -1,8 +1,8 @@
 """Make the goldens of the golden tools with diffusers: `python tests/golden/make_golden_tools.py`.
 
 The tiny checkpoint of the tests (`tests/tiny_checkpoints.py`, seeded weights) runs as a StableDiffusionPipeline in
-float64, with the casts to float32 inside the originals lifted (`make_models.lifted`), recorded by the PyTorch recorder: once as
-it is, and once with each of eight bugs put in. Needs `pip install ".[golden]"`.
+float64, with the casts to float32 inside the originals lifted (`make_models.lifted`), recorded by the PyTorch recorder:
+once as it is, and once with each of eight bugs put in. Needs `pip install ".[golden]"`.
 """
 
 from __future__ import annotations
