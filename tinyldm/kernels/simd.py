@@ -264,6 +264,21 @@ def for_lanes(builder: ir.IRBuilder, count: ir.Value, body: Callable[[Lanes, ir.
     run(Lanes(builder, 1), whole, count)
 
 
+def _function(module: ir.Module, emit: Callable[..., Any], arguments: int, returned: ir.Type) -> ir.Function:
+    """The instructions of `emit` as a function of the module, made once: less to compile than a copy at every call."""
+    name = f"tinyldm.{emit.__name__}"
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(returned, [I64] * arguments), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        function.attributes.add("nounwind")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        raw = emit(builder, *function.args)
+        builder.ret_void() if raw is None else builder.ret(raw)
+    return function
+
+
 def emitted(arguments: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
     """Make a Numba function of int64 arguments out of `emit(builder, *arguments)`, which emits its instructions."""
 
@@ -272,7 +287,8 @@ def emitted(arguments: int, result: Any = types.void) -> Callable[[Callable[...,
 
         def typed(*_: Any) -> tuple[Any, Callable[..., Any]]:
             def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> Any:
-                raw = emit(builder, *values)
+                returned = ir.VoidType() if result is types.void else context.get_value_type(result)
+                raw = builder.call(_function(builder.module, emit, arguments, returned), values)
                 return context.get_dummy_value() if result is types.void else raw
 
             return result(*[types.int64] * arguments), generate

@@ -322,20 +322,20 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
                     for c in range(some_w * OUTPUTS + 2):
                         vx = tile_x0 * OUTPUTS + c - left
                         to = patch + ((s * patch_h + r) * patch_w + c) * pixel
-                        if vy < 0 or vy >= virtual_h or vx < 0 or vx >= virtual_w:
-                            zero_row(to, padded)
-                            continue
-                        iy, ix = vy, vx
-                        if virtual_h != height or virtual_w != width:
-                            iy, ix = vy * height // virtual_h, vx * width // virtual_w
-                        sample = sample0 + s
-                        source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
-                        if prologue == COPY:
-                            copy_row(source, to, steps)
-                        else:
-                            at = (sample * c_in + k0) * 4
-                            affine_row(source, to, address(gain) + at, address(shift) + at, steps, prologue)
-                        zero_row(to + steps * 4, padded - steps)
+                        filled = 0
+                        if 0 <= vy < virtual_h and 0 <= vx < virtual_w:
+                            iy, ix = vy, vx
+                            if virtual_h != height or virtual_w != width:
+                                iy, ix = vy * height // virtual_h, vx * width // virtual_w
+                            sample = sample0 + s
+                            source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
+                            filled = steps
+                            if prologue == COPY:
+                                copy_row(source, to, steps)
+                            else:
+                                at = (sample * c_in + k0) * 4
+                                affine_row(source, to, address(gain) + at, address(shift) + at, steps, prologue)
+                        zero_row(to + filled * 4, padded - filled)
 
             for t in range(tiles):
                 s, i, j = t // (some_h * some_w), t // some_w % some_h, t % some_w
