@@ -57,9 +57,10 @@ def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
 def table_row(r: dict) -> list:
     """What the table shows of a tensor: numbers as numbers, so that the page can sort them."""
     m = r["metrics"] or {}
-    figures = [m.get(name) for name in ("max_abs", "max_rel", "rmse", "cosine", "ulp", "nan", "inf")]
+    errors = [m.get(name) for name in ("max_abs", "max_rel", "rmse")]
+    others = [m.get(name) for name in ("cosine", "ulp", "nan", "inf")]
     status = "inherited" if r["inherited"] else r["status"]
-    return [r["key"], status, *figures, r["input_error"], r["used"], r["hint"] or ""]
+    return [r["key"], status, r["used"], *errors, r["input_error"], *others, r["hint"] or ""]
 
 
 def sources(golden: Golden, candidate: Golden) -> str:
@@ -100,7 +101,8 @@ def depth_chart(c: Comparison, width: int = 1000, height: int = 280) -> str:
         parts.append(f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">1e{power}</text>')
     for i, name in component_starts(c):
         parts.append(f'<line class="mark" x1="{x(i):.1f}" x2="{x(i):.1f}" y1="10" y2="{height - bottom}"/>')
-        parts.append(f'<text x="{x(i) + 3:.1f}" y="{height - 8}">{escape(name)}</text>')
+        anchor = "end" if x(i) > width - 100 else "start"
+        parts.append(f'<text x="{x(i):.1f}" y="{height - 8}" text-anchor="{anchor}">{escape(name)}</text>')
     points = " ".join(f"{x(i):.1f},{y(limit):.1f}" for i, limit in limits)
     parts.append(f'<polyline class="limit" points="{points}"/>')
     for i, r, e in errors:
@@ -186,8 +188,9 @@ def thumbnails(c: Comparison, golden: Golden, candidate: Golden) -> str:
     figures = []
     for key in keys:
         g, b = golden[key].astype(np.float64)[0], candidate[key].astype(np.float64)[0]
-        low, high = (float(f(g[np.isfinite(g)])) if np.isfinite(g).any() else 0.0 for f in (np.min, np.max))
         error = np.nan_to_num(np.abs(b - g), nan=np.inf).max(axis=0)
+        g, b = colours(g), colours(b)
+        low, high = (float(f(g[np.isfinite(g)])) if np.isfinite(g).any() else 0.0 for f in (np.min, np.max))
         finite = error[np.isfinite(error)]
         worst = float(finite.max()) if finite.size else 0.0
         images = picture(g, low, high), picture(b, low, high), picture(error[None], 0.0, worst or 1.0)
@@ -197,7 +200,7 @@ def thumbnails(c: Comparison, golden: Golden, candidate: Golden) -> str:
             for name, uri in zip(names, images, strict=True)
         )
         figures.append(f'<div class="thumbs"><h3>{escape(key)}</h3>{shown}</div>')
-    return "".join(figures)
+    return f'<div class="grid2">{"".join(figures)}</div>'
 
 
 def chosen(c: Comparison, golden: Golden, candidate: Golden) -> Iterable[str]:
@@ -210,9 +213,13 @@ def chosen(c: Comparison, golden: Golden, candidate: Golden) -> Iterable[str]:
             yield key
 
 
+def colours(x: np.ndarray) -> np.ndarray:
+    """`(C, H, W)` as colours `(3, H, W)` where it has three channels, else their mean as grey `(1, H, W)`."""
+    return x if len(x) == 3 else x.mean(axis=0, keepdims=True)
+
+
 def picture(x: np.ndarray, low: float, high: float) -> str:
-    """`(C, H, W)` as a PNG data URI: three channels as colours, any other number as their mean in grey."""
-    x = x if len(x) == 3 else x.mean(axis=0, keepdims=True)
+    """`(3, H, W)` or `(1, H, W)` as a PNG data URI, `low` as black and `high` as white."""
     with np.errstate(invalid="ignore"):
         levels = np.clip((x - low) / ((high - low) or 1.0), 0, 1)
     pixels = np.nan_to_num(levels * 255, nan=255).astype(np.uint8)

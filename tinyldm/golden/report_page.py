@@ -19,9 +19,10 @@ dd { margin: 0; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; } svg text { font: 10px monospace; fill: currentColor; }
 .grid { stroke: var(--line); } .mark { stroke: var(--line); stroke-dasharray: 2 3; }
 .limit { fill: none; stroke: #d98300; stroke-width: 1.2; }
-.thumbs { display: flex; flex-wrap: wrap; gap: .3rem 1rem; } figure { margin: 0; }
+.grid2 { display: grid; grid-template-columns: repeat(auto-fill, minmax(430px, 1fr)); }
+.thumbs { display: flex; align-content: start; flex-wrap: wrap; gap: .3rem 1rem; } figure { margin: 0; }
 figure img { width: 128px; image-rendering: pixelated; border: 1px solid var(--line); } figcaption { font-size: 12px; }
-.controls { display: flex; gap: 1rem; margin: .5rem 0; flex-wrap: wrap; } .scroll { overflow-x: auto; }
+.controls { display: flex; gap: 1rem; margin: .5rem 0; flex-wrap: wrap; } .scroll { max-height: 34rem; overflow: auto; }
 .controls input[type=search] { flex: 1; min-width: 12rem; padding: .3rem; font: inherit; }
 table { border-collapse: collapse; font: 12px monospace; width: 100%; }
 th, td { padding: .15rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
@@ -54,7 +55,7 @@ $pictures
 <h2>Share of the limit, by module and step</h2>
 $heat
 <script>
-const columns = ["tensor", "status", "max abs", "max rel", "rmse", "cosine", "ulp", "nan", "inf", "inputs", "of limit",
+const columns = ["tensor", "status", "of limit", "max abs", "max rel", "rmse", "inputs", "cosine", "ulp", "nan", "inf",
   "looks like"];
 const rows = $rows;
 const head = document.querySelector("#tensors thead tr"), body = document.querySelector("#tensors tbody");
@@ -68,7 +69,7 @@ function compare(a, b) {
 }
 function shown(v, i) {
   if (v === null) return "";
-  return typeof v === "number" && i > 1 && !Number.isInteger(v) ? (i === 5 ? v.toFixed(7) : v.toExponential(2)) : v;
+  return typeof v === "number" && i > 1 && !Number.isInteger(v) ? (i === 7 ? v.toFixed(7) : v.toExponential(2)) : v;
 }
 function draw() {
   const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
