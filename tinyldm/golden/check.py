@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyldm.errors import InputError
 from tinyldm.golden.compare import Comparison, compare
-from tinyldm.golden.record import COMPONENTS, Keep, record, record_fixture, weights_digest
+from tinyldm.golden.record import Keep, record, record_fixture, weights_digest
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.pipelines.load import load
@@ -37,9 +37,9 @@ def check(
         precision=precision or runtime["precision"],
         threads=threads,
     )
-    for name in COMPONENTS:
-        wanted = golden.metadata["weights_sha256"][name]
-        found = weights_digest(getattr(model, name))
+    for name, network in model.networks.items():
+        wanted = golden.metadata["weights_sha256"].get(name, "nothing")
+        found = weights_digest(network)
         if found != wanted:
             raise InputError(
                 f"{model.path}: the weights of the {name} are not those of {golden.path} "

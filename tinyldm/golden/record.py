@@ -258,10 +258,10 @@ def describe(model: Any) -> dict[str, Any]:
         "machine": platform.machine(),
         "model": str(model.path),
         "config": {
-            **{name: dataclasses.asdict(getattr(model, name).config) for name in COMPONENTS},
+            **{name: dataclasses.asdict(network.config) for name, network in model.networks.items()},
             "scheduler": dict(model.scheduler_config),
         },
-        "weights_sha256": {name: weights_digest(getattr(model, name)) for name in COMPONENTS},
+        "weights_sha256": {name: weights_digest(network) for name, network in model.networks.items()},
         "runtime": {"backend": runtime.backend, "dtype": str(runtime.dtype), "precision": runtime.precision},
     }
 

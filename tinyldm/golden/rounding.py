@@ -146,5 +146,5 @@ def rounded_component(component: Any, arithmetic: str) -> Any:
 
 def rounded_model(model: Any, arithmetic: str) -> Any:
     """A twin of a `LatentDiffusion` whose models evaluate in `arithmetic`; the sampler computes in float32."""
-    parts = {name: rounded_component(getattr(model, name), arithmetic) for name in ("text_encoder", "unet", "vae")}
+    parts = {name: rounded_component(network, arithmetic) for name, network in model.networks.items()}
     return dataclasses.replace(model, **parts, runtime=parts["unet"].runtime)
