@@ -1,0 +1,76 @@
+"""Fixed inputs on which float32 kernels and PyTorch's float32 are held against float64: operator, arrays, settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyldm.golden.seeded import seeded_input, seeded_weight
+
+# name: (operator of tinyldm.ops, shapes of its inputs and weights in order, keyword arguments). Weights have a dot in
+# their name.
+CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], dict[str, Any]]] = {
+    "linear_320": ("linear", {"x": (2, 48, 320), "w.weight": (160, 320), "w.bias": (160,)}, {}),
+    "linear_1280": ("linear", {"x": (1, 40, 1280), "w.weight": (96, 1280), "w.bias": (96,)}, {}),
+    "linear_5120": ("linear", {"x": (1, 24, 5120), "w.weight": (64, 5120), "w.bias": (64,)}, {}),
+    "conv_320": (
+        "conv2d",
+        {"x": (1, 16, 16, 320), "w.weight": (48, 320, 3, 3), "w.bias": (48,)},
+        {"padding": 1},
+    ),
+    "conv_odd": ("conv2d", {"x": (2, 13, 11, 96), "w.weight": (40, 96, 3, 3), "w.bias": (40,)}, {"padding": 1}),
+    "conv_in": ("conv2d", {"x": (1, 24, 24, 4), "w.weight": (64, 4, 3, 3), "w.bias": (64,)}, {"padding": 1}),
+    "conv_out": ("conv2d", {"x": (1, 24, 24, 128), "w.weight": (3, 128, 3, 3), "w.bias": (3,)}, {"padding": 1}),
+    "conv_down": (
+        "conv2d",
+        {"x": (1, 16, 16, 192), "w.weight": (48, 192, 3, 3), "w.bias": (48,)},
+        {"padding": 1, "stride": 2},
+    ),
+    "conv_1x1": ("conv2d", {"x": (1, 12, 12, 640), "w.weight": (64, 640, 1, 1), "w.bias": (64,)}, {}),
+    "upsample": ("upsample_conv2d", {"x": (1, 8, 8, 256), "w.weight": (48, 256, 3, 3), "w.bias": (48,)}, {}),
+    "group_norm": (
+        "group_norm",
+        {"x": (2, 16, 16, 320), "n.weight": (320,), "n.bias": (320,)},
+        {"groups": 32, "eps": 1e-5},
+    ),
+    "layer_norm": ("layer_norm", {"x": (2, 64, 640), "n.weight": (640,), "n.bias": (640,)}, {"eps": 1e-5}),
+    "norm_silu": (
+        "norm_silu",
+        {"x": (2, 16, 16, 320), "n.weight": (320,), "n.bias": (320,)},
+        {"groups": 32, "eps": 1e-5},
+    ),
+    "norm_silu_conv": (
+        "norm_silu_conv2d",
+        {
+            "x": (1, 16, 16, 256),
+            "n.weight": (256,),
+            "n.bias": (256,),
+            "w.weight": (64, 256, 3, 3),
+            "w.bias": (64,),
+        },
+        {"groups": 32, "eps": 1e-6},
+    ),
+    "silu": ("silu", {"x": (4, 4096)}, {}),
+    "gelu": ("gelu", {"x": (4, 4096)}, {}),
+    "quick_gelu": ("quick_gelu", {"x": (4, 4096)}, {}),
+    "geglu": ("geglu", {"x": (4, 4096)}, {}),
+    "linear_geglu": ("linear_geglu", {"x": (1, 64, 320), "w.weight": (256, 320), "w.bias": (256,)}, {}),
+    "softmax": ("softmax", {"x": (64, 256)}, {}),
+    "attention_self": ("attention", {"q": (1, 256, 160), "k": (1, 256, 160), "v": (1, 256, 160)}, {"heads": 4}),
+    "attention_cross": ("attention", {"q": (2, 96, 160), "k": (2, 77, 160), "v": (2, 77, 160)}, {"heads": 2}),
+    "attention_one_head": ("attention", {"q": (1, 100, 512), "k": (1, 300, 512), "v": (1, 300, 512)}, {"heads": 1}),
+}
+SEED = 11
+
+
+def arrays(case: str) -> list[np.ndarray]:
+    """The inputs and weights of a case, float32."""
+    _, shapes, _ = CASES[case]
+    make = {False: seeded_input, True: seeded_weight}
+    return [make["." in name](f"{case}.{name}", shape, SEED) for name, shape in shapes.items()]
+
+
+def relative_rms(y: np.ndarray, oracle: np.ndarray) -> float:
+    """The RMS of the error over the RMS of what is right."""
+    return float(np.sqrt(np.mean(np.square(y - oracle)) / np.mean(np.square(oracle))))
