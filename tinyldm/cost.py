@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm import nn
+from tinyldm import nn, ops
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import Weights
 from tinyldm.models.text_encoder import TextEncoder
@@ -88,6 +88,7 @@ SHAPES = SimpleNamespace(
     silu=_same,
     gelu=_same,
     quick_gelu=_same,
+    timestep_embedding=ops.timestep_embedding,
 )
 
 

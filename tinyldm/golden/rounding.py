@@ -93,6 +93,23 @@ class RoundedOps:
             out = self._round(weights @ v)
         return out.transpose(0, 2, 1, 3).reshape(n, queries, -1)
 
+    def timestep_embedding(
+        self,
+        t: np.ndarray,
+        dim: int,
+        *,
+        flip_sin_to_cos: bool = True,
+        freq_shift: float = 0.0,
+        max_period: float = 10_000.0,
+        dtype: DTypeLike = np.float32,
+    ) -> np.ndarray:
+        """`ops.timestep_embedding` in float32 throughout, frequencies and angles too, as ports compute it."""
+        half, f = dim // 2, np.float32
+        omega = np.exp(f(-math.log(max_period)) * np.arange(half, dtype=f) / f(half - freq_shift))
+        angles = np.asarray(t, f)[:, None] * omega
+        parts = [np.cos(angles), np.sin(angles)] if flip_sin_to_cos else [np.sin(angles), np.cos(angles)]
+        return self._round(np.concatenate([*parts, np.zeros((len(angles), dim % 2), f)], axis=1))
+
     def upsample_conv2d(self, x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
         """`ops.upsample_conv2d`; repeating pixels rounds nothing."""
         return self._round(ops.upsample_conv2d(self._round(x), weight, bias, size))

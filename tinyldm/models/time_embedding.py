@@ -16,7 +16,6 @@ import numpy as np
 from tinyldm.errors import InputError
 from tinyldm.models.unet_config import UNetConfig
 from tinyldm.nn import Weights, embedding, linear, silu, traced
-from tinyldm.ops import timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def class_embedding(labels: np.ndarray, config: UNetConfig, w: Weights) -> np.nd
 
 def sinusoidal(t: np.ndarray, width: int, config: UNetConfig, w: Weights) -> np.ndarray:
     """`ops.timestep_embedding` with the model's arrangement: `(N,) -> (N, width)`."""
-    return timestep_embedding(
+    return w.runtime.ops.timestep_embedding(
         t,
         width,
         flip_sin_to_cos=config.flip_sin_to_cos,
