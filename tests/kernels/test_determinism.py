@@ -7,6 +7,7 @@ import pytest
 
 from tinyldm import kernels
 from tinyldm.errors import InputError
+from tinyldm.kernels import pool
 
 
 def _pipeline(precision):
@@ -28,7 +29,8 @@ def _pipeline(precision):
 
 
 @pytest.mark.parametrize("precision", ["fast", "strict"])
-def test_threads_and_runs(precision):
+def test_threads_and_runs(precision, monkeypatch):
+    monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
     results = []
     for threads in (1, 2, 4, 1):
         with kernels.using_threads(threads):
@@ -37,7 +39,8 @@ def test_threads_and_runs(precision):
     assert len(set(results)) == 1
 
 
-def test_several_callers_at_once():
+def test_several_callers_at_once(monkeypatch):
+    monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
     with kernels.using_threads(2), ThreadPoolExecutor(3) as callers:
         results = callers.map(lambda _: b"".join(y.tobytes() for y in _pipeline("fast")), range(6))
         assert len(set(results)) == 1

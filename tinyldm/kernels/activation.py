@@ -70,7 +70,8 @@ def _apply(operator: str, x: np.ndarray, activation: int, width: int) -> np.ndar
     flat = x.reshape(-1, x.shape[-1])
     chunk = max(1, CHUNK // x.shape[-1])
     zeros = np.zeros(width, np.float32)
-    run(activation_kernel, -(-len(flat) // chunk), 0, flat, chunk, zeros, y.reshape(len(flat), width), activation)
+    units = -(-len(flat) // chunk)
+    run(activation_kernel, units, 32 * x.size, 0, flat, chunk, zeros, y.reshape(len(flat), width), activation)
     return y
 
 
@@ -103,5 +104,5 @@ def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     if y.size:
         flat = moved.reshape(-1, moved.shape[-1])
         chunk = max(1, CHUNK // flat.shape[1])
-        run(softmax_kernel, -(-len(flat) // chunk), 1, flat, chunk, y.reshape(flat.shape))
+        run(softmax_kernel, -(-len(flat) // chunk), 32 * x.size, 1, flat, chunk, y.reshape(flat.shape))
     return np.moveaxis(y, -1, axis)

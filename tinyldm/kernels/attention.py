@@ -196,7 +196,7 @@ def attention(
     k_panels = aligned(n * heads * key_panels * d * TILE_COLUMNS).reshape(n * heads, key_panels, d, TILE_COLUMNS)
     v_panels = aligned(n * heads * value_panels * keys * TILE_COLUMNS).reshape(n * heads, value_panels, keys, -1)
     factor = np.float32(1 / math.sqrt(d) if scale is None else scale)
-    run(pack_kernel, n * heads * key_panels, 0, k, v, heads, factor, k_panels, v_panels)
+    run(pack_kernel, n * heads * key_panels, 16 * (k.size + v.size), 0, k, v, heads, factor, k_panels, v_panels)
 
     rows = np.zeros((1, 0), np.float32)
     mask_sample = mask_head = 0
@@ -214,6 +214,7 @@ def attention(
     run(
         attention_kernel,
         units,
+        n * queries * keys * (channels + v.shape[2] + 16 * heads),
         scratch,
         q,
         k_panels,

@@ -4,9 +4,7 @@ Two algorithms. **Direct** (`matmul.py`) sums all taps and channels in one fixed
 **Winograd** (`winograd.py`) takes a quarter of the multiply-adds for 3×3 filters of stride 1, exactly the same in
 theory and within twice the rounding error. `precision="strict"` allows only the first.
 
-Memory: filters are packed once, at their own size in float32. Small ones, which many tiles pass over
-(`KEEP_TRANSFORMED` weights or fewer a tap), are kept transformed as well, at four times that; large ones are
-transformed on the fly.
+Filters are packed once, at their own size in float32, for both.
 """
 
 from __future__ import annotations
@@ -21,13 +19,12 @@ from tinyldm.kernels.matmul import TILE_ROWS, PackedWeight, ceil_div, matmul, pa
 from tinyldm.kernels.norm import affine, group_norm_affine
 from tinyldm.kernels.resample import upsample_nearest
 from tinyldm.kernels.rows import SILU
-from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, transformed_panels, winograd
+from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
 
 Padding = int | tuple[int, int, int, int]
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than they save
 MOST_REPEATS = 2  # blocks of columns for which normalising again and again beats a pass of its own
-KEEP_TRANSFORMED = 1 << 17  # C_in * C_out up to which transformed filters are kept
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,6 @@ class PreparedConv:
 
     algorithm: str
     packed: PackedWeight
-    transformed: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,7 +42,7 @@ class PreparedConv:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.packed.nbytes + (0 if self.transformed is None else self.transformed.nbytes)
+        return self.packed.nbytes
 
 
 ConvWeight = np.ndarray | PreparedConv
@@ -70,8 +66,7 @@ def prepare_conv2d(
     `algorithm` is "direct" or "winograd"; None lets `choose_conv2d` decide.
     """
     algorithm = algorithm or choose_conv2d(weight.shape, stride, precision)
-    keep = algorithm == "winograd" and weight.shape[0] * weight.shape[1] <= KEEP_TRANSFORMED
-    return PreparedConv(algorithm, pack_weight(weight), transformed_panels(weight) if keep else None)
+    return PreparedConv(algorithm, pack_weight(weight))
 
 
 def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> PreparedConv:
@@ -125,9 +120,8 @@ def _conv2d(
             x, gain_shift = affine(x, *gain_shift, silu=True), None
         return winograd(
             x,
-            prepared.packed if prepared.transformed is None else prepared.transformed,
+            prepared.packed,
             padded,
-            c_out,
             out,
             virtual_size=(height, width),
             top=top,

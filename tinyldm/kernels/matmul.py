@@ -40,7 +40,7 @@ from tinyldm.kernels.tile import multiply_tile
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
-BLOCK_DEPTH = 256  # k steps of one register tile
+BLOCK_DEPTH = 160  # k steps of one register tile
 GATHERED_DEPTH = (
     128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap alone is too short
 )
@@ -249,6 +249,7 @@ def matmul(
     run(
         matmul_kernel,
         units,
+        total * weight.panels.size,
         scratch,
         x,
         weight.panels,

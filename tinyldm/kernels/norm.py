@@ -113,7 +113,7 @@ def group_norm_affine(
     pixels = flat.shape[1]
     chunk = _chunk(pixels, channels)
     sums = np.zeros((n, -(-pixels // chunk), 2, channels))
-    run(moments_kernel, n * sums.shape[1], 0, flat, chunk, sums)
+    run(moments_kernel, n * sums.shape[1], 8 * x.size, 0, flat, chunk, sums)
     count = pixels * (channels // groups)
     moments = sums.sum(axis=1).reshape(n, 2, groups, -1).sum(axis=3) / count
     mean = moments[:, 0]
@@ -130,7 +130,7 @@ def affine(x: np.ndarray, gain: np.ndarray, shift: np.ndarray, silu: bool) -> np
     flat = x.reshape(n, -1, channels)
     chunk = _chunk(flat.shape[1], channels)
     units = n * -(-flat.shape[1] // chunk)
-    run(affine_kernel, units, 0, flat, chunk, gain, shift, y.reshape(flat.shape), SILU if silu else NONE)
+    run(affine_kernel, units, 32 * x.size, 0, flat, chunk, gain, shift, y.reshape(flat.shape), SILU if silu else NONE)
     return y
 
 
@@ -154,5 +154,5 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
     flat = x.reshape(-1, channels)
     chunk = _chunk(len(flat), channels)
     units = -(-len(flat) // chunk)
-    run(layer_norm_kernel, units, 2, flat, chunk, weight, bias, np.float32(eps), y.reshape(flat.shape))
+    run(layer_norm_kernel, units, 16 * x.size, 2, flat, chunk, weight, bias, np.float32(eps), y.reshape(flat.shape))
     return y

@@ -22,6 +22,7 @@ import numpy as np
 from tinyldm.errors import InputError
 from tinyldm.kernels.compile import Kernel
 
+WORTH_A_THREAD = 2e6  # multiply-adds: some 40 microseconds
 ALIGNMENT = 64  # bytes of a cache line
 
 
@@ -100,9 +101,10 @@ def _scratch(size: int) -> np.ndarray:
     return buffer
 
 
-def run(kernel: Kernel, units: int, scratch: int, *arguments: object) -> None:
+def run(kernel: Kernel, units: int, work: float, scratch: int, *arguments: object) -> None:
     """Call `kernel(counter, units, scratch, *arguments)` on as many threads as there is work for.
 
+    `work` is about how many multiply-adds the kernel does: little work is done before another thread has woken up.
     `scratch` is how many float32 values each thread needs for itself.
     """
     if units == 0:
@@ -112,16 +114,16 @@ def run(kernel: Kernel, units: int, scratch: int, *arguments: object) -> None:
     for argument in arguments:  # kernels compute addresses from shapes
         assert not isinstance(argument, np.ndarray) or argument.flags.c_contiguous, "a kernel was given a strided array"
 
-    def work() -> None:
+    def take_part() -> None:
         compiled(counter, units, _scratch(scratch), *arguments)
 
     helpers = min(threads(), units) - 1
-    if helpers < 1:
-        work()
+    if helpers < 1 or work < WORTH_A_THREAD:
+        take_part()
         return
     executor = _executor(threads() - 1)
-    futures = [executor.submit(work) for _ in range(helpers)]
-    work()
+    futures = [executor.submit(take_part) for _ in range(helpers)]
+    take_part()
     for future in futures:
         # What has not begun by now has nothing left to do.
         if not future.cancel():

@@ -15,13 +15,12 @@ transformed back, and finished with bias, time shift and residual.
 
 **Points.** The textbook's 0, ±1, ±2 lose two digits. With 0, ±11/16, ±3/2, ∞ the intermediate values keep nearly
 equal sizes; the matrices are built here from exact fractions, and those of the image and of the output are exact in
-float32. Filters are transformed in float64 when they are prepared. Measured against float64 on unit-variance data
-with 320 channels, the RMS error is 1.7 times that of the direct sum in float32, which grows a bit if filters are
-transformed on the fly in float32.
+float32. Measured on unit-variance data, the RMS error against float64 is about three times that of our direct sum,
+and about that of the direct sums of other libraries (`tests/kernels/test_accuracy.py` holds it to three times
+theirs).
 
-**Memory.** Transformed filters are four times as large as the filters. Where a layer has many channels and few tiles,
-its filters stay as they are and each panel of them is transformed just before it is used: a few percent of arithmetic
-for three quarters of the memory traffic.
+**Memory.** Transformed filters are four times as large as the filters, so none are kept: each panel of them is
+transformed just before it is used, a few percent of arithmetic for three quarters of the memory and its traffic.
 
 Lavin and Gray 2015, arXiv 1509.09308; Barabasz et al. 2018, "Error analysis and improving the accuracy of Winograd
 convolution", arXiv 1803.10986.
@@ -45,7 +44,7 @@ from tinyldm.kernels.matmul import (
     ceil_div,
     even_blocks,
 )
-from tinyldm.kernels.pool import aligned, run, threads
+from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rows import NONE, RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
 from tinyldm.kernels.tile import multiply_tile
@@ -234,24 +233,6 @@ def transform_filters(
     _over_channels(builder, count, body)
 
 
-def transformed_panels(weight: np.ndarray) -> np.ndarray:
-    """G g G^T of `(C_out, C_in, 3, 3)` filters in float64, rounded once: `(36, panels, C_in, TILE_COLUMNS)`."""
-    c_out, c_in = weight.shape[:2]
-    panels = ceil_div(c_out, TILE_COLUMNS)
-    matrix = np.array([[float(c) for c in row] for row in G])
-    result = aligned(PLACES * panels * c_in * TILE_COLUMNS).reshape(SIDE, SIDE, panels, c_in, TILE_COLUMNS)
-    for p in range(panels):
-        g = weight[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS].astype(np.float64)
-        if len(g) < TILE_COLUMNS:
-            g = np.concatenate([g, np.zeros((TILE_COLUMNS - len(g), *g.shape[1:]))])
-        g = g.transpose(2, 3, 1, 0)
-        rows = [sum(matrix[j, i] * g[i] for i in range(TAPS)) for j in range(SIDE)]
-        for j, row in enumerate(rows):
-            for k in range(SIDE):
-                result[j, k, p] = sum(matrix[k, i] * row[i] for i in range(TAPS))
-    return result.reshape(PLACES, panels, c_in, TILE_COLUMNS)
-
-
 # The kernel ----------------------------------------------------------------------------------------------------------
 
 COPY = -1  # prologue: the pixels as they are; NONE: gain and shift; SILU: gain, shift and SiLU
@@ -259,11 +240,11 @@ COPY = -1  # prologue: the pixels as they are; NONE: gain and shift; SILU: gain,
 
 @kernel(
     "void(int64[::1], int64, float32[::1], float32[:,:,:,::1], float32[:,::1], float32[:,::1], float32[:,:,:,::1],"
-    " float32[:,:,:,::1], float32[:,::1], float32[::1], float32[:,:,:,::1], int64, int64, int64, int64, int64, int64,"
+    " float32[:,::1], float32[::1], float32[:,:,:,::1], int64, int64, int64, int64, int64, int64,"
     " int64, int64, int64, int64, int64)"
 )
 def winograd_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, x, gain, shift, filters, transformed, bias, residual, y, virtual_h, virtual_w, top, left,
+    counter, units, scratch, x, gain, shift, filters, bias, residual, y, virtual_h, virtual_w, top, left,
     prologue, samples, tiles_h, tiles_w, block_columns, depth, ending,
 ):  # fmt: skip
     """Units: blocks of columns (slowest) by regions of `samples` × `tiles_h` × `tiles_w` tiles.
@@ -272,13 +253,11 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
     """
     n, height, width, c_in = x.shape
     _, out_h, out_w, c_out = y.shape
-    n_panels = filters.shape[0] if transformed.shape[1] == 0 else transformed.shape[1]
+    n_panels = filters.shape[0]
     regions_h = ((out_h + OUTPUTS - 1) // OUTPUTS + tiles_h - 1) // tiles_h
     regions_w = ((out_w + OUTPUTS - 1) // OUTPUTS + tiles_w - 1) // tiles_w
     regions = (n + samples - 1) // samples * regions_h * regions_w
     panels_per_block = block_columns // TILE_COLUMNS
-    on_the_fly = transformed.shape[1] == 0
-    group = 1 if on_the_fly else panels_per_block
 
     # This thread's memory. The 36 slabs of a tile begin at addresses that fall into different sets of the cache.
     most = (samples * tiles_h * tiles_w + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
@@ -292,7 +271,7 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
     v = patch + samples * patch_h * patch_w * pixel
     m = v + PLACES * v_place
     u = m + PLACES * m_place
-    out = u + (PLACES * u_place if on_the_fly else 0)
+    out = u + PLACES * u_place
     table = out + OUTPUTS * OUTPUTS * m_row
     for i in range(most):
         put_address(table + i * 8, v + i * pixel)
@@ -342,28 +321,20 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
                 corner = patch + ((s * patch_h + i * OUTPUTS) * patch_w + j * OUTPUTS) * pixel
                 transform_input(corner, patch_w * pixel, pixel, v + t * pixel, v_place, padded)
 
-            for p0 in range(0, panels, group):
-                if on_the_fly:
-                    start = ((panel0 + p0) * TAPS * TAPS * c_in + k0) * TILE_COLUMNS * 4
-                    transform_filters(
-                        address(filters) + start, c_in * TILE_COLUMNS * 4, u, u_place, steps * TILE_COLUMNS
-                    )
+            for p in range(panels):
+                start = address(filters) + ((panel0 + p) * TAPS * TAPS * c_in + k0) * TILE_COLUMNS * 4
+                transform_filters(start, c_in * TILE_COLUMNS * 4, u, u_place, steps * TILE_COLUMNS)
                 for place in range(PLACES):
-                    for p in range(p0, min(panels, p0 + group)):
-                        packed = u + place * u_place
-                        if not on_the_fly:
-                            row = (place * n_panels + panel0 + p) * c_in + k0
-                            packed = address(transformed) + row * TILE_COLUMNS * 4
-                        for t in range(0, tiles, TILE_ROWS):
-                            multiply_tile(
-                                table + t * 8,
-                                place * v_place,
-                                packed,
-                                m + place * m_place + t * m_row + p * TILE_COLUMNS * 4,
-                                m_row,
-                                steps,
-                                k0,
-                            )
+                    for t in range(0, tiles, TILE_ROWS):
+                        multiply_tile(
+                            table + t * 8,
+                            place * v_place,
+                            u + place * u_place,
+                            m + place * m_place + t * m_row + p * TILE_COLUMNS * 4,
+                            m_row,
+                            steps,
+                            k0,
+                        )
 
         column = panel0 * TILE_COLUMNS
         count = min(panels * TILE_COLUMNS, c_out - column)
@@ -384,7 +355,7 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
 
 VECTOR = target().width
 MOST_TILES = 16 * TILE_ROWS  # of a region: its transformed pieces and sums stay in the level-3 cache
-DEPTH, DEPTH_ON_THE_FLY = 128, 64
+DEPTH = 64  # channels at a time: their transformed pieces and filters share the level-2 cache, and sums stay short
 COLUMNS = 320
 
 
@@ -436,9 +407,8 @@ def column_blocks(n: int, out_size: tuple[int, int], c_out: int) -> int:
 
 def winograd(
     x: np.ndarray,
-    weight: PackedWeight | np.ndarray,
+    weight: PackedWeight,
     bias: np.ndarray,
-    c_out: int,
     out_size: tuple[int, int],
     *,
     virtual_size: tuple[int, int] | None = None,
@@ -450,33 +420,32 @@ def winograd(
 ) -> np.ndarray:
     """A 3×3 convolution of stride 1: `(N, H, W, C_in) -> (N, *out_size, C_out)`.
 
-    `weight` is packed filters, or what `transformed_panels` made of them; `bias` comes from `pad_bias`. The image is
+    `bias` comes from `pad_bias`. The image is
     first enlarged to `virtual_size` by nearest neighbours, then multiplied and shifted by `gain_shift` (N, C_in) and
     put through SiLU as `prologue` says.
     """
     n, height, width, c_in = x.shape
+    c_out = weight.shape[0]
     y = np.empty((n, *out_size, c_out), np.float32)
     if y.size == 0:
         return y
-    on_the_fly = isinstance(weight, PackedWeight)
     (samples, region_h, region_w), regions, block_columns = _plan(n, out_size, c_out)
-    depth = even_blocks(c_in, DEPTH_ON_THE_FLY if on_the_fly else DEPTH, VECTOR)
+    depth = even_blocks(c_in, DEPTH, VECTOR)
 
     most = ceil_div(samples * region_h * region_w, TILE_ROWS) * TILE_ROWS
     patch = samples * (region_h * OUTPUTS + 2) * (region_w * OUTPUTS + 2) * depth
-    slabs = most * (depth + block_columns) + 3 * 64 + (depth * TILE_COLUMNS + 64 if on_the_fly else 0)
+    slabs = most * (depth + block_columns) + depth * TILE_COLUMNS + 4 * 64
     scratch = patch + PLACES * slabs + OUTPUTS**2 * block_columns + 2 * most + 64 + 4 * TILE_ROWS
-    empty = np.empty((0, 0, 0, 0), np.float32)
     gain, shift = gain_shift or (np.empty((0, 0), np.float32),) * 2
     run(
         winograd_kernel,
         regions * column_blocks(n, out_size, c_out),
+        y.size * c_in * PLACES / OUTPUTS**2,
         scratch,
         x,
         gain,
         shift,
-        weight.panels if on_the_fly else empty,
-        empty if on_the_fly else weight,
+        weight.panels,
         bias,
         NO_RESIDUAL if residual is None else residual.reshape(-1),
         y,
