@@ -26,7 +26,7 @@ from tinyldm.models.vae import (
     middle,
     up_block,
 )
-from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d
+from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
 from tinyldm.ops import upsample_nearest
 
 INERT = ["force_upcast", "block_out_channels"]
@@ -123,9 +123,12 @@ class AsymmetricAutoencoderKL:
         pixels = self._checked(pixels, self.config.in_channels, "pixels")
         if pixels.shape[2] % self.config.factor or pixels.shape[3] % self.config.factor:
             raise InputError(f"VAE: height and width must be multiples of {self.config.factor}, not {pixels.shape[2:]}")
+        begin("vae.encode", pixels=pixels)
         h = linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv)
         mean, logvar = np.split(channels_first(h), 2, axis=1)
-        return mean, np.clip(logvar, *LOGVAR_RANGE)
+        logvar = np.clip(logvar, *LOGVAR_RANGE)
+        note(mean=mean, logvar=logvar)
+        return mean, logvar
 
     def decode(self, z: np.ndarray, image: np.ndarray | None = None, mask: np.ndarray | None = None) -> np.ndarray:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped.
@@ -133,7 +136,9 @@ class AsymmetricAutoencoderKL:
         `image` `(N, 3, H, W)` and `mask` `(N, 1, H, W)`, 1 where the picture is new and 0 where it is known, are given
         together or not at all. Raises `InputError` for another shape.
         """
-        h = channels_last(self._checked(z, self.config.latent_channels, "z"))
+        z = self._checked(z, self.config.latent_channels, "z")
+        begin("vae.decode", z=z)
+        h = channels_last(z)
         h = linear(h, self.weights.post_quant_conv)
         if (image is None) != (mask is None):
             raise InputError("VAE: image and mask are given together or not at all")
@@ -145,7 +150,9 @@ class AsymmetricAutoencoderKL:
             if image.shape[2:] != size or mask.shape[2:] != size:
                 raise InputError(f"VAE: image and mask must be of {size} pixels, not {image.shape} and {mask.shape}")
             known = channels_last(image), channels_last(mask)
-        return channels_first(decoder(h, known, self.weights.decoder))
+        pixels = channels_first(decoder(h, known, self.weights.decoder))
+        note(pixels=pixels)
+        return pixels
 
     def scale(self, z: np.ndarray) -> np.ndarray:
         """From the decoder's latents to those of the diffusion: `z · scaling_factor`."""

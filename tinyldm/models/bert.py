@@ -20,12 +20,14 @@ from tinyldm.models.config import read_config, require
 from tinyldm.nn import (
     Runtime,
     attention,
+    begin,
     embedding,
     layer_norm,
     linear,
     linear_activation,
     linear_residual,
     module,
+    note,
 )
 
 INERT = """architectures model_type torch_dtype dtype transformers_version dropout attention_dropout activation_dropout
@@ -98,10 +100,13 @@ class BertEncoder:
             )
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < c.vocab_size:
             raise InputError(f"text encoder: the ids {ids.min()} … {ids.max()} are not all below {c.vocab_size}")
+        begin("text_encoder", ids=ids)
         h = embedding(ids, w.embed_tokens) + w.embed_positions.array("weight")[: ids.shape[1]]
         for layer in w.layers:
             h = encoder_layer(h, layer)
-        return layer_norm(h, w.layer_norm)
+        h = layer_norm(h, w.layer_norm)
+        note(context=h)
+        return h
 
 
 @module

@@ -21,7 +21,7 @@ from tinyldm.models.time_embedding import Conditions, condition_embedding, time_
 from tinyldm.models.unet import down_block, mid_block
 from tinyldm.models.unet_config import INERT as UNET_INERT
 from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings
-from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, module, silu
+from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, module, silu
 
 INERT = ["global_pool_conditions"]  # a hint for image preprocessing in the original, unused by the model
 
@@ -140,6 +140,7 @@ class ControlNet:
             hint = hint[:, ::-1]
         t = np.broadcast_to(np.asarray(t), (len(z),))
         given = Conditions.check(conditions, c.unet, len(z), dtype)
+        begin("controlnet", z=z, t=t, context=context, hint=hint, **given.arrays())
         residuals = controlnet(channels_last(z), t, context, channels_last(hint), given, c.unet, self.weights)
         return [channels_first(r) * dtype.type(scale) for r in residuals]
 

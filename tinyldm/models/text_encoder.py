@@ -85,6 +85,7 @@ class TextEncoder:
     """
 
     def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
+        self.name = "text_encoder"  # under which a trace records it
         self.runtime = runtime or Runtime()
         self.config = read_config(TextEncoderConfig, config, component="text encoder", inert=INERT)
         projection = "text_projection.weight" in source
@@ -116,7 +117,7 @@ class TextEncoder:
         w = self.weights
         length = ids.shape[1]
         position = w.embeddings.position_embedding.array("weight")[:length]
-        begin("text_encoder", ids=ids)
+        begin(self.name, ids=ids)
         traced("embeddings.position_embedding", position[None])
         h = traced("embeddings", embedding(ids, w.embeddings.token_embedding) + position, ids)
         mask = causal_mask(length, h.dtype)

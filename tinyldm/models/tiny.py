@@ -17,7 +17,7 @@ from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
-from tinyldm.nn import Runtime, channels_first, channels_last, conv2d, module
+from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, module, note
 from tinyldm.ops import upsample_nearest
 
 INERT = ["force_upcast", "latent_magnitude", "latent_shift", "block_out_channels"]  # storage as 8-bit pictures
@@ -107,7 +107,9 @@ class AutoencoderTiny:
             raise InputError(
                 f"VAE: height and width must be multiples of {c.factor}, not {pixels.shape[2]} and {pixels.shape[3]}"
             )
+        begin("vae.encode", pixels=pixels)
         z = channels_first(encoder(channels_last(pixels), self.weights.encoder))
+        note(mean=z)
         return z, np.full_like(z, -np.inf)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
@@ -116,7 +118,10 @@ class AutoencoderTiny:
         Raises `InputError` for another shape.
         """
         z = self._checked(z, self.config.latent_channels, "z")
-        return channels_first(decoder(channels_last(z), self.config, self.weights.decoder))
+        begin("vae.decode", z=z)
+        pixels = channels_first(decoder(channels_last(z), self.config, self.weights.decoder))
+        note(pixels=pixels)
+        return pixels
 
     def scale(self, z: np.ndarray) -> np.ndarray:
         """From the decoder's latents to those of the diffusion: `(z - shift) · scaling_factor`."""

@@ -30,6 +30,7 @@ from tinyldm.models.time_embedding import two_layers
 from tinyldm.models.unet_config import two_layer_parameters
 from tinyldm.nn import (
     Runtime,
+    begin,
     channels_first,
     channels_last,
     conv2d,
@@ -38,6 +39,7 @@ from tinyldm.nn import (
     linear,
     module,
     norm_silu_conv2d,
+    note,
     silu,
 )
 from tinyldm.ops import avg_pool2d, timestep_embedding, upsample_nearest
@@ -224,7 +226,10 @@ class UNet2D:
             raise InputError("UNet: class labels are " + ("missing" if class_labels is None else "not this model's"))
         t = np.broadcast_to(t, (len(z),))
         labels = None if class_labels is None else np.asarray(class_labels)
-        return channels_first(unet2d(channels_last(z), t, labels, c, self.weights))
+        begin("unet", z=z, t=t, **({} if labels is None else {"class_labels": labels}))
+        epsilon = channels_first(unet2d(channels_last(z), t, labels, c, self.weights))
+        note(epsilon=epsilon)
+        return epsilon
 
 
 def unet2d(

@@ -18,7 +18,7 @@ from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
 from tinyldm.models.vae import check_blocks, decoder, decoder_parameters, encoder, encoder_parameters
-from tinyldm.nn import Runtime, channels_first, channels_last, embedding, linear
+from tinyldm.nn import Runtime, begin, channels_first, channels_last, embedding, linear, note
 from tinyldm.ops.quantize import nearest_code
 
 INERT = ["force_upcast"]
@@ -99,18 +99,24 @@ class VQModel:
             raise InputError(
                 f"VQ model: height and width must be multiples of {self.config.factor}, not {pixels.shape}"
             )
-        z = linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv)
-        return channels_first(z), np.full_like(channels_first(z), -np.inf)
+        begin("vae.encode", pixels=pixels)
+        z = channels_first(linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv))
+        note(mean=z)
+        return z, np.full_like(z, -np.inf)
 
     def decode(self, z: np.ndarray, quantize: bool = True) -> np.ndarray:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`; `quantize` replaces each by its nearest entry first.
 
         Raises `InputError` for another shape.
         """
-        h = channels_last(self._checked(z, self.config.code_dim, "z"))
+        z = self._checked(z, self.config.code_dim, "z")
+        begin("vae.decode", z=z)
+        h = channels_last(z)
         if quantize:
             h = embedding(nearest_code(h, self.weights.quantize.embedding.weight), self.weights.quantize.embedding)
-        return channels_first(decoder(linear(h, self.weights.post_quant_conv), self.weights.decoder))
+        pixels = channels_first(decoder(linear(h, self.weights.post_quant_conv), self.weights.decoder))
+        note(pixels=pixels)
+        return pixels
 
     def codes(self, z: np.ndarray) -> np.ndarray:
         """The number of the codebook's entry nearest to each latent: `(N, C, h, w) -> (N, h, w)` integers."""

@@ -43,6 +43,10 @@ class LatentDiffusion:
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.text_encoder_2 is not None:
+            self.text_encoder_2.name = "text_encoder_2"
+
     @property
     def networks(self) -> dict[str, Any]:
         """The networks by the names of their folders."""
