@@ -1,8 +1,9 @@
 """An honest evaluation in a smaller type: every operator's result rounded to it, sums in float32.
 
 That is what a good port in that arithmetic computes, no better and no worse: weights and inputs rounded to the type,
-each operator (a matrix product, a norm, an activation, each of attention's three) computed in float32 and rounded
-once. Its difference from the float64 oracle is the yardstick of `--tolerance auto`.
+each operator (a matrix product, a norm, an activation, each of attention's three) computed in float32, the terms of a
+matrix product added one by one in their order, and rounded once. Its difference from the float64 oracle is the
+yardstick of `--tolerance auto`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.checkpoints.tree import Weights
 from tinyldm.errors import InputError
+from tinyldm.ops.conv import Padding
 
 Round = Callable[[np.ndarray], np.ndarray]
 
@@ -50,6 +52,20 @@ def rounding(arithmetic: str) -> Round:
     return ROUNDINGS[arithmetic]
 
 
+def ordered_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a @ b` in float32 with the terms added in their order: `(…, M, K), (…, K, N) -> (…, M, N)`.
+
+    A matrix product of a library adds in several partial sums and is more exact than it need be; a port's may not be.
+    """
+    total = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
+    term = np.empty_like(total)
+    columns, rows = np.moveaxis(a, -1, 0)[..., None].copy(), np.moveaxis(b, -2, 0)[..., None, :]
+    for column, row in zip(columns, rows, strict=True):
+        np.multiply(column, row, out=term)
+        total += term
+    return total
+
+
 class RoundedOps:
     """The operators of `tinyldm.ops`, their inputs and their result rounded to a type; composites are taken apart."""
 
@@ -57,7 +73,7 @@ class RoundedOps:
         self._round = round_
 
     def __getattr__(self, name: str) -> Callable[..., np.ndarray]:
-        """Any operator that is one rounding: linear, conv2d, the norms, the activations, resampling."""
+        """Any operator that is one rounding: the norms, the activations, resampling."""
         operator = getattr(ops, name)
 
         def rounded(*args: Any, **kwargs: Any) -> np.ndarray:
@@ -68,6 +84,32 @@ class RoundedOps:
 
     def _in(self, value: Any) -> Any:
         return self._round(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+    def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+        """`ops.linear`, its sums in float32 term by term."""
+        x = self._round(x)
+        y = ordered_product(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], -1)
+        return self._round(y if bias is None else y + bias)
+
+    def conv2d(
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray | None = None,
+        *,
+        stride: int = 1,
+        padding: Padding = 0,
+    ) -> np.ndarray:
+        """`ops.conv2d`, its sums in float32 term by term: all channels of a tap, then the next tap."""
+        top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
+        k_h, k_w = weight.shape[2:]
+        x = np.pad(self._round(x), ((0, 0), (top, bottom), (left, right), (0, 0)))
+        # (N, H', W', C, k_h, k_w), a view
+        windows = np.lib.stride_tricks.sliding_window_view(x, (k_h, k_w), axis=(1, 2))[:, ::stride, ::stride]
+        shape = windows.shape[:3]
+        terms = np.moveaxis(windows, 3, 5).reshape(math.prod(shape), -1)  # (pixels, k_h·k_w·C)
+        y = ordered_product(terms, np.moveaxis(weight, 1, 3).reshape(len(weight), -1).T).reshape(*shape, -1)
+        return self._round(y if bias is None else y + bias)
 
     def geglu(self, x: np.ndarray) -> np.ndarray:
         """`ops.geglu` as two operators: the activation, then the product."""
@@ -88,9 +130,9 @@ class RoundedOps:
         q, k, v = (self._round(x).reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))
         s = np.float32(1 / math.sqrt(channels // heads) if scale is None else scale)
         with np.errstate(over="ignore", invalid="ignore"):
-            scores = self._round(s * (q @ k.transpose(0, 1, 3, 2)))
+            scores = self._round(s * ordered_product(q, k.transpose(0, 1, 3, 2)))
             weights = self._round(ops.softmax(scores if mask is None else scores + mask))
-            out = self._round(weights @ v)
+            out = self._round(ordered_product(weights, v))
         return out.transpose(0, 2, 1, 3).reshape(n, queries, -1)
 
     def timestep_embedding(
@@ -112,7 +154,7 @@ class RoundedOps:
 
     def upsample_conv2d(self, x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
         """`ops.upsample_conv2d`; repeating pixels rounds nothing."""
-        return self._round(ops.upsample_conv2d(self._round(x), weight, bias, size))
+        return self.conv2d(ops.upsample_nearest(x, size), weight, bias, padding=1)
 
 
 class RoundedSource(TensorSource):

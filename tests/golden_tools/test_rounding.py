@@ -1,0 +1,74 @@
+"""The honest evaluation: the operators of `tinyldm.ops`, rounded."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyldm import ops
+from tinyldm.errors import TinyldmError
+from tinyldm.golden.rounding import ROUNDINGS, RoundedOps, ordered_product, rounding, to_bfloat16, to_float16
+
+UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+X, IMAGE = normal(2, 6, 8), normal(2, 7, 5, 8)
+GAIN, BIAS = normal(8), normal(8, seed=1)
+CASES = {
+    "linear": (X, normal(5, 8), normal(5)),
+    "conv2d": (IMAGE, normal(3, 8, 3, 3), normal(3)),
+    "group_norm": (IMAGE, GAIN, BIAS, 4, 1e-5),
+    "layer_norm": (X, GAIN, BIAS, 1e-5),
+    "silu": (X,),
+    "gelu": (X,),
+    "quick_gelu": (X,),
+    "geglu": (X,),
+    "attention": (X, normal(2, 4, 8), normal(2, 4, 6), 2),
+    "upsample_conv2d": (IMAGE, normal(3, 8, 3, 3), normal(3)),
+    "timestep_embedding": (np.array([0, 1, 20, 981]), 10),
+}
+
+
+@pytest.mark.parametrize("arithmetic", ROUNDINGS)
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_is_that_of_ops_but_for_rounding(name, arithmetic):
+    exact = getattr(ops, name)(*(a.astype(np.float64) if getattr(a, "dtype", None) == "f4" else a for a in CASES[name]))
+    rounded = getattr(RoundedOps(ROUNDINGS[arithmetic]), name)(*CASES[name])
+    assert rounded.dtype == np.float32
+    assert rounded.shape == exact.shape
+    np.testing.assert_array_equal(ROUNDINGS[arithmetic](rounded), rounded)
+    u = 2.0**-15 if name == "timestep_embedding" and arithmetic == "float32" else UNIT[arithmetic]
+    assert np.abs(rounded - exact).max() <= 60 * u * max(1, np.abs(exact).max())
+
+
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2, "padding": (0, 1, 0, 1)}, {"stride": 2}])
+def test_convolutions_of_any_stride_and_padding(options):
+    weight = normal(3, 8, 3, 3)
+    rounded = RoundedOps(ROUNDINGS["float32"]).conv2d(IMAGE, weight, **options)
+    np.testing.assert_allclose(rounded, ops.conv2d(IMAGE, weight, **options), atol=2e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 4), st.integers(0, 9), st.integers(1, 4), st.integers(0, 99))
+def test_sums_are_term_by_term(m, k, n, seed):
+    a, b = normal(m, k, seed=seed), normal(k, n, seed=seed + 1)
+    wanted = np.zeros((m, n), np.float32)
+    for i in range(m):
+        for j in range(n):
+            for term in range(k):
+                wanted[i, j] = np.float32(wanted[i, j] + np.float32(a[i, term] * b[term, j]))
+    np.testing.assert_array_equal(ordered_product(a, b), wanted)
+
+
+def test_float16_overflows_to_infinity_and_bfloat16_keeps_8_bits():
+    assert to_float16(np.array([7e4, 1.0], np.float32)).tolist() == [np.inf, 1.0]
+    assert to_bfloat16(np.array([1 + 2**-8 + 2**-12, 7e4], np.float32)).tolist() == [1 + 2**-7, 70144.0]
+
+
+def test_an_unknown_arithmetic_is_named():
+    with pytest.raises(TinyldmError, match="float8"):
+        rounding("float8")
