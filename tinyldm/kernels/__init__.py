@@ -13,9 +13,10 @@
 **Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
 in its published layout (float16, float32 or float64) or what was prepared from it:
 
-    prepare_linear(weight, gated=False)         for linear, linear_activation, linear_residual; gated=True for
-    linear_geglu prepare_conv2d(weight, stride=1, precision="fast", algorithm=None)     for conv2d, conv2d_residual,
-    norm_silu_conv2d prepare_upsample_conv2d(weight, precision="fast")                      for upsample_conv2d
+    prepare_linear(weight)                                  for linear, linear_activation, linear_residual
+    prepare_linear(weight, gated=True)                      for linear_geglu
+    prepare_conv2d(weight, stride=1, precision="fast")      for conv2d, conv2d_residual, norm_silu_conv2d
+    prepare_upsample_conv2d(weight, precision="fast")       for upsample_conv2d
 
 A prepared weight holds its own copy (`.nbytes`, `.shape` as published); the array it came from may be dropped.
 Biases, gains and shifts are plain arrays of any float dtype, read-only ones too. Activations must be float32

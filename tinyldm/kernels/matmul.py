@@ -88,7 +88,7 @@ def pack_weight(weight: np.ndarray, gated: bool = False) -> PackedWeight:
     packed = aligned(halves * panels * taps * c_in * TILE_COLUMNS).reshape(panels, halves, taps, c_in, TILE_COLUMNS)
     for half, part in enumerate(np.split(weight.reshape(c_out, c_in, taps), halves)):
         for p in range(panels):
-            columns = part[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS]
+            columns = part[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS].astype(np.float32, copy=False)
             packed[p, half, :, :, : len(columns)] = columns.transpose(2, 1, 0)
             packed[p, half, :, :, len(columns) :] = 0
     return PackedWeight(packed.reshape(panels * halves, taps, c_in, TILE_COLUMNS), weight.shape, gated)

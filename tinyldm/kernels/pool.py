@@ -55,6 +55,8 @@ def set_threads(count: int | None) -> None:
     if count is not None and count < 1:
         raise InputError(f"threads must be at least 1, not {count}")
     with _State.lock:
+        if count and count == _State.threads:
+            return
         _State.threads = count or 0
         _State.executor = None  # its idle threads end when it is collected
 

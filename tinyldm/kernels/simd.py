@@ -27,6 +27,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from tinyldm.errors import InputError
+
 F32, F64, I32, I64, BYTE = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64), ir.IntType(8)
 POINTER = ir.PointerType()
 FLOAT_BYTES = 4
@@ -62,6 +64,8 @@ def target() -> Target:
     """The widest target this processor has, or the one that TINYLDM_SIMD names."""
     chosen = os.environ.get("TINYLDM_SIMD")
     if chosen:
+        if chosen not in TARGETS:
+            raise InputError(f"TINYLDM_SIMD {chosen!r} is unknown; known are {', '.join(TARGETS)}")
         return TARGETS[chosen]
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):

@@ -265,12 +265,12 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
     pixel = depth * 4
     v_place = (most * depth * 4 // 64 | 1) * 64 + 128
     m_row = block_columns * 4
-    m_place = (most * m_row // 64 | 1) * 64 + 128
+    m_place = (most * TILE_COLUMNS * 4 // 64 | 1) * 64
     u_place = (depth * TILE_COLUMNS * 4 // 64 | 1) * 64
     patch = address(scratch)
     v = patch + samples * patch_h * patch_w * pixel
     m = v + PLACES * v_place
-    u = m + PLACES * m_place
+    u = m + panels_per_block * PLACES * m_place
     out = u + PLACES * u_place
     table = out + OUTPUTS * OUTPUTS * m_row
     for i in range(most):
@@ -330,8 +330,8 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
                             table + t * 8,
                             place * v_place,
                             u + place * u_place,
-                            m + place * m_place + t * m_row + p * TILE_COLUMNS * 4,
-                            m_row,
+                            m + (p * PLACES + place) * m_place + t * TILE_COLUMNS * 4,
+                            TILE_COLUMNS * 4,
                             steps,
                             k0,
                         )
@@ -341,7 +341,9 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
         for t in range(tiles):
             s, i, j = t // (some_h * some_w), t // some_w % some_h, t % some_w
             sample = sample0 + s
-            transform_output(m + t * m_row, m_place, out, m_row, panels * TILE_COLUMNS)
+            for p in range(panels):
+                sums = m + p * PLACES * m_place + t * TILE_COLUMNS * 4
+                transform_output(sums, m_place, out + p * TILE_COLUMNS * 4, m_row, TILE_COLUMNS)
             bias_row = address(bias) + ((sample if bias.shape[0] > 1 else 0) * bias.shape[1] + column) * 4
             for r in range(OUTPUTS):
                 oy = (tile_y0 + i) * OUTPUTS + r
@@ -434,7 +436,8 @@ def winograd(
 
     most = ceil_div(samples * region_h * region_w, TILE_ROWS) * TILE_ROWS
     patch = samples * (region_h * OUTPUTS + 2) * (region_w * OUTPUTS + 2) * depth
-    slabs = most * (depth + block_columns) + depth * TILE_COLUMNS + 4 * 64
+    panels = block_columns // TILE_COLUMNS
+    slabs = most * (depth + block_columns) + depth * TILE_COLUMNS + (panels + 4) * 32
     scratch = patch + PLACES * slabs + OUTPUTS**2 * block_columns + 2 * most + 64 + 4 * TILE_ROWS
     gain, shift = gain_shift or (np.empty((0, 0), np.float32),) * 2
     run(
