@@ -346,6 +346,37 @@ RUN = {
 }
 
 
+def make_lora() -> None:
+    """`z, t, context -> epsilon` of a UNet with a LoRA on attention, perceptron and convolutions, with PEFT."""
+    from diffusers import UNet2DConditionModel
+    from golden.make_models import lifted, patches
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    unet = UNet2DConditionModel.from_config(CONTROLLED)
+    seed(unet)
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "conv1", "time_emb_proj"]
+    unet.add_adapter(LoraConfig(r=3, lora_alpha=6, target_modules=targets, init_lora_weights=False))
+    state = get_peft_model_state_dict(unet)
+    shapes = {f"unet.{name}": tuple(tensor.shape) for name, tensor in state.items()}
+    parameters = dict(unet.named_parameters())
+    with torch.no_grad():
+        for name, shape in shapes.items():
+            path = name.removeprefix("unet.").replace(".weight", ".default.weight")
+            parameters[path].copy_(torch.from_numpy(seeded_weight(name, shape)))
+    unet.double()
+    with lifted(), torch.no_grad():
+        epsilon = unet(given("z", (1, 4, 4, 6)), torch.tensor([321]), given("context", (1, 5, 12))).sample
+    path = save_golden(
+        "families/lora",
+        {"epsilon": epsilon.numpy(), "shapes": packed(shapes)},
+        ("torch", "diffusers", "peft"),
+        rank=3,
+        alpha=6,
+        patches=patches(),
+    )
+    print(f"{path.name}: {len(shapes)} weights, {path.stat().st_size} bytes", flush=True)
+
+
 def write(
     originals: Path,
     name: str,
@@ -392,6 +423,8 @@ def main() -> None:
     for name in PUBLISHED:
         if not arguments.names or f"published-{name}" in arguments.names:
             make_published(name)
+    if not arguments.names or "lora" in arguments.names:
+        make_lora()
     for family in SINGLE_FILES:
         if not arguments.names or f"single-file-{family}" in arguments.names:
             make_single_file(family)
