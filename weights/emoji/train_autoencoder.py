@@ -6,14 +6,13 @@ differences; during the decay it is the logarithm of each picture's mean squared
 
 import argparse
 import math
+from pathlib import Path
 
 import data
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from training import Average, Run, Workers, add_training_arguments, batch_indices, step_generator
-
-MAX_SHIFT = 4
+from training import Average, Run, Workers, add_training_arguments, batch_indices, load_average, step_generator
 
 
 def make_autoencoder() -> AutoencoderKL:
@@ -34,11 +33,11 @@ def load_pictures(arguments: argparse.Namespace) -> Tensor:  # -> (N, 3, 64, 64)
     return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def shift(pictures: Tensor, generator: torch.Generator) -> Tensor:  # (N, 3, H, W) -> (N, 3, H, W)
-    """Move each picture by up to MAX_SHIFT pixels either way; what enters is white."""
+def shift(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:  # (N, 3, H, W) -> (N, 3, H, W)
+    """Move each picture by up to `most` pixels either way; what enters is white."""
     count, _, height, width = pictures.shape
-    padded = nn.functional.pad(pictures, (MAX_SHIFT,) * 4, value=1.0)
-    offsets = torch.randint(0, 2 * MAX_SHIFT + 1, (count, 2), generator=generator).tolist()
+    padded = nn.functional.pad(pictures, (most,) * 4, value=1.0)
+    offsets = torch.randint(0, 2 * most + 1, (count, 2), generator=generator).tolist()
     moved = torch.empty_like(pictures)
     for i, (y, x) in enumerate(offsets):
         moved[i] = padded[i, :, y : y + height, x : x + width]
@@ -56,11 +55,40 @@ def logarithmic_loss(wanted: Tensor, got: Tensor) -> Tensor:
     return (got - wanted).square().mean((1, 2, 3)).add(1e-5).log().mean()
 
 
+@torch.no_grad()
+def standardize(model: AutoencoderKL, pictures: Tensor) -> Tensor:  # (N, 3, 64, 64) -> (N, 4, 16, 16)
+    """Fold an affine map into the 1x1 convolutions beside the latent: every channel gets mean 0 and the same spread.
+
+    Sampling starts from noise of mean 0; latents whose mean differs would come out in the wrong colours. Sets the
+    scaling factor to 1 / standard deviation, and returns the scaled latents of the pictures.
+    """
+    latents = torch.cat([model.encode(part).latent_dist.mean for part in pictures.split(64)])
+    std, mean = torch.std_mean(latents, dim=(0, 2, 3))
+    spread = latents.std()
+    gain = spread / std
+    model.quant_conv.weight[:4] *= gain[:, None, None, None]
+    model.quant_conv.bias[:4] = (model.quant_conv.bias[:4] - mean) * gain
+    model.quant_conv.bias[4:] += 2 * gain.log()
+    model.post_quant_conv.bias += model.post_quant_conv.weight[:, :, 0, 0] @ mean
+    model.post_quant_conv.weight /= gain[:, None, None]
+    factor = round(1 / spread.item(), 4)
+    model.register_to_config(scaling_factor=factor)
+    return (latents - mean[:, None, None]) * gain[:, None, None] * factor
+
+
+def trained_autoencoder(work: Path, pictures: Tensor) -> tuple[AutoencoderKL, Tensor]:
+    """The averaged weights that train_autoencoder.py left, standardized, and the scaled latents of all pictures."""
+    model = make_autoencoder()
+    load_average(model, torch.load(work / "autoencoder.pt", weights_only=True)["average"])
+    return model, standardize(model, pictures)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training_arguments(parser, steps=3200, decay=1600, lr=2e-3, batch=16)
+    add_training_arguments(parser, steps=3200, decay=1600, lr=2e-3, batch=16, part=8)
     parser.add_argument("--kl", type=float, default=3e-4, help="weight of KL per latent value beside L1 (%(default)s)")
     parser.add_argument("--kl-log", type=float, default=5e-3, help="the same beside the logarithm (%(default)s)")
+    parser.add_argument("--shift", type=int, default=4, help="most pixels a picture is moved (%(default)s)")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     pictures = load_pictures(arguments)
@@ -81,7 +109,8 @@ def main() -> None:
     run = Run(arguments.work / "autoencoder.pt", model, optimizer, Average(model, 0.998))
     for step in run.steps(arguments):
         generator = step_generator(arguments.seed, step)
-        batch = shift(pictures[batch_indices(step, arguments.batch, len(pictures), arguments.seed)], generator)
+        chosen = batch_indices(step, arguments.batch, len(pictures), arguments.seed)
+        batch = shift(pictures[chosen], arguments.shift, generator)
         noise = torch.randn(len(batch), 4, data.SIDE // 4, data.SIDE // 4, generator=generator)
         decaying = torch.full((len(batch),), step >= arguments.steps - arguments.decay)
         run.note_loss(workers.backward(loss_of, batch, noise, decaying))

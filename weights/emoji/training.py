@@ -18,14 +18,16 @@ SAVE_EVERY = 120.0  # seconds between checkpoints on disk
 LOG_EVERY = 50  # steps between log lines
 
 
-def add_training_arguments(parser: argparse.ArgumentParser, *, steps: int, decay: int, lr: float, batch: int) -> None:
+def add_training_arguments(
+    parser: argparse.ArgumentParser, *, steps: int, decay: int, lr: float, batch: int, part: int
+) -> None:
     data.add_data_arguments(parser)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints; a run resumes from it")
     parser.add_argument("--steps", type=int, default=steps, help="last step; may be changed on resume (%(default)s)")
     parser.add_argument("--decay", type=int, default=decay, help="steps of decay at the end (%(default)s)")
     parser.add_argument("--lr", type=float, default=lr, help="peak learning rate (%(default)s)")
     parser.add_argument("--batch", type=int, default=batch, help="pictures a step (%(default)s)")
-    parser.add_argument("--part", type=int, default=8, help="pictures a thread takes at a time (%(default)s)")
+    parser.add_argument("--part", type=int, default=part, help="pictures a thread takes at a time (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
 
