@@ -127,8 +127,7 @@ class Weights:
         """
         full = self._full(name)
         array = self.source.read(full, self._root.dtype if dtype is None else np.dtype(dtype))
-        if not self._root.keep:
-            self.source.release()  # the pages that were just read; they come back from the file when needed again
+        self.source.release()  # the file's pages that were read for it and before; they come back when needed again
         with np.errstate(all="ignore"):  # the sum is only asked whether it is finite, which is quicker than to ask each
             suspect = array.dtype.kind == "f" and not np.isfinite(array.sum())
         if suspect and not np.isfinite(array).all():
