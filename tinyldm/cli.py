@@ -158,6 +158,11 @@ def model_command(
     p = command(commands, name, summary, example)
     p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
     add_checkpoint_options(p)
+    p.add_argument("--vae", metavar="PATH", help="take the autoencoder from this checkpoint")
+    p.add_argument("--lora", metavar="FILE[@SCALE]", action="append", default=[], help="merge a LoRA; may be repeated")
+    p.add_argument(
+        "--word", metavar="FILE", action="append", default=[], help="add a textual inversion; may be repeated"
+    )
     p.add_argument("--backend", metavar="B", help="numba (default) or reference")
     p.add_argument("--dtype", metavar="D", default="float32", help="float32 (default), or float64 with reference")
     p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
@@ -288,6 +293,9 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
         threads=args.threads,
         low_memory=args.low_memory,
         **checkpoint_options(args),
+        vae=args.vae,
+        loras=[scaled(lora) for lora in args.lora],
+        words=args.word,
     )
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -443,6 +451,17 @@ def run_convert(args: argparse.Namespace) -> None:
 
 
 # Parts of them ------------------------------------------------------------------------------------------------------
+
+
+def scaled(lora: str) -> tuple[str, float]:
+    """The file and the scale of `FILE@SCALE`; the scale may be left out."""
+    path, at, scale = lora.rpartition("@")
+    if not at:
+        return lora, 1.0
+    try:
+        return path, float(scale)
+    except ValueError:
+        return lora, 1.0  # an @ in the name of the file
 
 
 def chosen_seed(args: argparse.Namespace) -> int:

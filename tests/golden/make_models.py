@@ -301,7 +301,7 @@ def main() -> None:
         make_parameters()
     elif arguments.full:
         for name in arguments.names or FULL_WIDTH:
-            make(full_width_case(name), ("float64",), full=True)
+            make(full_width_case(name), ("float64", "float32"), full=True)
     else:
         for case in (*TEXT_ENCODERS, *VAES, *UNETS):
             if not arguments.names or case.name in arguments.names:

@@ -56,3 +56,24 @@ def test_picture_is_the_original_one(models, mode: str, name: str) -> None:
 def test_picture_is_not_trivial() -> None:
     assert PICTURES["text_ddim"].std() > 20
     assert (PICTURES["text_ddim"] != PICTURES["text_euler_a"]).any()
+
+
+def test_fast_and_strict_give_the_same_picture(models) -> None:
+    case = PROVENANCE["cases"]["text_25_steps"]
+    fast, strict = (pictures(models[mode], case).astype(int) for mode in ("fast", "strict"))
+    assert (np.abs(fast - strict) > 1).mean() <= 0.001
+
+
+@pytest.mark.parametrize("precision", ["fast", "strict"])
+def test_the_number_of_threads_changes_nothing(precision: str) -> None:
+    from tinyldm import kernels
+
+    before = kernels.threads()
+    try:
+        found = [
+            pictures(tinyldm.load(precision=precision, threads=n), PROVENANCE["cases"]["text_ddim"]) for n in (1, 2, 4)
+        ]
+    finally:
+        kernels.set_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])

@@ -131,7 +131,8 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
-    factor, narrow = model.vae.config.factor, model.vae.config.block_out_channels
+    factor, config = model.vae.config.factor, model.vae.config
+    narrow = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
     return int(INTERPRETER_BYTES + item * (weights + max(unet, decoder)))
 

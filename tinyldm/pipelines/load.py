@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
 from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.nn import Runtime
+from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_vae
 from tinyldm.pipelines.checkpoint import open_checkpoint
 from tinyldm.pipelines.model import LatentDiffusion
 
 # The classes that a component of text-to-image may have, and which components there may be.
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL"),
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
@@ -48,6 +49,9 @@ def load(
     config: Mapping[str, Mapping[str, Any]] | None = None,
     prediction_type: str | None = None,
     ema: bool | None = None,
+    vae: str | Path | None = None,
+    loras: Iterable[Scaled] = (),
+    words: Iterable[str | Path] = (),
 ) -> LatentDiffusion:
     """Open a checkpoint: a published folder or a single file, or without `path` the one that the package carries.
 
@@ -60,14 +64,21 @@ def load(
     overrides fields of what was recognised (`{"unet": {…}}`) and `ema` chooses the running average of the weights or
     the plain ones; `prediction_type` overrides what the schedule of either says. `notes` tell what was assumed.
 
+    `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `loras` merges LoRA files,
+    each alone or with a scale `(path, 0.8)`, and `words` adds what textual inversion has learned.
+
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
     """
     runtime = Runtime.choose(backend, dtype, precision, threads, low_memory)
     path = embedded_checkpoint() if path is None else Path(path)
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
+    if vae is not None:
+        replace_vae(found, vae)
     check_components(path, found)
     tokenizers, options = folder_extras(path) if path.is_dir() else file_extras(found)
+    merge_loras(found, loras)
+    add_words(found, tokenizers, words)
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     if found.unknown:
         notes.append(f"{len(found.unknown)} tensors are not known and not used: {found.unknown[0]}, …")

@@ -1,0 +1,66 @@
+"""What is put on top of a checkpoint before its models are built: another autoencoder, LoRAs, learned words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tinyldm.checkpoints.lora import apply_lora
+from tinyldm.checkpoints.recognise import Component, Recognised
+from tinyldm.checkpoints.source import open_source
+from tinyldm.errors import CheckpointError, InputError
+from tinyldm.models.textual_inversion import Inversion, extend_encoder, extend_tokenizer, read_inversion
+from tinyldm.models.tokenizer import Tokenizer
+from tinyldm.pipelines.checkpoint import open_checkpoint
+
+Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
+
+
+def replace_vae(found: Recognised, path: str | Path) -> None:
+    """Take the autoencoder from another checkpoint: the folder of one, or a file. Raises `CheckpointError`."""
+    other = open_checkpoint(path)
+    candidates = [c for name, c in other.components.items() if name == "vae" or "Autoencoder" in c.class_name]
+    if len(candidates) != 1:
+        has = ", ".join(other.components) or "nothing"
+        raise CheckpointError(f"{path}: wanted a checkpoint with one autoencoder; it is {other.title} and has {has}")
+    found.components["vae"] = candidates[0]
+    found.notes += [f"vae: {note}" for note in other.notes]
+
+
+def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> None:
+    """Merge LoRA files into the UNet and the text encoders, one after the other, as their weights are read.
+
+    Source: Hu et al. 2021, arXiv:2106.09685, equation 3. Raises `CheckpointError` for a file that does not fit.
+    """
+    named = [name for name in found.components if name != "vae"]
+    for lora in loras:
+        path, scale = lora if isinstance(lora, tuple) else (lora, 1.0)
+        sources = {name: found.components[name].source for name in named}
+        for name, source in apply_lora(sources, open_source(path), scale).items():
+            found.components[name] = replace(found.components[name], source=source)
+
+
+def add_words(found: Recognised, tokenizers: dict[str, Tokenizer], paths: Iterable[str | Path]) -> None:
+    """Add the words that textual inversion has learned to the tokenizers and the text encoders, in the same order.
+
+    Source: Gal et al. 2022, arXiv:2208.01618, section 4. A file that names no word is called as the file.
+    """
+    words = [read_word(path) for path in paths]
+    for name, tokenizer in list(tokenizers.items()):
+        encoder = name.replace("tokenizer", "text_encoder")
+        known = [word for word in words if encoder in word.vectors]
+        if known and encoder in found.components:
+            c = found.components[encoder]
+            config, source = extend_encoder(c.config, c.source, known, encoder)
+            found.components[encoder] = Component(c.class_name, config, source)
+            tokenizers[name] = extend_tokenizer(tokenizer, known)
+
+
+def read_word(path: str | Path) -> Inversion:
+    """A learned word under the name that its file states, or else under the file's own: `<name>`."""
+    source = open_source(path)
+    try:
+        return read_inversion(source)
+    except InputError:  # it names no word
+        return read_inversion(source, f"<{Path(path).stem}>")
