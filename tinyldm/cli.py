@@ -62,6 +62,11 @@ CONVERT_EXAMPLE = """example:
   tinyldm convert v1-5-pruned-emaonly.ckpt stable-diffusion-v1-5 --dtype float16
 """
 
+VERIFY_EXAMPLE = """example:
+  tinyldm verify
+  tinyldm verify stable-diffusion-v1-4 --case sd-v1-4-ddim
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
@@ -107,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add_info(commands)
     add_cost(commands)
     add_bench(commands)
+    add_verify(commands)
     add_inspect(commands)
     add_convert(commands)
     golden_commands.add_commands(commands)
@@ -257,6 +263,14 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     p.add_argument("--repeat", metavar="N", type=int, default=5, help="runs of which the median counts (default 5)")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.set_defaults(run=run_bench)
+
+
+def add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`tinyldm verify`."""
+    p = model_command(commands, "verify", "run a case whose pixels are published, and compare", VERIFY_EXAMPLE)
+    p.add_argument("path", metavar="PATH", nargs="?", help="checkpoint (default: the package's own)")
+    p.add_argument("--case", metavar="NAME", help="which published case (default: all that the path's name tells)")
+    p.set_defaults(run=run_verify)
 
 
 def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -431,6 +445,19 @@ def run_bench(args: argparse.Namespace) -> None:
     factor = model.vae.config.factor
     report = bench(model, h * factor, w * factor, args.repeat)
     print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Run published cases; the exit status is 1 where one fails."""
+    from tinyldm.verify import choose_cases, run_case
+
+    args.model = args.path or args.model
+    model = open_model(args)
+    verdicts = []
+    for case in choose_cases(model, args.case):
+        verdicts.append(run_case(model, case))
+        print(verdicts[-1])
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
 def run_inspect(args: argparse.Namespace) -> None:

@@ -31,8 +31,12 @@ def sample_latents(
     width: int | None,
     num_images: int,
     progress: Progress,
+    noise: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The latents of new pictures, `(N, C, h, w)`; arguments as in `LatentDiffusion.text_to_image`."""
+    """The latents of new pictures, `(N, C, h, w)`; arguments as in `LatentDiffusion.text_to_image`.
+
+    `noise` of that shape stands in for the first draw of the seed's stream.
+    """
     h, w = latent_size(model, height, width)
     prompts, negatives = check_prompts(prompt, negative_prompt, num_images)
     solver = make_sampler(sampler, model.scheduler_config, steps)
@@ -40,7 +44,9 @@ def sample_latents(
     factor = model.vae.config.factor
     conditioning = encode_prompts(model, prompts, negatives, guidance_scale, (h * factor, w * factor))
 
-    noise = rng.randn((len(prompts), model.vae.config.latent_channels, h, w)).astype(model.runtime.dtype, copy=False)
+    if noise is None:
+        noise = rng.randn((len(prompts), model.vae.config.latent_channels, h, w))
+    noise = noise.astype(model.runtime.dtype, copy=False)
     z = milestone("noise", noise) * z_type(noise, solver.init_noise_sigma)
     return denoise(model, solver, z, conditioning, guidance_scale, rng, range(len(solver.timesteps)), progress)
 

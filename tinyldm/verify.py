@@ -1,0 +1,135 @@
+"""`tinyldm verify`: run a case whose pixels were published for a real checkpoint, and say whether they come out.
+
+Test suites of the original implementations state a few pixels of a picture that a real checkpoint makes of a prompt.
+Whoever has the weights can so prove the whole chain: reading, tokens, text encoder, noise schedule, sampler, UNet,
+decoder. The cases are data, each with its source: `verify_cases.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from tinyldm.errors import InputError
+from tinyldm.pipelines.load import embedded_checkpoint
+from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.text_to_image import sample_latents
+
+CORNER = 3  # pixels wide and high: what the published slices show of the last channel
+
+
+@dataclass(frozen=True)
+class Case:
+    """A published case: what to run, and the pixels that must come out."""
+
+    name: str
+    checkpoint: str
+    source: str
+    hint: str
+    embedded: bool
+    prompt: str
+    arguments: dict[str, Any]
+    scheduler: dict[str, Any]
+    shape: tuple[int, int, int]
+    pixels: np.ndarray
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of a case."""
+
+    case: Case
+    found: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The largest difference of the pixels, in parts of the full range."""
+        return float(np.abs(self.found - self.case.pixels).max())
+
+    @property
+    def passed(self) -> bool:
+        """Whether every pixel is within the published tolerance."""
+        return self.error <= self.case.tolerance
+
+    def __str__(self) -> str:
+        def row(values: np.ndarray) -> str:
+            return " ".join(f"{value:.5f}" for value in values.ravel())
+
+        word = "pass" if self.passed else "FAIL"
+        return (
+            f"{word}: {self.case.name}, largest difference {self.error:.5f}, tolerance {self.case.tolerance}\n"
+            f"  published {row(self.case.pixels)}\n  found     {row(self.found)}\n  source    {self.case.source}"
+        )
+
+
+def read_cases() -> list[Case]:
+    """All published cases."""
+    data = json.loads(files("tinyldm").joinpath("verify_cases.json").read_text(encoding="utf-8"))
+    return [
+        Case(
+            name=c["name"],
+            checkpoint=c["checkpoint"],
+            source=c["source"],
+            hint=c["hint"],
+            embedded=c["family"] == "embedded",
+            prompt=c.get("prompt", data["prompt"]),
+            arguments=c["arguments"],
+            scheduler=c.get("scheduler", {}),
+            shape=tuple(c["shape"]),
+            pixels=np.array(c["slice"]).reshape(CORNER, CORNER),
+            tolerance=c["tolerance"],
+        )
+        for c in data["cases"]
+    ]
+
+
+def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
+    """The cases of a checkpoint: the named one, or all whose hint (`v1-4`) is in the checkpoint's path.
+
+    Weights do not tell 1.1 from 1.4, so a path without a hint needs a name. Raises `InputError` where none fits.
+    """
+    cases = read_cases()
+    if name is not None:
+        chosen = [case for case in cases if case.name == name]
+        if not chosen:
+            raise InputError(f"case {name!r} is unknown; known: {', '.join(case.name for case in cases)}")
+        return chosen
+    if model.path.resolve() == embedded_checkpoint().resolve():
+        return [case for case in cases if case.embedded]
+    chosen = [case for case in cases if not case.embedded and case.hint in str(model.path).lower().replace("_", "-")]
+    if not chosen:
+        known = ", ".join(f"{case.name} ({case.checkpoint})" for case in cases)
+        raise InputError(f"{model.path}: its name does not tell which published checkpoint it is; say --case: {known}")
+    return chosen
+
+
+def run_case(model: LatentDiffusion, case: Case) -> Verdict:
+    """Run a case. The first latent is NumPy's old generator's, as in the published tests.
+
+    Raises `InputError` where the model makes pictures of another size than the case.
+    """
+    factor, channels = model.vae.config.factor, model.vae.config.latent_channels
+    _, height, width = case.shape
+    if height % factor or width % factor:
+        raise InputError(f"{model.path}: makes no pictures of {width}×{height}, which case {case.name} is of")
+    shape = (1, channels, height // factor, width // factor)
+    noise = np.random.RandomState(case.arguments["seed"]).standard_normal(shape).astype(np.float32)
+    model = replace(model, scheduler_config=model.scheduler_config | case.scheduler)
+    z = sample_latents(
+        model,
+        case.prompt,
+        "",
+        **case.arguments,
+        height=height,
+        width=width,
+        num_images=1,
+        progress=iter,
+        noise=noise,
+    )
+    pixels = np.clip(model.vae.decode(model.vae.unscale(z))[0] / 2 + 0.5, 0, 1)
+    return Verdict(case, pixels[-1, -CORNER:, -CORNER:])
