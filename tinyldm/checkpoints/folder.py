@@ -89,14 +89,14 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder")
-    found = [(rank, path) for path in sorted(folder.iterdir()) if (rank := _rank(path.name, variant)) is not None]
+    found = [(rank, path) for path in sorted(folder.iterdir()) if (rank := weight_rank(path.name, variant)) is not None]
     if not found:
         here = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
         raise CheckpointError(f"{folder}: no weights; wanted {STEMS[0]}.safetensors or the like, found {here}")
     return min(found)[1]
 
 
-def _rank(name: str, variant: str | None) -> tuple[int, ...] | None:
+def weight_rank(name: str, variant: str | None) -> tuple[int, ...] | None:
     """How well a file name suits: lower is better, None for no weight file (a shard is found through its index)."""
     parts = name.split(".")
     if parts[0] not in STEMS:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.folder import read_folder
+from tinyldm.checkpoints.hub import fetch, is_hub_name
 from tinyldm.checkpoints.recognise import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
@@ -53,7 +54,9 @@ def load(
     loras: Iterable[Scaled] = (),
     words: Iterable[str | Path] = (),
 ) -> LatentDiffusion:
-    """Open a checkpoint: a published folder or a single file, or without `path` the one that the package carries.
+    """Open a checkpoint: a published folder, a single file, or the name of one on the Hugging Face hub.
+
+    Without `path`, the one that the package carries. A name (`owner/name`) needs the package `huggingface_hub`.
 
     `backend` is `"numba"` (the default; float32) or `"reference"` (float32 or float64); `precision` `"fast"` or
     `"strict"` and `threads` are the Numba backend's; `low_memory` reads weights anew each time instead of keeping
@@ -71,7 +74,7 @@ def load(
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
     """
     runtime = Runtime.choose(backend, dtype, precision, threads, low_memory)
-    path = embedded_checkpoint() if path is None else Path(path)
+    path = embedded_checkpoint() if path is None else fetch(str(path), variant) if is_hub_name(path) else Path(path)
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     if vae is not None:
         replace_vae(found, vae)

@@ -1,0 +1,141 @@
+"""Names on the hub, against a server on the loopback address that serves a folder as the hub does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tinyldm.checkpoints.hub import is_hub_name, wanted_files
+
+pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+ROOT = Path(__file__).parents[2]
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves the files of a folder as the repository `someone/tiny`, and notes what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.folder = folder
+        self.asked: list[str] = []
+        self.daemon_threads = True
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")
+        path = self.path.split("?")[0]
+        folder = self.server.folder
+        names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+        if path.startswith("/api/models/someone/tiny/tree/"):
+            entries = [
+                {"type": "file", "path": n, "size": (folder / n).stat().st_size, "oid": etag(folder / n)} for n in names
+            ]
+            self.send(json.dumps(entries).encode(), body, {"Content-Type": "application/json"})
+        elif path.startswith("/api/models/someone/tiny"):
+            info = {"id": "someone/tiny", "sha": REVISION, "siblings": [{"rfilename": n} for n in names]}
+            self.send(json.dumps(info).encode(), body, {"Content-Type": "application/json"})
+        elif path.startswith("/someone/tiny/resolve/") and path.split("/", 5)[5] in names:
+            file = folder / path.split("/", 5)[5]
+            self.send(file.read_bytes(), body, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": REVISION})
+        else:
+            self.send(b"not found", body, {"X-Error-Code": "EntryNotFound"}, status=404)
+
+    def send(self, data: bytes, body: bool, headers: dict[str, str], status: int = 200) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def etag(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def hub(own_checkpoint: Path) -> Iterator[Hub]:
+    (own_checkpoint / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another variant")
+    (own_checkpoint / "README.md").write_text("not needed")
+    server = Hub(own_checkpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def info(home: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`tinyldm info --model NAME` in a process of its own, since the hub's settings are read once."""
+    inherited = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
+    settings = {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-m", "tinyldm", "info", "--model", name, "--backend", "reference"]
+    return subprocess.run(command, env=inherited | settings, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_downloads_what_is_needed_and_then_asks_no_more(hub: Hub, tmp_path: Path) -> None:
+    endpoint = f"http://127.0.0.1:{hub.server_address[1]}"
+    first = info(tmp_path / "hf", "someone/tiny", HF_ENDPOINT=endpoint)
+    assert first.returncode == 0, first.stderr
+    assert "unet" in first.stdout
+    fetched = {line.split("/", 6)[-1] for line in hub.asked if line.startswith("GET /someone/")}
+    assert any("diffusion_pytorch_model.safetensors" in f for f in fetched)
+    assert not any("fp16" in f or "README" in f for f in fetched)
+
+    hub.asked.clear()
+    again = info(tmp_path / "hf", "someone/tiny", HF_ENDPOINT=endpoint)
+    assert again.returncode == 0, again.stderr
+    assert not hub.asked
+    offline = info(tmp_path / "hf", "someone/tiny", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+
+
+def test_what_is_not_there(hub: Hub, tmp_path: Path) -> None:
+    endpoint = f"http://127.0.0.1:{hub.server_address[1]}"
+    for name, settings in (("someone/else", {"HF_ENDPOINT": endpoint}), ("someone/tiny", {"HF_HUB_OFFLINE": "1"})):
+        found = info(tmp_path / "hf", name, **settings)
+        assert found.returncode == 2, found.stderr
+        last = found.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"tinyldm: error: {name}: can't be had from the hub")
+        assert "Traceback" not in found.stderr
+
+
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_name("CompVis/stable-diffusion-v1-4")
+    for path in ("stable-diffusion", "./a/b", "/a/b", "a/b/c", "a\\b", ""):
+        assert not is_hub_name(path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert not is_hub_name("a/b")
+
+
+def test_wanted_files() -> None:
+    files = ["model_index.json", "README.md", "unet/config.json", "v1-5.ckpt", "vae/model.bin"]
+    files += [f"unet/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    files += ["unet/diffusion_pytorch_model.safetensors.index.json", "unet/diffusion_pytorch_model.bin"]
+    files += ["tokenizer/merges.txt", "a/b/c.json"]
+    assert set(wanted_files(files, None)) == {
+        *("model_index.json", "unet/config.json", "tokenizer/merges.txt", "vae/model.bin"),
+        *(f for f in files if f.startswith("unet/") and not f.endswith(".bin")),
+    }
