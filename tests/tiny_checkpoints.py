@@ -163,3 +163,39 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 16, "pad_token": "<|endoftext|>"})
     )
+
+
+UNET_2D = {
+    "_class_name": "UNet2DModel",
+    "sample_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+}
+VQ = {
+    "_class_name": "VQModel",
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "block_out_channels": [4, 8],
+    "norm_num_groups": 2,
+    "latent_channels": 3,
+    "num_vq_embeddings": 16,
+    "sample_size": 16,
+    "scaling_factor": 1.0,
+}
+LDM_INDEX = {
+    "_class_name": "LDMPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "unet": ["diffusers", "UNet2DModel"],
+    "vqvae": ["diffusers", "VQModel"],
+}
+
+
+def write_ldm(folder: Path) -> Path:
+    """An unconditional model of the first latent-diffusion kind, over a VQ first stage."""
+    return write_folder(folder, LDM_INDEX, {"unet": UNET_2D, "vqvae": VQ, "scheduler": SCHEDULER})

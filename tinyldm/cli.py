@@ -196,7 +196,7 @@ def add_sampling_options(p: argparse.ArgumentParser) -> None:
 def add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm sample`."""
     p = model_command(commands, "sample", "make pictures from prompts", SAMPLE_EXAMPLE)
-    p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what the picture should show; several make several")
+    p.add_argument("prompt", metavar="PROMPT", nargs="*", help="what to show (a class-conditional model: its number)")
     add_sampling_options(p)
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
@@ -324,30 +324,45 @@ def run_sample(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     if args.grid is not None and args.grid < 1:
         raise InputError(f"--grid must be 1 or more columns, not {args.grid}")
-    count = len(args.prompt) * args.count
+    count = max(len(args.prompt), 1) * args.count
     files = output_files(args, 1 if args.grid else count)
     seed = chosen_seed(args)
     model = open_model(args)
     h, w = latent_size(model, args.height, args.width)
     print_expectation(model, h, w, count)
-    images = model.text_to_image(
-        args.prompt,
-        args.negative_prompt,
-        steps=args.steps,
-        guidance_scale=args.guidance_scale,
-        seed=seed,
-        sampler=args.sampler,
-        height=args.height,
-        width=args.width,
-        num_images=args.count,
-        progress=progress_bar,
-    )
+    images = sample(args, model, seed)
     settings = {**sampling_settings(args, seed), "model": model.path.name}
     if args.grid:
         write_png(files[0], grid(images, args.grid), {"prompts": "\n".join(args.prompt), **settings})
     else:
         write_pictures(args, files, images, settings)
     print_result(files, seed, started)
+
+
+def sample(args: argparse.Namespace, model: LatentDiffusion, seed: int) -> list[Image.Image]:
+    """The pictures of prompts, of class numbers, or of nothing, whichever the model takes."""
+    walk = {"steps": args.steps, "seed": seed, "sampler": args.sampler, "progress": progress_bar}
+    if model.class_embedder is not None:
+        wrong = [p for p in args.prompt if not p.isascii() or not p.isdigit()]
+        if wrong or not args.prompt:
+            raise InputError(f"{model.path}: takes class numbers as prompts, not {wrong[0] if wrong else 'nothing'!r}")
+        labels = [int(p) for p in args.prompt for _ in range(args.count)]
+        return model.class_to_image(labels, guidance_scale=args.guidance_scale, **walk)
+    if model.text_encoder is None and model.text_encoder_2 is None:
+        if args.prompt:
+            raise InputError(f"{model.path}: takes no prompt; leave out {args.prompt[0]!r}")
+        return model.unconditional(args.count, **walk)
+    if not args.prompt:
+        raise InputError(f"{model.path}: wants a prompt")
+    return model.text_to_image(
+        args.prompt,
+        args.negative_prompt,
+        guidance_scale=args.guidance_scale,
+        height=args.height,
+        width=args.width,
+        num_images=args.count,
+        **walk,
+    )
 
 
 def run_img2img(args: argparse.Namespace) -> None:
@@ -502,7 +517,7 @@ def output_files(args: argparse.Namespace, count: int) -> list[Path]:
 
     if args.count < 1:
         raise InputError(f"-n must be 1 or more, not {args.count}")
-    name = re.sub(r"\W+", "-", args.prompt[0]).strip("-")[:60] or "picture"
+    name = re.sub(r"\W+", "-", "".join(args.prompt[:1])).strip("-")[:60] or "picture"
     files = numbered(args.output or Path(f"{name}.png"), count)
     if args.output is None:
         files = [unused(file) for file in files]
@@ -561,7 +576,8 @@ def write_pictures(
     from tinyldm.pipelines.pictures import write_png
 
     for i, (file, image) in enumerate(zip(files, images, strict=True)):
-        place = {"prompt": args.prompt[i // args.count], "index": i, "batch": len(files)}
+        prompt = args.prompt[i // args.count] if args.prompt else ""
+        place = {"prompt": prompt, "index": i, "batch": len(files)}
         write_png(file, image, {**place, **settings, "width": image.width, "height": image.height})
 
 

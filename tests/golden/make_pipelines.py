@@ -23,6 +23,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LDMPipeline,
     LMSDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
@@ -34,7 +35,7 @@ from PIL import Image
 from provenance import save_golden
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_checkpoints import write_refiner, write_xl
+from tiny_checkpoints import write_ldm, write_refiner, write_xl
 
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 EMBEDDED = Path(__file__).parents[2] / "weights" / "emoji"
@@ -137,6 +138,19 @@ def make_xl() -> dict[str, np.ndarray]:
     return latents
 
 
+LDM_CASE = {"count": 2, "steps": 5, "seed": 4}
+
+
+def make_ldm() -> dict[str, np.ndarray]:
+    """Pictures of an unconditional model, `(N, H, W, 3)` in [0, 1]."""
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = LDMPipeline.from_pretrained(write_ldm(Path(folder) / "tiny"), torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(LDM_CASE["seed"])
+    steps, count = LDM_CASE["steps"], LDM_CASE["count"]
+    return {"pictures": pipe(count, generator, num_inference_steps=steps, output_type="np").images}
+
+
 def first_picture() -> Image.Image:
     """The picture that image-to-image begins with: a red disc on white, the same here and in the tests."""
     y, x = np.mgrid[:64, :64]
@@ -168,13 +182,15 @@ def run(pipe: StableDiffusionPipeline, case: dict) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="checkpoint folder (default: the embedded one)")
-    parser.add_argument("--xl-only", action="store_true", help="make the goldens of the XL models alone")
+    parser.add_argument("--tiny-only", action="store_true", help="make the goldens of the tiny models alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
     packages = ("torch", "diffusers", "transformers")
     path = save_golden("pipelines/xl", make_xl(), packages, cases=XL_CASES | REFINER_CASES, seed=0, patches=[])
     print(f"{path}: {path.stat().st_size} bytes")
-    if args.xl_only:
+    path = save_golden("pipelines/ldm", make_ldm(), packages, case=LDM_CASE, seed=0, patches=[])
+    print(f"{path}: {path.stat().st_size} bytes")
+    if args.tiny_only:
         return
     pipe = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     pictures = {name: run(pipe, case) for name, case in CASES.items()}

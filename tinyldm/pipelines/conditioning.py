@@ -23,14 +23,14 @@ AESTHETIC_SCORES = (6.0, 2.5)  # what the XL refiner is told of a picture to mak
 class Conditioning:
     """What the UNet is given besides the latent and the time; every array has one row a picture, or two with guidance.
 
-    `context` is `(M, L, D)`; `arrays` the model's further conditions by name.
+    `context` is `(M, L, D)`, None for the unconditional models; `arrays` the model's further conditions by name.
     """
 
-    context: np.ndarray
+    context: np.ndarray | None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.context)
+        return 0 if self.context is None else len(self.context)
 
 
 def encode_prompts(
@@ -58,6 +58,18 @@ def encode_prompts(
     if guided and model.options.get("force_zeros_for_empty_prompt") and not any(negatives):
         context[: len(negatives)], pooled[: len(negatives)] = 0, 0  # no negative prompt at all is nothing, not ""
     return Conditioning(context, {"text_embeds": pooled, "time_ids": size_ids(model, size, len(prompts), guided)})
+
+
+def encode_classes(model: LatentDiffusion, labels: Sequence[int], guidance_scale: float) -> Conditioning:
+    """The conditioning of class labels; the unconditional half is the last class, which stands for none.
+
+    Source: Ho and Salimans 2022, arXiv:2207.12598, section 3.2. Raises `InputError` where the model has no classes.
+    """
+    if model.class_embedder is None:
+        raise InputError(f"{model.path}: this model has no classes")
+    none = model.class_embedder.config.num_classes - 1
+    wanted = [*[none] * len(labels), *labels] if guidance_scale > 1 else list(labels)
+    return Conditioning(model.class_embedder(np.array(wanted, np.int64)))
 
 
 def encode_twice(model: LatentDiffusion, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,8 @@ def describe(model: LatentDiffusion) -> str:
     h, w = latent_size(model, None, None)
     factor, scheduler = model.vae.config.factor, model.scheduler_config
     tokenizer = model.tokenizer or model.tokenizer_2
-    lines.append(f"tokenizer      {tokenizer.vocab_size:,} tokens, {tokenizer.max_length} a prompt")
+    if tokenizer is not None:
+        lines.append(f"tokenizer      {tokenizer.vocab_size:,} tokens, {tokenizer.max_length} a prompt")
     lines.append(
         f"latent         {model.vae.config.latent_channels}×{h}×{w} for {w * factor}×{h * factor} pixels, "
         f"scaling factor {model.vae.config.scaling_factor:g}"

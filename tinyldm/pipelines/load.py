@@ -21,8 +21,9 @@ from tinyldm.pipelines.model import LatentDiffusion
 
 # The classes that a component of text-to-image may have, and which components there may be.
 CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL"),
+    "unet": ("UNet2DConditionModel", "UNet2DModel"),
+    "vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel"),
+    "class_embedder": ("ClassEmbedder",),
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
@@ -90,7 +91,7 @@ def load(
         path=path,
         **{"text_encoder": None, **models},
         **{"tokenizer": None, **tokenizers},
-        scheduler_config=as_pipeline_does(found.scheduler or {}, notes),
+        scheduler_config=as_pipeline_does(found.scheduler or {}, notes) if tokenizers else dict(found.scheduler or {}),
         runtime=runtime,
         options=options,
         notes=notes,
@@ -100,16 +101,19 @@ def load(
 def check_components(path: Path, found: Recognised) -> None:
     """Raise `CheckpointError` unless the components are those of text to image, each of a class that it takes."""
     has = ", ".join(found.components) or "nothing"
-    encoders = [name for name in found.components if name.startswith("text_encoder")]
-    for name in ("unet", "vae", *([] if encoders else ["text_encoder"])):
+    kind = found.components["unet"].class_name if "unet" in found.components else ""
+    conditioned = any(name.startswith(("text_encoder", "class_embedder")) for name in found.components)
+    for name in ("unet", "vae", *(["text_encoder"] if kind == "UNet2DConditionModel" and not conditioned else [])):
         if name not in found.components:
-            raise CheckpointError(f"{path}: is {found.title} and has {has}; text to image wants a {name} as well")
+            raise CheckpointError(f"{path}: is {found.title} and has {has}; sampling wants a {name} as well")
     for name, component in found.components.items():
         if name not in CLASSES:
-            raise CheckpointError(f"{path}: is {found.title}, whose {name} is nothing that a prompt describes")
+            raise CheckpointError(
+                f"{path}: is {found.title}, whose {name} is nothing that a prompt or a class describes"
+            )
         if component.class_name not in CLASSES[name]:
             wanted = ", ".join(CLASSES[name])
-            raise CheckpointError(f"{path}: the {name} is a {component.class_name}; text to image takes {wanted}")
+            raise CheckpointError(f"{path}: the {name} is a {component.class_name}; sampling takes {wanted}")
     if found.scheduler is None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
 
@@ -123,7 +127,7 @@ def folder_extras(path: Path) -> tuple[dict[str, Tokenizer], dict[str, Any]]:
             if folder.class_of(name) not in TOKENIZERS:
                 raise CheckpointError(f"{path}: the {name} is a {folder.class_of(name)}; supported: {TOKENIZERS[0]}")
             tokenizers[name] = Tokenizer.load(path / name)
-    if not tokenizers:
+    if not tokenizers and any(name.startswith("text_encoder") for name in folder.index):
         folder.class_of("tokenizer")  # says that it is missing
     return tokenizers, folder.options
 

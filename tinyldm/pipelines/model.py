@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion.random import TorchGenerator
+from tinyldm.errors import InputError
+from tinyldm.models.conditioners import ClassEmbedder
 from tinyldm.models.text_encoder import TextEncoder
 from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.models.unet import UNet
 from tinyldm.models.vae import AutoencoderKL
 from tinyldm.nn import Runtime
 from tinyldm.pipelines import image_to_image, text_to_image
+from tinyldm.pipelines.conditioning import Conditioning, encode_classes
 from tinyldm.pipelines.pictures import to_images, to_pixels
 
 Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.tqdm`, or nothing
@@ -26,9 +29,9 @@ Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.
 class LatentDiffusion:
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
-    Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; the XL models have a second text encoder, their
-    refiner only that one (`text_encoder` is None); `options` are those of the published pipeline; `notes` say what was
-    passed over or assumed when the checkpoint was read.
+    Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; `options` are those of the published pipeline;
+    `notes` say what was passed over or assumed when the checkpoint was read. The XL models have a second text encoder,
+    their refiner only that one; the class-conditional models have a `class_embedder`, the unconditional ones nothing.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class LatentDiffusion:
     runtime: Runtime
     tokenizer_2: Tokenizer | None = None
     text_encoder_2: TextEncoder | None = None
+    class_embedder: ClassEmbedder | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -50,7 +54,7 @@ class LatentDiffusion:
     @property
     def networks(self) -> dict[str, Any]:
         """The networks by the names of their folders."""
-        named = ("text_encoder", "text_encoder_2", "unet", "vae")
+        named = ("text_encoder", "text_encoder_2", "class_embedder", "unet", "vae")
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
 
     def text_to_image(
@@ -120,6 +124,39 @@ class LatentDiffusion:
             num_images=num_images,
             progress=progress,
         )
+        return self.decode(z)
+
+    def class_to_image(
+        self,
+        labels: Sequence[int],
+        steps: int = 50,
+        guidance_scale: float = 3.0,
+        seed: int = 0,
+        sampler: str = "ddim",
+        progress: Progress = iter,
+    ) -> list[Image.Image]:
+        """A picture of each class label, by the models that are conditioned on classes instead of text.
+
+        Raises `InputError` before any work for an argument that can't be honoured.
+        """
+        size = text_to_image.latent_size(self, None, None)
+
+        def condition() -> Conditioning:
+            return encode_classes(self, labels, guidance_scale)
+
+        z = text_to_image.walk(self, condition, len(labels), size, steps, guidance_scale, seed, sampler, progress)
+        return self.decode(z)
+
+    def unconditional(
+        self, count: int = 1, steps: int = 50, seed: int = 0, sampler: str = "ddim", progress: Progress = iter
+    ) -> list[Image.Image]:
+        """Pictures by the models that are conditioned on nothing. Raises `InputError` as `text_to_image` does."""
+        if self.text_encoder or self.text_encoder_2 or self.class_embedder:
+            raise InputError(f"{self.path}: this model wants a condition: a prompt or a class")
+        if count < 1:
+            raise InputError(f"count must be 1 or more, not {count}")
+        size = text_to_image.latent_size(self, None, None)
+        z = text_to_image.walk(self, lambda: Conditioning(None), count, size, steps, 1.0, seed, sampler, progress)
         return self.decode(z)
 
     def encode(self, image: Image.Image | np.ndarray, seed: int | None = None) -> np.ndarray:

@@ -39,13 +39,33 @@ def sample_latents(
     """
     h, w = latent_size(model, height, width)
     prompts, negatives = check_prompts(prompt, negative_prompt, num_images)
+    factor = model.vae.config.factor
+
+    def condition() -> Conditioning:
+        return encode_prompts(model, prompts, negatives, guidance_scale, (h * factor, w * factor))
+
+    return walk(model, condition, len(prompts), (h, w), steps, guidance_scale, seed, sampler, progress, noise)
+
+
+def walk(
+    model: LatentDiffusion,
+    condition: Callable[[], Conditioning],
+    count: int,
+    size: tuple[int, int],
+    steps: int,
+    guidance_scale: float,
+    seed: int,
+    sampler: str,
+    progress: Progress,
+    noise: np.ndarray | None = None,
+) -> np.ndarray:
+    """From noise to `count` latents of `size`, `(N, C, h, w)`; the condition is made once all arguments are checked."""
     solver = make_sampler(sampler, model.scheduler_config, steps)
     rng = TorchGenerator(check_seed(seed))
-    factor = model.vae.config.factor
-    conditioning = encode_prompts(model, prompts, negatives, guidance_scale, (h * factor, w * factor))
+    conditioning = condition()
 
     if noise is None:
-        noise = rng.randn((len(prompts), model.vae.config.latent_channels, h, w))
+        noise = rng.randn((count, model.vae.config.latent_channels, *size))
     noise = noise.astype(model.runtime.dtype, copy=False)
     z = milestone("noise", noise) * z_type(noise, solver.init_noise_sigma)
     return denoise(model, solver, z, conditioning, guidance_scale, rng, range(len(solver.timesteps)), progress)
@@ -63,11 +83,11 @@ def denoise(
 ) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
     """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
     guided = len(conditioning) == 2 * len(z)
-    context = model.unet.prepare(conditioning.context)
+    given = () if conditioning.context is None else (model.unet.prepare(conditioning.context),)
     for i in progress(steps):  # type: ignore[attr-defined]
         z_in = solver.scale_input(z, i)
         z_in = np.concatenate([z_in, z_in]) if guided else z_in
-        prediction = model.unet(z_in, solver.timesteps[i], context, **conditioning.arrays)
+        prediction = model.unet(z_in, solver.timesteps[i], *given, **conditioning.arrays)
         if guided:
             unconditional, conditional = np.split(prediction, 2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)
