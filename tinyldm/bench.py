@@ -107,7 +107,7 @@ def random_model(architecture: str, runtime: Runtime) -> SimpleNamespace:
         network, config_class, parameters, inert = kinds[name]
         shapes = dict(parameters(read_config(config_class, config, component=name, inert=inert)))
         networks[name] = network(config, RandomWeights(shapes), runtime)
-    return SimpleNamespace(**networks, runtime=runtime)
+    return SimpleNamespace(**networks, networks=networks, runtime=runtime)
 
 
 @dataclass

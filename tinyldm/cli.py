@@ -47,7 +47,7 @@ INFO_EXAMPLE = """example:
 
 COST_EXAMPLE = """example:
   tinyldm cost
-  tinyldm cost --model stable-diffusion-v1-5 --steps 20
+  tinyldm cost --architecture sd15 --steps 20
 """
 
 BENCH_EXAMPLE = """example:
@@ -248,6 +248,7 @@ def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm cost`."""
     p = model_command(commands, "cost", "count what a picture costs, and what the latent space saves", COST_EXAMPLE)
+    p.add_argument("--architecture", metavar="NAME", help="random weights of a published architecture: sd15")
     p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
@@ -440,22 +441,17 @@ def run_cost(args: argparse.Namespace) -> None:
 
     if args.steps < 1:
         raise InputError(f"--steps must be 1 or more, not {args.steps}")
-    print(describe_cost(open_model(args), args.height, args.width, args.steps))
+    print(describe_cost(model_or_architecture(args), args.height, args.width, args.steps))
 
 
 def run_bench(args: argparse.Namespace) -> None:
     """Time the models."""
-    from tinyldm.bench import bench, random_model
-    from tinyldm.nn import Runtime
+    from tinyldm.bench import bench
     from tinyldm.pipelines.text_to_image import latent_size
 
     if args.repeat < 1:
         raise InputError(f"--repeat must be 1 or more, not {args.repeat}")
-    if args.architecture is None:
-        model: Any = open_model(args)
-    else:
-        runtime = Runtime.choose(args.backend, args.dtype, args.precision, args.threads, args.low_memory)
-        model = random_model(args.architecture, runtime)
+    model = model_or_architecture(args)
     h, w = latent_size(model, args.height, args.width)
     factor = model.vae.config.factor
     report = bench(model, h * factor, w * factor, args.repeat)
@@ -493,6 +489,17 @@ def run_convert(args: argparse.Namespace) -> None:
 
 
 # Parts of them ------------------------------------------------------------------------------------------------------
+
+
+def model_or_architecture(args: argparse.Namespace) -> Any:
+    """The checkpoint that the options name, or a published architecture with random weights."""
+    from tinyldm.bench import random_model
+    from tinyldm.nn import Runtime
+
+    if args.architecture is None:
+        return open_model(args)
+    runtime = Runtime.choose(args.backend, args.dtype, args.precision, args.threads, args.low_memory)
+    return random_model(args.architecture, runtime)
 
 
 def scaled(lora: str) -> tuple[str, float]:
