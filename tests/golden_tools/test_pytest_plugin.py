@@ -94,7 +94,7 @@ def test_a_damaged_file_is_an_error_that_says_so(project, pytester):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist is not installed")
-def test_it_works_in_parallel(project, pytester):
+def test_it_works_in_parallel(pytester):
     pytester.makepyfile(test_port=TESTS.format(scale="1"))
     options = ["-p", "tinyldm.golden.pytest_plugin", "-n", "2"]
     pytester.runpytest_subprocess(*options, "--golden-update").assert_outcomes(passed=3)

@@ -62,7 +62,8 @@ def describe_runtime(model: LatentDiffusion) -> str:
     if runtime.backend == "reference":
         return f"reference (NumPy {np.__version__}), {runtime.dtype}"
     ops = runtime.ops
-    return f"numba, float32, precision {runtime.precision}, {ops.target().name} vectors, {ops.threads()} threads"
+    vectors = f"{ops.target().name} vectors of {ops.target().width} numbers"
+    return f"numba, float32, precision {runtime.precision}, {vectors}, {ops.threads()} threads"
 
 
 def describe_shapes(model: LatentDiffusion, height: int | None = None, width: int | None = None) -> str:
