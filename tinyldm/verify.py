@@ -8,6 +8,7 @@ decoder. The cases are data, each with its source: `verify_cases.json`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.pipelines.conditioning import Conditioning
 from tinyldm.pipelines.load import embedded_checkpoint
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.text_to_image import sample_latents
+from tinyldm.pipelines.text_to_image import sample_latents, walk
 
-CORNER = 3  # pixels wide and high: what the published slices show of the last channel
+SIDE = 3  # pixels wide and high: what the published slices show of the last channel
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,12 @@ class Case:
     source: str
     hint: str
     embedded: bool
-    prompt: str
+    noise: str
+    prompt: str | None
     arguments: dict[str, Any]
     scheduler: dict[str, Any]
     shape: tuple[int, int, int]
+    corner: tuple[int, int]
     pixels: np.ndarray
     tolerance: float
 
@@ -77,11 +81,13 @@ def read_cases() -> list[Case]:
             source=c["source"],
             hint=c["hint"],
             embedded=c["family"] == "embedded",
+            noise=c["noise"],
             prompt=c.get("prompt", data["prompt"]),
             arguments=c["arguments"],
             scheduler=c.get("scheduler", {}),
             shape=tuple(c["shape"]),
-            pixels=np.array(c["slice"]).reshape(CORNER, CORNER),
+            corner=tuple(c.get("corner", [size - SIDE for size in c["shape"][1:]])),
+            pixels=np.array(c["slice"]).reshape(SIDE, SIDE),
             tolerance=c["tolerance"],
         )
         for c in data["cases"]
@@ -89,7 +95,7 @@ def read_cases() -> list[Case]:
 
 
 def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
-    """The cases of a checkpoint: the named one, or all whose hint (`v1-4`) is in the checkpoint's path.
+    """The cases of a checkpoint: the named one, or all whose hint is in the checkpoint's path.
 
     Weights do not tell 1.1 from 1.4, so a path without a hint needs a name. Raises `InputError` where none fits.
     """
@@ -101,7 +107,8 @@ def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
         return chosen
     if model.path.resolve() == embedded_checkpoint().resolve():
         return [case for case in cases if case.embedded]
-    chosen = [case for case in cases if not case.embedded and case.hint in str(model.path).lower().replace("_", "-")]
+    path = model.path.as_posix().lower().replace("_", "-")
+    chosen = [case for case in cases if not case.embedded and re.search(case.hint, path)]
     if not chosen:
         known = ", ".join(f"{case.name} ({case.checkpoint})" for case in cases)
         raise InputError(f"{model.path}: its name does not tell which published checkpoint it is; say --case: {known}")
@@ -109,27 +116,33 @@ def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
 
 
 def run_case(model: LatentDiffusion, case: Case) -> Verdict:
-    """Run a case. The first latent is NumPy's old generator's, as in the published tests.
+    """Run a case. The first latent is drawn by the generator of the published test: NumPy's old one, or torch's.
 
-    Raises `InputError` where the model makes pictures of another size than the case.
+    Raises `InputError` where the model makes pictures of another size or kind than the case.
     """
     factor, channels = model.vae.config.factor, model.vae.config.latent_channels
     _, height, width = case.shape
     if height % factor or width % factor:
         raise InputError(f"{model.path}: makes no pictures of {width}×{height}, which case {case.name} is of")
     shape = (1, channels, height // factor, width // factor)
-    noise = np.random.RandomState(case.arguments["seed"]).standard_normal(shape).astype(np.float32)
     model = replace(model, scheduler_config=model.scheduler_config | case.scheduler)
-    z = sample_latents(
-        model,
-        case.prompt,
-        "",
-        **case.arguments,
-        height=height,
-        width=width,
-        num_images=1,
-        progress=iter,
-        noise=noise,
-    )
-    pixels = np.clip(model.vae.decode(model.vae.unscale(z))[0] / 2 + 0.5, 0, 1)
-    return Verdict(case, pixels[-1, -CORNER:, -CORNER:])
+    pixels = np.clip(model.vae.decode(model.vae.unscale(denoised(model, case, shape)))[0] / 2 + 0.5, 0, 1)
+    row, column = case.corner
+    return Verdict(case, pixels[-1, row : row + SIDE, column : column + SIDE])
+
+
+def denoised(model: LatentDiffusion, case: Case, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """The latent that a case ends with; a case without a prompt is of an unconditional model.
+
+    Where the published test leaves the first latent to torch's generator, it is drawn by the seed's stream as always.
+    """
+    noise = None
+    if case.noise == "numpy":
+        noise = np.random.RandomState(case.arguments["seed"]).standard_normal(shape).astype(np.float32)
+    options = {**case.arguments, "progress": iter, "noise": noise}
+    if case.prompt is not None:
+        _, height, width = case.shape
+        return sample_latents(model, case.prompt, "", height=height, width=width, num_images=1, **options)
+    if model.text_encoder or model.text_encoder_2 or model.class_embedder:
+        raise InputError(f"{model.path}: wants a prompt or a class, which case {case.name} has not")
+    return walk(model, lambda: Conditioning(None), 1, shape[2:], **options)
