@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -27,11 +28,13 @@ def quoted(text: object) -> str:
 class TensorSource(ABC):
     """Named tensors whose shapes and types are known at once and whose values are read one at a time when asked for.
 
-    `path` is what messages call the whole source (a file, an index, …); `metadata` its free text entries.
+    `path` is what messages call the whole source (a file, an index, …); `metadata` its free text entries; `extras` what
+    it holds beside the tensors, by name and in a word each (`optimizer_states`: `list of 1`).
     """
 
     path: str
     metadata: Mapping[str, str]
+    extras: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod

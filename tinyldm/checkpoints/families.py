@@ -6,8 +6,8 @@ predicts, nor the noise schedule. Those come from the configuration files in the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 Config = dict[str, Any]
@@ -47,6 +47,7 @@ class Family:
     scaling_factor: float = 0.18215
     ema: bool = False
     size: int = 512
+    sizes: Mapping[str, int] = field(default_factory=dict)  # by prediction type, where it is not the same
     also: str = ""  # what else has the same names and shapes, and differs in what they do not tell
 
 
@@ -94,6 +95,7 @@ FAMILIES = (
         Heads(channels=64),
         SD_V,
         size=768,
+        sizes={"epsilon": 512},
         also=SAME_AS_SD2,
     ),
     Family(

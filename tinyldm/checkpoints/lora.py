@@ -157,10 +157,19 @@ def flat(layer: str) -> str:
     return layer.replace(".", "_")
 
 
+def component_of(layer: str) -> str:
+    """The component that a file's layer is of, by the prefix that the naming gives it."""
+    return COMPONENTS.get(prefix_of(layer), "unet")
+
+
+def prefix_of(layer: str) -> str:
+    """What stands before the layer's own name."""
+    return next((p for p in COMPONENTS if layer.startswith(p)), "")
+
+
 def find_layer(layer: str, tables: Mapping[str, Mapping[str, str]], lora: TensorSource) -> tuple[str, str]:
     """The component and the weight that a file's layer means."""
-    prefix = next((p for p in COMPONENTS if layer.startswith(p)), "")
-    component = COMPONENTS.get(prefix, "unet")
+    prefix, component = prefix_of(layer), component_of(layer)
     if component not in tables:
         raise CheckpointError(f"{lora.path}: changes the {component}, which this checkpoint does not have")
     for candidate in candidates(flat(layer[len(prefix) :])):

@@ -7,7 +7,7 @@ can be overridden.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyldm.checkpoints import architecture
 from tinyldm.checkpoints.base import RenamedSource, TensorSource, quoted
-from tinyldm.checkpoints.families import SDXL, Family, Heads, family_of
+from tinyldm.checkpoints.families import FAMILIES, SDXL, Family, Heads, family_of
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
@@ -36,6 +36,7 @@ model_ema.* ema.* loss.* first_stage_model.loss.* first_stage_model.model_ema.* 
 cond_stage_model.transformer.to_logits.* cond_stage_model.transformer.vision_model.* visual.* vision_model.*
 *visual_projection.weight global_step noise_augmentor.* v_pred ztsnr
 """.split()
+MAX_WRAPPERS = 3
 OPENCLIP_LAST = r"cond_stage_model\.model\.(text_projection|transformer\.resblocks\.{last}\..*)"
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -51,7 +52,10 @@ class Component:
 
 @dataclass
 class Recognised:
-    """What a file was recognised as; `extras` are known tensors without a use, `unknown` those that nobody knows."""
+    """What a file was recognised as; `extras` are known tensors without a use, `unknown` those that nobody knows.
+
+    `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind.
+    """
 
     family: str
     title: str
@@ -60,6 +64,7 @@ class Recognised:
     notes: list[str] = field(default_factory=list)
     extras: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 def recognise(
@@ -79,14 +84,32 @@ def recognise(
     """
     if prediction_type not in (None, *PREDICTIONS):
         raise ConfigError(f"prediction type {prediction_type!r} is unknown; known are {', '.join(PREDICTIONS)}")
-    names = frozenset(source.names)
-    found = None
-    for known in (whole_checkpoint, bare_component):
-        found = found or known(source, names, ema)
+    found = recognise_names(source, ema)
+    wrappers: list[str] = []
+    view = source
+    while found is None and len(wrappers) < MAX_WRAPPERS and (wrapper := common_prefix(view.names)):
+        view = inner(view, wrapper)
+        wrappers.append(wrapper)
+        found = recognise_names(view, ema)
     if found is None:
         raise CheckpointError(unrecognised(source))
+    if wrappers:
+        found.notes.append(f"all names begin with {''.join(wrappers)}, which is left out")
+    found.beside = dict(source.extras)
     override(found, prediction_type, config or {})
     return found
+
+
+def recognise_names(source: TensorSource, ema: bool | None) -> Recognised | None:
+    """A whole checkpoint or one component under its own names; None for anything else."""
+    names = frozenset(source.names)
+    return whole_checkpoint(source, names, ema) or bare_component(source, names, ema)
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """The first part of all names with its dot (`module.`, as training in parallel adds it), or nothing."""
+    parts = {name.partition(".")[0] + "." if "." in name else "" for name in names}
+    return parts.pop() if len(parts) == 1 else ""
 
 
 def unrecognised(source: TensorSource) -> str:
@@ -109,6 +132,18 @@ def override(found: Recognised, prediction_type: str | None, config: Mapping[str
     if prediction_type is not None and found.scheduler is not None:
         found.scheduler = {**found.scheduler, "prediction_type": prediction_type}
         found.notes = [note for note in found.notes if not note.startswith("prediction type")]
+        resize(found, prediction_type, config)
+
+
+def resize(found: Recognised, prediction_type: str, config: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set the size of pictures, where models that predict something else are published for another size."""
+    family = next((family for family in FAMILIES if family.name == found.family), None)
+    unet = found.components.get("unet")
+    if family is None or unet is None or prediction_type not in family.sizes:
+        return
+    if "sample_size" not in config.get("unet", {}):
+        size = unet.config["sample_size"] * family.sizes[prediction_type] // family.size
+        found.components["unet"] = Component(unet.class_name, {**unet.config, "sample_size": size}, unet.source)
 
 
 # A whole checkpoint in the original layout ----------------------------------------------------------------------------
@@ -138,7 +173,7 @@ def whole_checkpoint(source: TensorSource, names: frozenset[str], ema: bool | No
     if family and family.also:
         assumed = found.scheduler["prediction_type"]
         found.notes.append(f"prediction type {assumed} is assumed; {family.also}, which --prediction-type says")
-    sort_leftovers(found, names, taken | _read_names(found, source))
+    sort_leftovers(found, source, taken)
     return found
 
 
@@ -258,14 +293,14 @@ BARE_PREFIXES = (
 
 def bare_component(source: TensorSource, names: frozenset[str], ema: bool | None) -> Recognised | None:
     """A file that holds an autoencoder, a UNet or a text encoder, in either layout."""
-    if ema:
-        raise CheckpointError(f"{source.path}: is no whole checkpoint: it has no running average (EMA) of the weights")
     for prefix in BARE_PREFIXES:
         view = inner(source, prefix) if prefix else source
         inside = frozenset(view.names)
         for known in (bare_controlnet, bare_unet, bare_tiny, bare_first_stage, bare_text_encoder):
             if found := known(view, inside):
-                sort_leftovers(found, names, _read_names(found, source))
+                if ema:
+                    raise CheckpointError(f"{source.path}: is {found.title}: it has no running average (EMA)")
+                sort_leftovers(found, source)
                 return found
     return None
 
@@ -359,14 +394,18 @@ def _levels(autoencoder: TensorSource) -> int:
     return max(1, len(names))
 
 
-def _read_names(found: Recognised, source: TensorSource) -> set[str]:
+def _read_names(found: Recognised) -> set[str]:
     """The names in the file that the components read."""
     return {c.source.original_name(name) for c in found.components.values() for name in c.source.names}
 
 
-def sort_leftovers(found: Recognised, names: Iterable[str], taken: set[str]) -> None:
-    """Sort what no component takes into known extras and unknown tensors."""
-    for name in sorted(set(names) - taken):
+def sort_leftovers(found: Recognised, source: TensorSource, taken: Collection[str] = ()) -> None:
+    """Sort what no component reads into known extras and unknown tensors; `taken` are names that belong to one anyway.
+
+    `source` may itself be a view with other names than the file's.
+    """
+    read = _read_names(found)
+    for name in sorted(n for n in source.names if n not in taken and source.original_name(n) not in read):
         known = any(fnmatchcase(name, pattern) for pattern in KNOWN_EXTRAS) or is_last_openclip(name, found)
         (found.extras if known else found.unknown).append(name)
     if found.unknown:

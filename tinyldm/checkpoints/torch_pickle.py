@@ -32,6 +32,7 @@ LEGACY_START = b"\x8a\n" + MAGIC_NUMBER.to_bytes(10, "little") + b"."  # LONG1, 
 
 MAX_DEPTH = 32
 MAX_EXTRAS = 1000
+MAX_TEXT = 1000
 # What training loops keep beside the weights, at the top of a file that has no `state_dict`.
 TRAINING = frozenset(
     "optimizer optimizers optimizer_state optimizer_states optimizer_state_dict optim lr_scheduler lr_schedulers "
@@ -53,7 +54,7 @@ class TorchFile(TensorSource):
 
     `root` is the pickled structure with `LazyTensor`s in it. The names are those of its `state_dict` if it has one,
     else of all that it holds, nested names joined by dots. `extras` says what was passed over: optimizer states,
-    counters, and whatever is no tensor.
+    counters, and whatever is no tensor; `metadata` has the numbers and texts at the top (`global_step`: `875000`).
     """
 
     def __init__(self, path: str | PathLike[str]):
@@ -64,6 +65,7 @@ class TorchFile(TensorSource):
             is_zip = self._file.view(0, min(4, self._file.size)) == ZIP_START
             self.root, length = open_zip(self._file) if is_zip else open_legacy(self._file)
             self._tensors, self.extras = flatten(self.root, length, self.path)
+            self.metadata = plain_entries(self.root)
         except BaseException:
             self._file.close()
             raise
@@ -255,6 +257,13 @@ def choose_weights(root: Any) -> tuple[Any, dict[str, str]]:
         weights = {key: value for key, value in root.items() if key not in TRAINING}
         beside = {key: value for key, value in root.items() if key in TRAINING}
     return weights, {join("", key): describe(value) for key, value in list(beside.items())[:MAX_EXTRAS]}
+
+
+def plain_entries(root: Any) -> dict[str, str]:
+    """The numbers and short texts at the top of a checkpoint, as text."""
+    items = list(root.items())[:MAX_EXTRAS] if isinstance(root, dict) else []
+    plain = {key: value for key, value in items if type(key) is str and type(value) in (int, float, bool, str)}
+    return {key: str(value)[:MAX_TEXT] for key, value in plain.items()}
 
 
 def join(name: str, key: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from tinyldm.checkpoints.hub import local_file
 from tinyldm.checkpoints.lora import apply_lora
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.source import open_source
@@ -37,7 +38,7 @@ def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> None:
     for lora in loras:
         path, scale = lora if isinstance(lora, tuple) else (lora, 1.0)
         sources = {name: found.components[name].source for name in named}
-        for name, source in apply_lora(sources, open_source(path), scale).items():
+        for name, source in apply_lora(sources, open_source(local_file(path)), scale).items():
             found.components[name] = replace(found.components[name], source=source)
 
 
@@ -59,6 +60,7 @@ def add_words(found: Recognised, tokenizers: dict[str, Tokenizer], paths: Iterab
 
 def read_word(path: str | Path) -> Inversion:
     """A learned word under the name that its file states, or else under the file's own: `<name>`."""
+    path = local_file(path)
     source = open_source(path)
     try:
         return read_inversion(source)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.digests import known_prediction_type
 from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
+from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.published_names import text_encoder_names, vae_names
 from tinyldm.checkpoints.recognise import Component, Recognised, override, parameterization, recognise
 from tinyldm.checkpoints.source import open_source
@@ -33,6 +35,9 @@ NAMES: dict[str, Callable[[TensorSource], TensorSource]] = {
 # The names of components in folders of the first latent-diffusion models, and the ones that are used here.
 ALIASES = {"vqvae": "vae", "bert": "text_encoder"}
 NO_TENSORS = ("scheduler", "tokenizer", "feature_extractor")
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+STEP_OF_2_BASE = "875000"  # the global_step of 512-base-ema.ckpt
+SHOWN = 5
 
 
 def open_checkpoint(
@@ -45,22 +50,36 @@ def open_checkpoint(
 ) -> Recognised:
     """The components of a checkpoint in any layout; options as in `recognise`, `variant` as in `read_folder`.
 
-    A configuration beside a file counts more than what is recognised: `NAME.yaml`, the original's, states what the
-    UNet predicts; `config.json` is that of the file's only component. Raises `CheckpointError` for what is unknown.
+    `path` is a folder, a file, or a name on the Hugging Face hub. A configuration beside a file counts more than what
+    is recognised: `NAME.yaml`, the original's; `config.json` is that of the file's only component. A folder with a
+    single file of weights and no configuration is that file.
+
+    Raises `CheckpointError` for what is unknown.
     """
-    path = Path(path)
+    path = local(path, variant)
+    if path.is_dir() and not (path / "model_index.json").is_file() and not (path / "config.json").is_file():
+        path = only_file(path)
     if (path / "model_index.json").is_file():
         found = open_folder(path, variant)
     elif path.is_dir() and (path / "config.json").is_file():
         found = open_component(path, variant)
-    elif path.is_dir():
-        raise CheckpointError(f"{path}: has neither a model_index.json nor a config.json: no published folder")
     else:
         return open_file(path, prediction_type, ema, config)
     if ema is not None:
         raise CheckpointError(f"{path}: a folder has one set of weights; EMA or plain can be chosen in single files")
     override(found, prediction_type, config or {})
     return found
+
+
+def only_file(folder: Path) -> Path:
+    """The file of weights in a folder that is not laid out as a published one. Raises `CheckpointError` without one."""
+    files = sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHTS and p.is_file())
+    if len(files) == 1:
+        return folder / files[0]
+    parts = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(p.glob("*config.json")))
+    hint = f"; give one of its files: {', '.join(files[:SHOWN])}" if files else ""
+    hint += f"; a model_index.json has to name its components {', '.join(parts[:SHOWN])}" if parts else ""
+    raise CheckpointError(f"{folder}: has neither a model_index.json nor a config.json: no published folder{hint}")
 
 
 def open_folder(path: Path, variant: str | None = None) -> Recognised:
@@ -74,27 +93,61 @@ def open_folder(path: Path, variant: str | None = None) -> Recognised:
         elif not name.startswith(NO_TENSORS):
             kind = folder.class_of(name)
             tensors = NAMES.get(kind, lambda source: source)(folder.weights(name))
-            found.components[ALIASES.get(name, name)] = Component(kind, folder.config(name), tensors)
+            config = stated_scale(kind, folder.config(name), found.notes)
+            found.components[ALIASES.get(name, name)] = Component(kind, config, tensors)
     return found
+
+
+def stated_scale(kind: str, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The config of a VQ first stage with the scale of its latents, which folders of before 2023 do not state: none.
+
+    Source: the original configurations in CompVis/latent-diffusion; that of text2img-large is a KL stage.
+    """
+    if kind != "VQModel" or "scaling_factor" in config:
+        return config
+    notes.append("the VQ first stage states no scaling factor: its latents are not scaled, as in the original")
+    return {**config, "scaling_factor": 1.0}
 
 
 def open_component(path: Path, variant: str | None = None) -> Recognised:
     """The folder of one component: its config and its weights."""
     config = read_json(path / "config.json")
-    kind = config.get("_class_name") or (config.get("architectures") or ["unknown"])[0]
+    kind = class_of(config)
     tensors = NAMES.get(kind, lambda source: source)(open_source(find_weights(path, variant)))
-    return Recognised("component", f"a folder of a {kind}", {path.name: Component(kind, config, tensors)})
+    found = Recognised("component", f"a folder of a {kind}")
+    config = stated_scale(kind, config, found.notes)
+    found.components[path.name] = Component(kind, config, tensors)
+    return found
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The published class that a component's config is of."""
+    architectures = config.get("architectures")
+    named = config.get("_class_name") or (architectures[0] if isinstance(architectures, list) and architectures else "")
+    return named if isinstance(named, str) and named else "unknown"
 
 
 def open_file(path: Path, prediction_type: str | None, ema: bool | None, config: Config | None) -> Recognised:
     """A single file in any layout, with what configuration lies beside it."""
-    stated = parameterization(path)
-    found = recognise(open_source(path), prediction_type=prediction_type or stated, ema=ema, config=config)
-    if stated and not prediction_type:
-        found.notes.append(f"prediction type {stated} is stated by {path.with_suffix('.yaml').name}")
-    beside = path.parent / "config.json"
-    if len(found.components) == 1 and beside.is_file() and not config:
-        (name, component), published = *found.components.items(), read_json(beside)
-        found.components[name] = Component(component.class_name, published, component.source)
-        found.notes = [f"the config is that of {beside.name} beside the file"]
+    source = open_source(path)
+    told = parameterization(path), f"is stated by {path.with_suffix('.yaml').name}"
+    found = recognise(source, prediction_type=prediction_type or told[0], ema=ema, config=config)
+    if any(note.startswith("prediction type") for note in found.notes):
+        told = told_by_content(path, source)
+        override(found, told[0], config or {})
+    if told[0] and not prediction_type:
+        found.notes.append(f"prediction type {told[0]} {told[1]}")
+    elsewhere = path.parent / "config.json"
+    if len(found.components) == 1 and elsewhere.is_file() and not config:
+        (name, component), published = *found.components.items(), read_json(elsewhere)
+        if class_of(published) == component.class_name:
+            found.components[name] = Component(component.class_name, published, component.source)
+            found.notes = [f"the config is that of {elsewhere.name} beside the file"]
     return found
+
+
+def told_by_content(path: Path, source: TensorSource) -> tuple[str | None, str]:
+    """What a file predicts, and how that is known: by its training step, or by the digest of the whole file."""
+    if source.metadata.get("global_step") == STEP_OF_2_BASE:
+        return "epsilon", "is that of Stable Diffusion 2-base, which the file's global_step tells"
+    return known_prediction_type(path), "is that of the published file with this digest"

@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import Heads
+from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
@@ -58,12 +59,13 @@ def convert(
         raise InputError(f"dtype {dtype!r} is unknown; known are {', '.join(TAGS)}")
     if destination.exists():
         raise InputError(f"{destination}: exists already; convert writes nothing over")
+    source = local(source, variant)
     found = open_checkpoint(source, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     tag = TAGS[dtype] if dtype else None
     if destination.suffix == ".safetensors":
         write_file(destination, original_tensors(found), tag)
     else:
-        write_folder(destination, found, tag, Path(source))
+        write_folder(destination, found, tag, source)
     return found
 
 

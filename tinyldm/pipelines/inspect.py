@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.hub import local
+from tinyldm.checkpoints.lora import component_of, layers_of
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, TinyldmError
 from tinyldm.models.build import expected
+from tinyldm.models.textual_inversion import BY_ENCODER, NAMELESS, read_inversion
 from tinyldm.pipelines.checkpoint import open_checkpoint
 
+WORD_WIDTHS = ((768,), (1024,), (1280,))  # of a token in the published text encoders
 SHOWN = 10  # names of a list before it is cut
 
 
@@ -23,15 +28,45 @@ def inspect(path: str | Path, tensors: bool = True, **options: object) -> str:
     A file that is not recognised is reported as that, with its tensors; `options` are those of `open_checkpoint`.
     Raises `CheckpointError` only for what is no readable file of tensors.
     """
+    place = local(path)
     try:
-        found = open_checkpoint(path, **options)  # type: ignore[arg-type]
+        found = open_checkpoint(place, **options)  # type: ignore[arg-type]
     except CheckpointError as error:
-        if Path(path).is_dir():
+        if place.is_dir():
             raise
-        source = open_source(path)
-        lines = [f"{path}: not recognised", f"  {error}", *(tensor_lines(source) if tensors else [])]
-        return "\n".join(lines)
+        source = open_source(place)
+        title = adapter_title(source)
+        lines = [f"{path}: {title}"] if title else [f"{path}: not recognised", f"  {error}"]
+        return "\n".join([*lines, *beside_lines(source.extras), *(tensor_lines(source) if tensors else [])])
     return "\n".join(report(path, found, tensors))
+
+
+def adapter_title(source: TensorSource) -> str | None:
+    """What a file is that changes a checkpoint instead of being one: a LoRA, or a learned word; None for anything else.
+
+    A LoRA is told with its rank and the components that it changes, a word with its number of tokens.
+    """
+    with suppress(TinyldmError):
+        parts = layers_of(source)
+        ranks = sorted({source.shape(names["down"])[0] for names in parts.values()})
+        shown = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        changed = ", ".join(sorted({component_of(layer) for layer in parts}))
+        return f"a LoRA of rank {shown} over {len(parts)} layers of {changed}; --lora merges it into a checkpoint"
+    known = {*BY_ENCODER, *NAMELESS} & set(source.names)
+    plain = len(source) == 1 and "." not in source.names[0] and source.shape(source.names[0])[-1:] in WORD_WIDTHS
+    if not known and not plain:
+        return None
+    with suppress(TinyldmError):
+        word = read_inversion(source, "*")
+        widths = ", ".join(f"{name} {vectors.shape[1]} wide" for name, vectors in sorted(word.vectors.items()))
+        return f"a learned word of {len(word.tokens)} tokens (textual inversion) for {widths}; --word adds it"
+    return None
+
+
+def beside_lines(extras: Mapping[str, str]) -> Iterator[str]:
+    """What a file holds that is no tensor of a model, in one line."""
+    if extras:
+        yield f"  beside the weights: {some(f'{name} ({kind})' for name, kind in extras.items())}"
 
 
 def report(path: str | Path, found: Recognised, tensors: bool) -> Iterator[str]:
@@ -48,6 +83,7 @@ def report(path: str | Path, found: Recognised, tensors: bool) -> Iterator[str]:
         yield from (f"  {name}: {line}" for line in complaints(component))
     if found.extras:
         yield f"  known and not used, {len(found.extras)} tensors: {some(found.extras)}"
+    yield from beside_lines(found.beside)
     if found.unknown:
         yield f"  not known, {len(found.unknown)} tensors: {some(found.unknown)}"
     if tensors:

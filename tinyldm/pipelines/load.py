@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.folder import read_folder
-from tinyldm.checkpoints.hub import fetch, is_hub_name
+from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.recognise import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
@@ -75,7 +75,7 @@ def load(
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
     """
     runtime = Runtime.choose(backend, dtype, precision, threads, low_memory)
-    path = embedded_checkpoint() if path is None else fetch(str(path), variant) if is_hub_name(path) else Path(path)
+    path = embedded_checkpoint() if path is None else local(path, variant)
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     if vae is not None:
         replace_vae(found, vae)
