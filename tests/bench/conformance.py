@@ -3,9 +3,10 @@
     pip install ".[bench]" && python tests/bench/conformance.py -o docs/conformance.md
 
 Every runtime computes the networks; tinyldm's pipeline (tokens, noise, sampler, guidance) drives them all, so that
-what differs is the networks' arithmetic alone. PyTorch shows every module (by the PyTorch recorder), the compiled
-runtimes what goes in and out of each network. `--sd15` adds the three networks of Stable Diffusion 1.5 at their
-published width, with seeded weights and seeded inputs (12 GB of memory, 4 GB of disk).
+what differs is the networks' arithmetic alone. PyTorch shows every module (by the PyTorch recorder). A compiled
+runtime runs twice: as it is, for the picture and what goes in and out of each network, and with every module's output
+among the network's own, which hinders some of its fusions, for the layers. `--sd15` adds Stable Diffusion 1.5 at its
+published width, with seeded weights (16 GB of memory, 8 GB of disk).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,20 +28,46 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from conformance_runtimes import (  # noqa: E402
+    Maker,
+    converted,
+    onnxruntime_maker,
+    openvino_maker,
+    torch_functions,
+    torch_modules,
+    with_functions,
+)
 
 import tinyldm  # noqa: E402
-from tinyldm import nn  # noqa: E402
 from tinyldm.golden import Golden, GoldenWriter  # noqa: E402
 from tinyldm.golden.compare import Comparison, compare  # noqa: E402
-from tinyldm.golden.record import Keep, fixture_inputs, run_fixture, write  # noqa: E402
+from tinyldm.golden.record import Keep, write  # noqa: E402
 from tinyldm.golden.tolerance import AutoTolerance  # noqa: E402
 from tinyldm.golden.torch_recorder import TorchRecorder  # noqa: E402
 from tinyldm.golden.tracing import trace  # noqa: E402
 
-PROMPT = "red apple"
+PROMPTS = ("red apple", "fox", "owl", "guitar")  # each with its place as the seed
 Run = Callable[[Any], Mapping[str, np.ndarray]]
-Function = Callable[..., np.ndarray]  # arrays in, array out
+
+
+@dataclasses.dataclass
+class Case:
+    """A run of a model: its oracle's file, and what is run."""
+
+    oracle: Path
+    run: Run
+
+
+@dataclasses.dataclass
+class Subject:
+    """A model to run everything on: its name, its folder, its cases."""
+
+    name: str
+    folder: Path
+    load: Callable[..., Any]
+    cases: list[Case]
 
 
 @dataclasses.dataclass
@@ -50,7 +78,7 @@ class Row:
     runtime: str
     arithmetic: str
     comparisons: list[Comparison]
-    picture: np.ndarray | None  # the 8-bit values' differences from the oracle's
+    picture: np.ndarray  # the 8-bit values' differences from the oracle's
     seconds: float
 
     def cells(self) -> list[str]:
@@ -59,310 +87,155 @@ class Row:
         layers = [r for r in results if r.key != "picture"]
         worst = max(layers, key=lambda r: r.used)
         first = next((c.first.key for c in self.comparisons if c.first is not None), None)
-        passed = all(c.status == 0 for c in self.comparisons)
         failed = sum(r.used > 1 for r in layers)
-        levels = "" if self.picture is None else f"{self.picture.max()}, {np.mean(self.picture > 1):.2%}"
+        levels = f"{self.picture.max()}, {np.mean(self.picture > 1):.2%}"
         count = f"{len(layers) - failed} of {len(layers)}"
         worst_cell = f"`{worst.key}` {worst.used:.2f}"
-        verdict = "pass" if passed else f"fail, first in `{first}`"
+        verdict = f"fail, first in `{first}`" if failed else "pass"
         return [self.model, self.runtime, self.arithmetic, count, worst_cell, levels, verdict]
 
 
 HEAD = ["model", "runtime", "arithmetic", "tensors within", "worst: share of its limit", "picture", "verdict"]
 
 
-# Networks of other runtimes behind the interface of tinyldm's ------------------------------------------------------
-
-
-def adapted(network: Any, functions: Mapping[str, Function]) -> Any:
-    """A twin of a tinyldm network whose computing is done by `functions`: `call`, or `encode` and `decode`."""
-    kind = type(network)
-
-    class Adapted(kind):
-        """The same configuration and checks, another runtime."""
-
-        def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-            return self._unet(*args, **kwargs) if kind.__name__ == "UNet" else self._text(*args)
-
-        def prepare(self, context: np.ndarray) -> np.ndarray:
-            return context
-
-        def _unet(self, z: np.ndarray, t: Any, context: np.ndarray) -> np.ndarray:
-            t = np.broadcast_to(np.asarray(t), (len(z),))
-            nn.begin("unet", z=z, t=t, context=context)
-            epsilon = functions["unet"](z, t, context)
-            nn.note(epsilon=epsilon)
-            return epsilon
-
-        def _text(self, ids: np.ndarray) -> np.ndarray:
-            nn.begin("text_encoder", ids=ids)
-            context = functions["text_encoder"](ids)
-            nn.note(context=context)
-            return context
-
-        def decode(self, z: np.ndarray) -> np.ndarray:
-            nn.begin("vae.decode", z=z)
-            pixels = functions["decode"](z)
-            nn.note(pixels=pixels)
-            return pixels
-
-    twin = object.__new__(Adapted)
-    twin.__dict__.update(network.__dict__)
-    return twin
-
-
-def with_functions(model: Any, functions: Mapping[str, Function]) -> Any:
-    """The model with every network computed by another runtime."""
-    return dataclasses.replace(model, **{name: adapted(part, functions) for name, part in model.networks.items()})
-
-
-def torch_modules(folder: Path, dtype: str) -> dict[str, Any]:
-    """The originals' modules of a checkpoint folder."""
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel
-
-    kinds = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
-    kind = getattr(torch, dtype)
-    return {name: cls.from_pretrained(folder / name, dtype=kind).to(kind).eval() for name, cls in kinds.items()}
-
-
-def wrapped(modules: Mapping[str, Any]) -> dict[str, Any]:
-    """The originals as modules of arrays only, for calling and for converting."""
-    import torch
-
-    class Text(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = modules["text_encoder"]
-
-        def forward(self, ids):
-            return self.net(ids)[0]
-
-    class Unet(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = modules["unet"]
-
-        def forward(self, z, t, context):
-            return self.net(z, t, context, return_dict=False)[0]
-
-    class Decode(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = modules["vae"]
-
-        def forward(self, z):
-            return self.net.decode(z, return_dict=False)[0]
-
-    return {"text_encoder": Text().eval(), "unet": Unet().eval(), "decode": Decode().eval()}
-
-
-def torch_functions(modules: Mapping[str, Any], dtype: str) -> dict[str, Function]:
-    """PyTorch itself."""
-    import torch
-
-    kind = getattr(torch, dtype)
-
-    def function(module: Any) -> Function:
-        def run(*arrays: np.ndarray) -> np.ndarray:
-            given = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
-            given = [x.to(kind) if x.is_floating_point() else x for x in given]
-            with torch.inference_mode():
-                return module(*given).float().numpy()
-
-        return run
-
-    return {name: function(module) for name, module in wrapped(modules).items()}
-
-
-def converted(make: Callable[[Any, list[np.ndarray]], Function], folder: Path) -> dict[str, Function]:
-    """Runtimes that convert a module for fixed shapes: done when a network is first called with them."""
-    modules = wrapped(torch_modules(folder, "float32"))
-
-    def function(module: Any) -> Function:
-        known: dict[Any, Function] = {}
-
-        def run(*arrays: np.ndarray) -> np.ndarray:
-            shapes = tuple(a.shape for a in arrays)
-            inputs = [np.ascontiguousarray(a, a.dtype if a.dtype.kind == "i" else np.float32) for a in arrays]
-            if shapes not in known:
-                known[shapes] = make(module, inputs)
-            return known[shapes](*inputs)
-
-        return run
-
-    return {name: function(module) for name, module in modules.items()}
-
-
-def openvino_maker(hint: str) -> Callable[[Any, list[np.ndarray]], Function]:
-    """OpenVINO with a precision hint; a processor that can't compute in it is refused."""
-    import openvino
-    import torch
-
-    core = openvino.Core()
-
-    def make(module: Any, inputs: list[np.ndarray]) -> Function:
-        with torch.no_grad():
-            found = openvino.convert_model(module, example_input=tuple(map(torch.from_numpy, inputs)))
-        compiled = core.compile_model(found, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if used != hint:
-            raise RuntimeError(f"this processor computes {used} where {hint} was asked for")
-        return lambda *arrays: np.array(compiled(list(arrays))[0], np.float32)
-
-    return make
-
-
-def onnxruntime_maker() -> Callable[[Any, list[np.ndarray]], Function]:
-    """ONNX Runtime on the processor."""
-    import onnxruntime
-    import torch
-
-    folder = tempfile.TemporaryDirectory(prefix="conformance-onnx-")
-
-    def make(module: Any, inputs: list[np.ndarray]) -> Function:
-        file = Path(folder.name) / f"{len(list(Path(folder.name).iterdir()))}.onnx"
-        torch.onnx.export(module, tuple(map(torch.from_numpy, inputs)), str(file), dynamo=False)
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        names = [node.name for node in session.get_inputs()]
-        return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))[0]
-
-    return make
-
-
 # Running and judging -------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Subject:
-    """A model to run everything on: its name, its folder, its oracle's file, and the run."""
-
-    name: str
-    folder: Path
-    oracle: Path
-    run: Run
-    load: Callable[..., Any]
-
-
-def judge(subject: Subject, runtime: str, arithmetic: str, files: Sequence[Path], seconds: float) -> Row:
-    """Compare what a runtime recorded with the oracle."""
-    comparisons, picture = [], None
-    with Golden(subject.oracle) as oracle:
+def judge(case: Case, arithmetic: str, files: Sequence[Path]) -> tuple[list[Comparison], np.ndarray]:
+    """Compare what a runtime recorded with the oracle: the tensors, and the picture in 8-bit levels."""
+    with Golden(case.oracle) as oracle:
         tolerance = AutoTolerance(oracle, arithmetic)
+        comparisons, picture = [], None
         for path in files:
             with Golden(path) as candidate:
                 comparisons.append(compare(oracle, candidate, tolerance, allow_missing=True, same_model=False))
-                if "picture" in candidate:
+                if picture is None and "picture" in candidate:
                     picture = np.abs(candidate["picture"].astype(int) - oracle["picture"])
-    return Row(subject.name, runtime, arithmetic, comparisons, picture, seconds)
+    assert picture is not None, "a run ends with a picture"
+    return comparisons, picture
 
 
-def run_own(subject: Subject, precision: str, folder: Path) -> Row:
+def row(subject: Subject, runtime: str, arithmetic: str, record: Callable[[Case, Path], list[Path]]) -> Row:
+    """Record every case and judge it; `record` writes files into a folder, the first with the picture."""
+    start = time.perf_counter()
+    comparisons, pictures = [], []
+    for case in subject.cases:
+        with tempfile.TemporaryDirectory(dir=case.oracle.parent) as folder:
+            found, picture = judge(case, arithmetic, record(case, Path(folder)))
+        comparisons += found
+        pictures.append(picture)
+    return Row(subject.name, runtime, arithmetic, comparisons, np.stack(pictures), time.perf_counter() - start)
+
+
+def run_own(subject: Subject, precision: str) -> Row:
     """A mode of tinyldm, every module of it."""
-    start = time.perf_counter()
     model = subject.load(backend="numba", precision=precision)
-    path = folder / "own"
-    write(path, subject.run, model, {}, {"settings": {}}, Keep())
-    return judge(subject, f"tinyldm {tinyldm.__version__}, {precision}", "float32", [path], time.perf_counter() - start)
+
+    def record(case: Case, folder: Path) -> list[Path]:
+        write(folder / "own", case.run, model, {}, {"settings": {}}, Keep())
+        return [folder / "own"]
+
+    return row(subject, f"tinyldm {tinyldm.__version__}, {precision}", "float32", record)
 
 
-def run_torch(subject: Subject, dtype: str, folder: Path) -> Row:
+def run_torch(subject: Subject, dtype: str) -> Row:
     """PyTorch, every module of it."""
-    start = time.perf_counter()
     modules = torch_modules(subject.folder, dtype)
-    model = with_functions(subject.load(backend="reference"), torch_functions(modules, dtype))
-    layers, boundaries = folder / "layers", folder / "boundaries"
-    with TorchRecorder(layers, select="*/*/*", **modules):
-        boundary_file(boundaries, subject.run, model)
-    seconds = time.perf_counter() - start
-    return judge(subject, f"PyTorch {version('torch')}", dtype, [layers, boundaries], seconds)
+    functions = torch_functions(modules, dtype)
+
+    def record(case: Case, folder: Path) -> list[Path]:
+        model = with_functions(subject.load(backend="reference"), functions)
+        with TorchRecorder(folder / "layers", select="*/*/*", **modules):
+            write_run(folder / "run", case.run, model)
+        return [folder / "run", folder / "layers"]
+
+    return row(subject, f"PyTorch {version('torch')}", dtype, record)
 
 
-def run_converted(subject: Subject, runtime: str, arithmetic: str, maker: Callable[[], Any], folder: Path) -> Row:
-    """A compiled runtime, what goes in and out of its networks."""
-    start = time.perf_counter()
-    functions = converted(maker(), subject.folder)
-    path = folder / "boundaries"
-    boundary_file(path, subject.run, with_functions(subject.load(backend="reference"), functions))
-    return judge(subject, runtime, arithmetic, [path], time.perf_counter() - start)
+def run_converted(subject: Subject, runtime: str, arithmetic: str, make: Callable[[], Maker]) -> Row:
+    """A compiled runtime: as it is, and with its layers shown."""
+    made: dict[bool, Any] = {}
+
+    def record(case: Case, folder: Path) -> list[Path]:
+        for layers, name in ((False, "run"), (True, "layers")):
+            if len(subject.cases) == 1:
+                made.clear()  # a large network is not kept twice
+                gc.collect()
+            if layers not in made:
+                made[layers] = converted(make(), subject.folder, layers)
+            write_run(folder / name, case.run, with_functions(subject.load(backend="reference"), made[layers]), layers)
+        return [folder / "run", folder / "layers"]
+
+    return row(subject, runtime, arithmetic, record)
 
 
-def boundary_file(path: Path, run: Run, model: Any) -> None:
-    """Run, and write what passes between the networks."""
+def write_run(path: Path, run: Run, model: Any, layers_only: bool = False) -> None:
+    """Run, and write what passes between the networks and what their runtime shows; or the latter alone."""
     with GoldenWriter(path) as writer:
-        with trace(sink=lambda key, array, inputs: writer.add(key, array)):
+        select = "*/*/*" if layers_only else "*"
+        with trace(select, sink=lambda key, array, inputs: writer.add(key, array)):
             more = run(model)
-        for key, array in more.items():
+        for key, array in {} if layers_only else more.items():
             writer.add(key, array)
 
 
-def runtimes(names: Sequence[str]) -> Iterator[Callable[[Subject, Path], Row]]:
+def runtimes(names: Sequence[str]) -> Iterator[Callable[[Subject], Row]]:
     """What was asked for, in the order of the table."""
     if "tinyldm" in names:
-        yield lambda s, f: run_own(s, "strict", f)
-        yield lambda s, f: run_own(s, "fast", f)
+        yield lambda s: run_own(s, "strict")
+        yield lambda s: run_own(s, "fast")
     if "torch" in names:
-        yield lambda s, f: run_torch(s, "float32", f)
-        yield lambda s, f: run_torch(s, "bfloat16", f)
+        yield lambda s: run_torch(s, "float32")
+        yield lambda s: run_torch(s, "bfloat16")
     if "openvino" in names:
         label = f"OpenVINO {version('openvino').split('-')[0]}"
-        yield lambda s, f: run_converted(s, label, "float32", lambda: openvino_maker("f32"), f)
-        yield lambda s, f: run_converted(s, label, "bfloat16", lambda: openvino_maker("bf16"), f)
+        yield lambda s: run_converted(s, label, "float32", lambda: openvino_maker("f32"))
+        yield lambda s: run_converted(s, label, "bfloat16", lambda: openvino_maker("bf16"))
     if "onnxruntime" in names:
         label = f"ONNX Runtime {version('onnxruntime')}"
-        yield lambda s, f: run_converted(s, label, "float32", onnxruntime_maker, f)
+        yield lambda s: run_converted(s, label, "float32", onnxruntime_maker)
 
 
 # What is run ---------------------------------------------------------------------------------------------------------
 
 
-def record_oracle(subject: Subject, arithmetics: Sequence[str]) -> None:
-    """The float64 oracle, with the honest errors."""
+def record_oracles(subject: Subject, arithmetics: Sequence[str]) -> None:
+    """The float64 oracle of every case, with the honest errors."""
     from tinyldm.golden.rounding import rounded_model
 
     model = subject.load(backend="reference", dtype="float64")
-    twins = {a: rounded_model(model, a) for a in arithmetics}
-    write(subject.oracle, subject.run, model, twins, {"settings": {}}, Keep())
+    twins = {a: partial(rounded_model, model, a) for a in arithmetics}
+    for case in subject.cases:
+        write(case.oracle, case.run, model, twins, {"settings": {}}, Keep())
+
+
+def text_to_image(prompt: str, seed: int, steps: int, side: int | None, model: Any) -> dict[str, np.ndarray]:
+    """A run from a prompt to the picture."""
+    (image,) = model.text_to_image(prompt, steps=steps, seed=seed, width=side, height=side)
+    return {"picture": np.moveaxis(np.asarray(image), -1, 0)[None]}
 
 
 def checkpoint_subject(model: str | None, steps: int, folder: Path) -> Subject:
-    """A checkpoint, from a prompt to the picture."""
+    """A checkpoint, from each of the prompts to the picture."""
     path = tinyldm.load(model, backend="reference").path
-
-    def run(m: Any) -> dict[str, np.ndarray]:
-        (image,) = m.text_to_image(PROMPT, steps=steps, seed=0)
-        return {"picture": np.moveaxis(np.asarray(image), -1, 0)[None]}
 
     def load(**options: Any) -> Any:
         return tinyldm.load(path, **options)
 
-    return Subject(f"{path.name}, {steps} steps", path, folder / "oracle", run, load)
+    cases = [Case(folder / f"oracle-{i}", partial(text_to_image, p, i, steps, None)) for i, p in enumerate(PROMPTS)]
+    return Subject(f"{path.name}, {len(cases)} prompts, {steps} steps", path, load, cases)
 
 
 def sd15_subject(folder: Path) -> Subject:
-    """Stable Diffusion 1.5's networks at their published width, seeded weights: each on a seeded input of its own."""
+    """Stable Diffusion 1.5 at its published width with seeded weights, two steps to a picture of 64×64."""
     path = write_sd15(folder / "sd15")
 
     def load(**options: Any) -> Any:
         return tinyldm.load(path, low_memory=options.get("dtype") == "float64", **options)
 
-    inputs = fixture_arrays(load(backend="reference"))
-
-    def run(m: Any) -> dict[str, np.ndarray]:
-        for component in ("text_encoder", "unet", "vae"):
-            run_fixture(m, component, inputs[component])
-        return {}
-
-    return Subject("SD 1.5, seeded", path, folder / "oracle", run, load)
-
-
-def fixture_arrays(model: Any) -> dict[str, dict[str, np.ndarray]]:
-    """The seeded inputs, small; of the autoencoder the decoder's alone."""
-    sizes = {"vae": (4, 4)}
-    arrays = {name: fixture_inputs(model, name, 0, sizes.get(name, (8, 8))) for name in model.networks}
-    arrays["vae"].pop("pixels")
-    return arrays
+    return Subject(
+        "SD 1.5, seeded, 2 steps", path, load, [Case(folder / "oracle", partial(text_to_image, "a", 0, 2, 64))]
+    )
 
 
 def write_sd15(folder: Path) -> Path:
@@ -394,6 +267,8 @@ def write_sd15(folder: Path) -> Path:
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     write_tokenizer(folder / "tokenizer")
+    settings = folder / "tokenizer" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_max_length": 77}))
     (folder / "model_index.json").write_text(json.dumps(INDEX))
     return folder
 
@@ -448,24 +323,23 @@ def main() -> None:
     args = p.parse_args()
     rows, skipped = [], []
     with tempfile.TemporaryDirectory(prefix="conformance-") as top:
-        subjects = [] if args.only_sd15 else [lambda f: checkpoint_subject(args.model, args.steps, f)]
+        subjects = [] if args.only_sd15 else [partial(checkpoint_subject, args.model, args.steps)]
         subjects += [sd15_subject] if args.sd15 or args.only_sd15 else []
         for i, make in enumerate(subjects):
             folder = Path(top) / str(i)
             folder.mkdir()
             subject = make(folder)
             print(f"{subject.name}: recording the oracle", file=sys.stderr)
-            record_oracle(subject, ["float32", "bfloat16"])
+            record_oracles(subject, ["float32", "bfloat16"])
             for run in runtimes(args.runtimes):
-                with tempfile.TemporaryDirectory(dir=folder) as own:
-                    try:
-                        row = run(subject, Path(own))
-                    except (RuntimeError, ImportError) as error:
-                        skipped.append(f"{subject.name}: {str(error).splitlines()[0]}")
-                        continue
-                rows.append(row)
+                try:
+                    found = run(subject)
+                except (RuntimeError, ImportError) as error:
+                    skipped.append(f"{subject.name}: {str(error).splitlines()[0]}")
+                    continue
+                rows.append(found)
                 gc.collect()
-                print(" | ".join(row.cells()), f"| {row.seconds:.0f} s", file=sys.stderr)
+                print(" | ".join(found.cells()), f"| {found.seconds:.0f} s", file=sys.stderr, flush=True)
     text = page(rows, skipped, " ".join(["python", "tests/bench/conformance.py", *sys.argv[1:]]))
     if args.output:
         args.output.write_text(text, encoding="utf-8")

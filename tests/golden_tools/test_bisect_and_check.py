@@ -98,6 +98,18 @@ def test_a_command_that_fails_says_why(oracle, command, said):
         bisect(oracle, command, select=["0000/unet/conv_act"])
 
 
+def test_a_callable_that_fails_is_told_with_the_module(oracle):
+    def fails(key, inputs):
+        raise ValueError("no such layer")
+
+    with pytest.raises(
+        TinyldmError, match=r"failed at 0000/unet/conv_act \(inputs \(2, 8, 8, 8\)\): ValueError: no such"
+    ):
+        bisect(oracle, fails, select=["0000/unet/conv_act"])
+    with pytest.raises(TinyldmError, match="not an array of numbers"):
+        bisect(oracle, lambda key, inputs: "text", select=["0000/unet/conv_act"])
+
+
 def test_bisect_needs_inputs(oracle):
     with pytest.raises(TinyldmError, match="record --inputs"):
         bisect(oracle, lambda key, inputs: None, select=["nothing"])
@@ -239,6 +251,12 @@ def test_diff_report_and_check_from_the_command_line(files, tmp_path, capsys):
     oracle, single = files
     assert main(["golden", "diff", oracle, single, "--tolerance", "auto"]) == 0
     assert "tensors within tolerance" in capsys.readouterr().out
+    assert main(["golden", "diff", oracle, single]) == 0
+    assert "honest float32" in capsys.readouterr().out  # by default too, since the oracle can say it
+    assert main(["golden", "diff", oracle, oracle]) == 0
+    assert "float64 1e-09" in capsys.readouterr().out  # of float64 it can't
+    assert main(["golden", "diff", oracle, single, "--factor", "0.01"]) == 1
+    capsys.readouterr()
     assert main(["golden", "diff", oracle, single, "--tolerance", "1e-12", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["status"] == 1
@@ -255,6 +273,12 @@ def test_diff_report_and_check_from_the_command_line(files, tmp_path, capsys):
         (["diff", "O", "C", "--tolerance", "much"], "number or auto"),
         (["diff", "O", "C", "--tolerance", "auto", "--arithmetic", "float64"], "record it with"),
         (["diff", "O", "C", "--select", "nothing"], "nothing to compare"),
+        (["diff", "O", "C", "--tolerance", "1e-4", "--factor", "2"], "are of --tolerance auto"),
+        (["record", "-o", "OUT", "--fixture", "unet", "--prompt", "a"], "--prompt is of a run from a prompt"),
+        (["record", "-o", "OUT", "--fixture", "vae", "--steps", "3"], "--steps is of a run"),
+        (["record", "-o", "OUT", "--sample", "3", "--statistics"], "one of them"),
+        (["record", "-o", "OUT", "--rounding", "float32"], "measured by a float64 run"),
+        (["record", "-o", "OUT", "--rounding", "float32,float8", "--dtype", "float64"], "float8"),
         (["bisect", "O"], "either --candidate"),
         (["bisect", "O", "--candidate", "nowhere:function"], "candidate"),
         (["record", "-o", "OUT", "--size", "big"], "--size"),

@@ -165,6 +165,26 @@ def test_other_tensors_are_problems(tmp_path, make, said):
     assert allowed.status == (2 if "N, H" in said else 0)
 
 
+def test_what_is_only_in_part_there_is_judged_by_its_largest_error(tmp_path):
+    """Statistics and samples of the candidate: the honest RMSE is that of all values, not of these."""
+    key, wrong = "0000/unet/a", A["0000/unet/a"].copy()
+    wrong[wrong == wrong.max()] += 0.1
+    golden = write(tmp_path / "g", A, rounding={"float32": {k: [0.05, 1e-4] for k in A}})
+    tolerance = AutoTolerance(golden, "float32")
+    assert compare(golden, write(tmp_path / "c", A | {key: wrong}), tolerance).status == 1
+    found = compare(golden, write(tmp_path / "d", A | {key: wrong}, values=False), tolerance)
+    assert found.status == 0
+    assert found.results[0].used == pytest.approx(0.5, rel=1e-5)
+    assert compare(golden, write(tmp_path / "e", bent(key, 0.3), values=False), tolerance).status == 1
+
+
+def test_a_shape_that_only_statistics_tell(tmp_path):
+    other = {k: v[:, :, :2] for k, v in A.items()}
+    found = compare(write(tmp_path / "g", A), write(tmp_path / "c", other, values=False))
+    assert found.status == 2
+    assert "shape (2, 3, 2, 4)" in found.problems[0]
+
+
 def test_nan_in_the_candidate_fails(tmp_path):
     wrong = bent("0000/unet/b", np.nan)
     found = compare(write(tmp_path / "g", A), write(tmp_path / "c", wrong | {"0000/unet/a": A["0000/unet/a"]}))
@@ -191,6 +211,7 @@ def test_what_compares_nothing_is_an_error(tmp_path, golden, candidate, said):
         ({"config": {"unet": {"layers": [1, 2]}}}, {"config": {"unet": {"layers": [1, 3]}}}, "config.unet.layers"),
         ({"weights_sha256": {"unet": "aa"}}, {"weights_sha256": {"unet": "bb"}}, "not the same model"),
         ({"settings": {"seed": 1}}, {"settings": {"seed": 2}}, "settings.seed is 2"),
+        ({"settings": {"prompt": ["a"]}}, {"settings": {"fixture": "unet"}}, "it is 'fixture unet'"),
     ],
 )
 def test_files_of_another_model_or_run_are_refused(tmp_path, mine, theirs, said):

@@ -146,9 +146,9 @@ def test_float32_passes_the_tolerance_of_float32_and_not_that_of_float64(checkpo
         assert compare(oracle, candidate, AutoTolerance(oracle, "float32", factor=0.01)).status == 1
 
 
-@pytest.mark.parametrize("bug", [tanh_gelu, wrong_epsilon], ids=lambda bug: bug.__name__)
-def test_bugs_that_hide_in_a_fixed_tolerance_stand_out_at_the_automatic_one(bug, model, oracle, run):
-    bug(model)
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_every_bug_stands_out_at_the_automatic_tolerance(bug, model, oracle, run, monkeypatch):
+    bug(*[model, monkeypatch][: bug.__code__.co_argcount])
     with run(model) as candidate:
         found = compare(oracle, candidate, AutoTolerance(oracle, "float32"))
         assert found.status == 1

@@ -22,6 +22,7 @@ from tinyldm.errors import InputError
 from tinyldm.golden.compare import Comparison, compare
 from tinyldm.golden.store import Golden, GoldenWriter
 from tinyldm.golden.tolerance import Tolerance
+from tinyldm.golden.torch_recorder import to_numpy
 
 Candidate = Callable[[str, list[np.ndarray]], np.ndarray | None]
 INPUT = re.compile(r"(.*):input\.(\d+)")
@@ -83,9 +84,23 @@ def run_callable(golden: Golden, keys: Sequence[str], candidate: Candidate, outp
     """Call the candidate on the inputs of each module, and write down what it returns."""
     with GoldenWriter(outputs) as writer:
         for key in keys:
-            result = candidate(key, [np.array(golden[ref]) for ref in golden.inputs[key]])
+            result = called(candidate, key, [np.array(golden[ref]) for ref in golden.inputs[key]])
             if result is not None:
-                writer.add(key, np.asarray(result))
+                writer.add(key, result)
+
+
+def called(candidate: Candidate, key: str, inputs: list[np.ndarray]) -> np.ndarray | None:
+    """What the candidate makes of a module's inputs; an error of its own is told with the module."""
+    try:
+        result = candidate(key, inputs)
+        array = None if result is None else to_numpy(result)[0]
+    except Exception as error:
+        shapes = ", ".join(str(x.shape) for x in inputs)
+        said = f"{type(error).__name__}: {error}"
+        raise InputError(f"the candidate failed at {key} (inputs {shapes}): {said} (--debug shows where)") from error
+    if array is not None and array.dtype.kind not in "fiub":
+        raise InputError(f"the candidate gave a {type(result).__name__} for {key}, not an array of numbers")
+    return array
 
 
 def run_command(golden: Golden, keys: Sequence[str], command: str | Sequence[str], inputs: Path, outputs: Path) -> None:

@@ -16,7 +16,8 @@ from tinyldm.errors import InputError
 
 RECORD_EXAMPLE = """examples:
   tinyldm golden record -o apple.safetensors --prompt "red apple" --steps 2 --dtype float64
-  tinyldm golden record stable-diffusion-v1-5 -o unet.safetensors --fixture unet --sample 256 --select "*/unet/*"
+  tinyldm golden record stable-diffusion-v1-5 -o sd15.safetensors --prompt "a fox" --sample 256 --select "0007/unet/*"
+  tinyldm golden record stable-diffusion-v1-5 -o unet.safetensors --fixture unet --inputs
 """
 DIFF_EXAMPLE = """examples:
   tinyldm golden diff apple.safetensors mine.safetensors --tolerance auto
@@ -25,6 +26,13 @@ DIFF_EXAMPLE = """examples:
 BISECT_EXAMPLE = """examples:
   tinyldm golden bisect apple.safetensors --candidate mymodule:run_one_module
   tinyldm golden bisect apple.safetensors --command "./my-port --modules"
+"""
+GOLDEN_EXAMPLE = """examples:
+  tinyldm golden record -o apple.safetensors --prompt "red apple" --steps 2 --dtype float64 --inputs
+  tinyldm golden diff apple.safetensors mine.safetensors
+  tinyldm golden report apple.safetensors mine.safetensors -o report.html
+
+exit status: 0 all within tolerance, 1 not all, 2 not comparable or bad input
 """
 CHECK_EXAMPLE = """example:
   tinyldm golden check apple.safetensors --threads 1
@@ -43,6 +51,8 @@ def add_commands(commands: Parsers) -> None:
         help="record what a model computes, and find where another computation differs",
         description="Golden tensors: record every tensor that a model computes, and find the first module in which "
         "another computation of it goes wrong.",
+        epilog=GOLDEN_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     golden = p.add_subparsers(metavar="COMMAND", required=True)
     add_record(golden)
@@ -72,11 +82,11 @@ def add_record(parsers: Parsers) -> None:
     p.add_argument("model", metavar="MODEL", nargs="?", help="checkpoint folder (default: the one in the package)")
     p.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="golden file to write")
     p.add_argument("--prompt", metavar="TEXT", action="append", help="prompt; several make a batch (default: empty)")
-    p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
+    p.add_argument("--negative-prompt", metavar="TEXT", help="what the picture should not be")
     p.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the noise, or of a fixture's inputs (0)")
-    p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
-    p.add_argument("--sampler", metavar="NAME", default="ddim", help="as in `tinyldm sample` (default ddim)")
-    p.add_argument("--guidance-scale", metavar="G", type=float, default=7.5, help="pull of the prompt (default 7.5)")
+    p.add_argument("--steps", metavar="N", type=int, help="steps of the sampler (default 25)")
+    p.add_argument("--sampler", metavar="NAME", help="as in `tinyldm sample` (default ddim)")
+    p.add_argument("--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5)")
     p.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the model's own)")
     p.add_argument(
         "--fixture",
@@ -84,11 +94,21 @@ def add_record(parsers: Parsers) -> None:
         help="record one model on seeded inputs, or the scheduler's tables, instead of a run from a prompt",
     )
     p.add_argument("--given", metavar="FILE", type=Path, help="safetensors file with a fixture's inputs (z, t, …)")
-    p.add_argument("--select", metavar="GLOB", action="append", help="record keys that match (repeatable)")
+    p.add_argument(
+        "--select",
+        metavar="GLOB",
+        action="append",
+        help="record keys that match, such as '0007/unet/*' for one step (repeatable)",
+    )
     p.add_argument("--inputs", action="store_true", help="record the inputs of every module too (for bisect)")
     p.add_argument("--sample", metavar="K", type=int, help="keep K values of each tensor, and its statistics")
     p.add_argument("--statistics", action="store_true", help="keep statistics only: range, mean, deviation, hash")
-    p.add_argument("--rounding", metavar="TYPES", help="arithmetics to measure for --tolerance auto, comma-separated")
+    p.add_argument(
+        "--rounding",
+        metavar="TYPES",
+        help="arithmetics to measure for --tolerance auto, comma-separated: float32, float16, bfloat16; each repeats "
+        "the run eight times (default: float32 with --dtype float64; '' for none)",
+    )
     p.add_argument("--names", choices=["diffusers", "compvis"], default="diffusers", help="names of the modules")
     add_runtime_options(p, "float32 (default), or float64 for the oracle")
 
@@ -103,8 +123,13 @@ def add_runtime_options(p: Any, dtypes: str) -> None:
 
 def add_judging_options(p: Any) -> None:
     """How to judge."""
-    p.add_argument("--tolerance", metavar="T", help="largest error over the largest value, or auto (default: by type)")
-    p.add_argument("--factor", metavar="F", type=float, default=4.0, help="of --tolerance auto (default 4)")
+    p.add_argument(
+        "--tolerance",
+        metavar="T",
+        help="largest error over the largest value, or auto: a multiple of the error of an honest evaluation, which "
+        "the golden states (default: auto where it states that of the candidate's type, else by type)",
+    )
+    p.add_argument("--factor", metavar="F", type=float, help="of --tolerance auto (default 4)")
     p.add_argument("--arithmetic", metavar="A", help="of --tolerance auto: float32, float16, bfloat16 (default: type)")
     p.add_argument("--json", action="store_true", help="print the comparison as JSON")
     p.add_argument("--all", action="store_true", help="show every tensor")
@@ -164,8 +189,7 @@ def run_record(args: argparse.Namespace) -> int:
     from tinyldm.pipelines.pictures import check_writable
 
     check_writable(args.output)
-    if args.given and not args.fixture:
-        raise InputError("--given holds the inputs of a fixture: say which with --fixture")
+    check_record_options(args)
     dtype = args.dtype or "float32"
     backend = args.backend or ("reference" if dtype == "float64" else None)
     model = load(args.model, backend=backend, dtype=dtype, precision=args.precision, threads=args.threads)
@@ -186,16 +210,29 @@ def run_record(args: argparse.Namespace) -> int:
             model,
             args.output,
             prompt=args.prompt or "",
-            negative_prompt=args.negative_prompt,
-            steps=args.steps,
-            sampler=args.sampler,
-            guidance_scale=args.guidance_scale,
+            negative_prompt=args.negative_prompt or "",
+            steps=25 if args.steps is None else args.steps,
+            sampler=args.sampler or "ddim",
+            guidance_scale=7.5 if args.guidance_scale is None else args.guidance_scale,
             height=height,
             width=width,
             **common,
         )
     print(f"{args.output}: {args.output.stat().st_size:,} bytes")
     return 0
+
+
+def check_record_options(args: argparse.Namespace) -> None:
+    """Raise `InputError` where options do not go together: none is ignored in silence."""
+    if args.given and not args.fixture:
+        raise InputError("--given holds the inputs of a fixture: say which with --fixture")
+    if args.fixture:
+        for name in ("prompt", "negative_prompt", "steps", "sampler", "guidance_scale"):
+            if getattr(args, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is of a run from a prompt, and --fixture {args.fixture} has none")
+    if args.sample is not None and args.statistics:
+        raise InputError("--sample keeps values and --statistics keeps none: give one of them")
 
 
 def default_rounding(args: argparse.Namespace, dtype: str) -> str:
@@ -247,20 +284,34 @@ def judged(args: argparse.Namespace, golden: Any, candidate: Any) -> Any:
 
 
 def tolerance(args: argparse.Namespace, golden: Any, candidate: Any = None) -> Any:
-    """The tolerance that the options ask for; `auto` takes the candidate's own type unless told another."""
-    from tinyldm.golden.tolerance import ARITHMETIC, AutoTolerance, Tolerance
+    """The tolerance that the options ask for; `auto` takes the candidate's own type unless told another.
 
-    if args.tolerance != "auto":
+    Where none is asked for it is `auto` if the golden can say what the candidate's type costs.
+    """
+    from tinyldm.golden.tolerance import AutoTolerance, Tolerance
+
+    if args.tolerance not in (None, "auto"):
         try:
-            return Tolerance(None if args.tolerance is None else float(args.tolerance))
+            found = Tolerance(float(args.tolerance))
         except ValueError:
             raise InputError(f"--tolerance must be a number or auto, not {args.tolerance!r}") from None
-    arithmetic = args.arithmetic
-    if arithmetic is None:
-        shared = [key for key in golden.order if candidate is not None and key in candidate]
-        types = {ARITHMETIC[candidate.dtype(key)] for key in shared if candidate.dtype(key) in ARITHMETIC}
-        arithmetic = next((a for a in ("bfloat16", "float16", "float32") if a in types), "float32")
-    return AutoTolerance(golden, arithmetic, args.factor)
+        if args.arithmetic or args.factor is not None:
+            raise InputError("--arithmetic and --factor are of --tolerance auto")
+        return found
+    arithmetic = args.arithmetic or arithmetic_of(golden, candidate)
+    asked = args.tolerance == "auto" or args.arithmetic or args.factor is not None
+    if asked or arithmetic in (golden.metadata.get("rounding") or {}):
+        return AutoTolerance(golden, arithmetic or "float32", 4.0 if args.factor is None else args.factor)
+    return Tolerance()
+
+
+def arithmetic_of(golden: Any, candidate: Any) -> str | None:
+    """The coarsest type among the candidate's tensors; None where it has none below float64, or is not known yet."""
+    from tinyldm.golden.tolerance import ARITHMETIC
+
+    shared = [candidate.dtype(key) for key in golden.order if candidate is not None and key in candidate]
+    types = {ARITHMETIC[tag] for tag in shared if tag in ARITHMETIC}
+    return next((a for a in ("bfloat16", "float16", "float32") if a in types), None)
 
 
 def show(args: argparse.Namespace, comparison: Any) -> int:

@@ -20,7 +20,7 @@ from tinyldm.errors import InputError
 from tinyldm.golden.hints import hint, known_factors
 from tinyldm.golden.metrics import Metrics, measure
 from tinyldm.golden.store import Golden, Statistics, sample_positions
-from tinyldm.golden.tolerance import Tolerance
+from tinyldm.golden.tolerance import Limits, Tolerance
 
 OK, FAILED, UNJUDGED, SHAPE = "ok", "failed", "unjudged", "shape"
 
@@ -95,12 +95,24 @@ def check_same_run(golden: Golden, candidate: Golden) -> None:
         if ours is None or theirs is None:
             continue
         found = first_difference(ours, theirs, name)
+        if name == "settings" and found is None:
+            found = other_kind(ours, theirs)
         if found is not None:
             where, a, b = found
             raise InputError(
                 f"{candidate.path}: not the same {'run' if name == 'settings' else 'model'} as {golden.path}: "
                 f"{where} is {quoted(b)}, the golden has {quoted(a)} (--any-model compares all the same)"
             )
+
+
+def other_kind(ours: Any, theirs: Any) -> tuple[str, Any, Any] | None:
+    """What differs where one file is of a fixture and the other of a run from a prompt."""
+    kinds = [
+        f"fixture {s['fixture']}" if "fixture" in s else "run from a prompt" if "prompt" in s else None
+        for s in (ours, theirs)
+        if isinstance(s, dict)
+    ]
+    return None if len(kinds) < 2 or None in kinds or kinds[0] == kinds[1] else ("it", *kinds)
 
 
 # How a run was computed may differ between the two sides: that is what is compared.
@@ -145,10 +157,13 @@ class _Comparer:
         out.first = next(iter(out.failed), None)
         if out.first is not None:
             out.culprit, out.explanation = self._blame(out.first)
-        for names, allowed, what in ((missing, allow_missing, "missing from"), (extra, allow_extra, "only in")):
+        for names, allowed, what, option in (
+            (missing, allow_missing, "missing from", "missing"),
+            (extra, allow_extra, "only in", "extra"),
+        ):
             if names and not allowed:
                 more = f" and {len(names) - 1} more" if names[1:] else ""
-                out.problems.append(f"{quoted(names[0])}{more} {what} the candidate")
+                out.problems.append(f"{quoted(names[0])}{more} {what} the candidate (--allow-{option} permits that)")
         shapes = [r for r in out.results if r.status == SHAPE]
         if shapes:
             more = f" and {len(shapes) - 1} more tensors" if shapes[1:] else ""
@@ -179,6 +194,8 @@ class _Comparer:
             return Result(key, SHAPE, used=float("inf"), hint=f"dtype {c.dtype}, the golden has {g.dtype}")
         m = measure(g, c, self.candidate.dtype(key))
         limits = self.tolerance.limits(key, m, self.candidate.dtype(key))
+        if limits is not None and not exact and key not in self.golden.sampled:
+            limits = Limits(limits.max_abs)  # the mean over a few values may be above the mean over all
         if limits is None and not m.nonfinite_differ:
             return Result(key, UNJUDGED, m, exact=exact)
         used = float("inf") if m.nonfinite_differ or limits is None else limits.used(m)
@@ -215,7 +232,8 @@ class _Comparer:
         return file.statistics[key] if key in file.statistics else statistics(file[key])
 
     def _shape_hint(self, key: str) -> str:
-        if key in self.golden.sampled or key in self.candidate.sampled or not self.golden.has_values(key):
+        files = self.golden, self.candidate
+        if any(key in file.sampled or not file.has_values(key) for file in files):
             return f"shape {self.candidate.shape(key)}, the golden has {self.golden.shape(key)}"
         found = hint(self.golden[key], self.candidate[key], self.factors)
         return found or f"shape {self.candidate.shape(key)}, the golden has {self.golden.shape(key)}"

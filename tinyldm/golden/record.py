@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import platform
 import tempfile
@@ -17,7 +18,8 @@ import numpy as np
 import tinyldm
 from tinyldm.errors import InputError
 from tinyldm.golden.metrics import measure
-from tinyldm.golden.rounding import rounded_component, rounded_model
+from tinyldm.golden.rounding import EVALUATIONS, rounded_component, rounded_model
+from tinyldm.golden.rounding import rounding as check_arithmetic
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.golden.store import Golden, GoldenWriter, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, trace
@@ -25,6 +27,7 @@ from tinyldm.golden.tracing import GoldenTrace, trace
 COMPONENTS = ("text_encoder", "unet", "vae")
 Run = Callable[[Any], Mapping[str, np.ndarray]]  # the model -> more arrays to record, by key
 Rename = Callable[[str], str]
+Twin = Callable[[int], Any]  # which honest evaluation -> the model that makes it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,7 @@ def record(
     """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`.
 
     `rounding` names the arithmetics whose honest error is to stand in the file (for `--tolerance auto`): the run is
-    repeated for each, so the model should be a float64 one. `rename` gives the original layout's names
+    repeated eight times for each, so the model should be a float64 one. `rename` gives the original layout's names
     (`names.compvis_names`).
     """
     settings = {
@@ -85,7 +88,7 @@ def record(
         )
         return {"picture": np.stack([np.moveaxis(np.asarray(image), -1, 0) for image in images])}
 
-    twins = {a: rounded_model(model, a) for a in rounding}
+    twins: dict[str, Twin] = {a: functools.partial(rounded_model, model, a) for a in rounding}
     write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename)
 
 
@@ -111,12 +114,14 @@ def record_fixture(
     def run(m: Any) -> dict[str, np.ndarray]:
         return run_fixture(m, component, arrays)
 
-    twins = {}
+    twins: dict[str, Twin] = {}
     if component in COMPONENTS:
-        twins = {
-            a: dataclasses.replace(model, **{component: rounded_component(getattr(model, component), a)})
-            for a in rounding
-        }
+
+        def twin(arithmetic: str, evaluation: int) -> Any:
+            parts = {component: rounded_component(getattr(model, component), arithmetic, evaluation)}
+            return dataclasses.replace(model, **parts)
+
+        twins = {a: functools.partial(twin, a) for a in rounding}
     settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
     write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename)
 
@@ -185,14 +190,18 @@ def write(
     path: str | PathLike[str],
     run: Run,
     model: Any,
-    twins: Mapping[str, Any],
+    twins: Mapping[str, Twin],
     metadata: dict[str, Any],
     keep: Keep,
     rename: Rename | None = None,
 ) -> None:
-    """Run and write; first each rounded twin to a file of its own, with which the run itself is then compared."""
+    """Run and write; first each honest evaluation to a file of its own, with which the run itself is then compared."""
+    for arithmetic in twins:
+        check_arithmetic(arithmetic)
     if twins and not keep.values:
         raise InputError("rounding errors need values: they can't be recorded with statistics alone")
+    if twins and model.runtime.dtype != np.float64:
+        raise InputError(f"rounding errors are measured by a float64 run, and this one is {model.runtime.dtype}")
     metadata["names"] = "compvis" if rename else "diffusers"
     metadata["settings"] = metadata["settings"] | {
         "select": list(keep.select),
@@ -202,9 +211,12 @@ def write(
     }
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".golden-")))
+        honest: dict[str, list[Golden]] = {}
         for arithmetic, twin in twins.items():
-            _write(folder / arithmetic, run, twin, {}, dataclasses.replace(keep, inputs=False), {}, rename)
-        honest = {a: stack.enter_context(Golden(folder / a)) for a in twins}
+            for i in range(EVALUATIONS):
+                file = folder / f"{arithmetic}-{i}"
+                _write(file, run, twin(i), {}, dataclasses.replace(keep, inputs=False), {}, rename)
+                honest.setdefault(arithmetic, []).append(stack.enter_context(Golden(file)))
         _write(path, run, model, metadata, keep, honest, rename)
 
 
@@ -214,7 +226,7 @@ def _write(
     model: Any,
     metadata: dict[str, Any],
     keep: Keep,
-    honest: Mapping[str, Golden],
+    honest: Mapping[str, Sequence[Golden]],
     rename: Rename | None,
 ) -> None:
     rename = rename or str
@@ -224,8 +236,8 @@ def _write(
         def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
             key = rename(key)
             writer.add(key, array, inputs)
-            for arithmetic, file in honest.items():
-                errors[arithmetic][key] = honest_error(key, array, file)
+            for arithmetic, files in honest.items():
+                errors[arithmetic][key] = honest_error(key, array, files)
 
         with trace(keep.select, keep.inputs, sink=sink) as t:
             more = run(model)
@@ -238,13 +250,18 @@ def _write(
             writer.metadata["rounding"] = errors
 
 
-def honest_error(key: str, oracle: np.ndarray, honest: Golden) -> list[float | None]:
-    """The maximum error and the RMSE of an honest evaluation; nulls where it overflows and the oracle does not."""
-    rounded = honest[key]
-    if key in honest.sampled:
-        oracle = np.asarray(oracle).reshape(-1)[sample_positions(key, oracle.size, rounded.size)]
-    m = measure(oracle, rounded)
-    return [None, None] if m.nonfinite_differ else [m.max_abs, m.rmse]
+def honest_error(key: str, oracle: np.ndarray, honest: Sequence[Golden]) -> list[float | None]:
+    """The largest maximum error and RMSE of honest evaluations; nulls where one overflows and the oracle does not."""
+    oracle = np.asarray(oracle)
+    found = []
+    for file in honest:
+        rounded, exact = file[key], oracle
+        if key in file.sampled:
+            exact = oracle.reshape(-1)[sample_positions(key, oracle.size, rounded.size)]
+        found.append(measure(exact, rounded))
+    if any(m.nonfinite_differ for m in found):
+        return [None, None]
+    return [max(m.max_abs for m in found), max(m.rmse for m in found)]
 
 
 # What is said of the model -------------------------------------------------------------------------------------------

@@ -1,14 +1,19 @@
 """An honest evaluation in a smaller type: every operator's result rounded to it, sums in float32.
 
 That is what a good port in that arithmetic computes, no better and no worse: weights and inputs rounded to the type,
-each operator (a matrix product, a norm, an activation, each of attention's three) computed in float32, the terms of a
-matrix product added one by one in their order, and rounded once. Its difference from the float64 oracle is the
-yardstick of `--tolerance auto`.
+each operator (a matrix product, a norm, an activation, each of attention's three, an addition) computed in float32 and
+rounded once. Its difference from the float64 oracle is the yardstick of `--tolerance auto`.
+
+What that leaves open is the order in which the terms of a matrix product are added. Two orders round differently, a
+deep network grows the difference, and a single evaluation comes out exact in some tensor by luck. So the model is
+evaluated `EVALUATIONS` times, the terms added one by one in an order of each time's own, and the yardstick is the
+largest of the errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +26,7 @@ from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.checkpoints.tree import Weights
 from tinyldm.errors import InputError
+from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.ops.conv import Padding
 
 Round = Callable[[np.ndarray], np.ndarray]
@@ -52,25 +58,99 @@ def rounding(arithmetic: str) -> Round:
     return ROUNDINGS[arithmetic]
 
 
-def ordered_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`a @ b` in float32 with the terms added in their order: `(…, M, K), (…, K, N) -> (…, M, N)`.
+EVALUATIONS = 8
+BLOCK = 1 << 16  # values at a time: they stay in the cache
+
+
+@functools.lru_cache(1024)
+def order_of_terms(evaluation: int, terms: int) -> np.ndarray:
+    """The order in which an evaluation adds: 0 first to last, the others by the ranks of a seeded stream."""
+    if evaluation == 0:
+        return np.arange(terms)
+    return np.argsort(integers(stream_key(f"order:{evaluation}"), 0, terms), kind="stable")
+
+
+def ordered_product(a: np.ndarray, b: np.ndarray, evaluation: int = 0) -> np.ndarray:
+    """`a @ b` in float32, the terms added one by one in the evaluation's order: `(…, M, K), (…, K, N) -> (…, M, N)`.
 
     A matrix product of a library adds in several partial sums and is more exact than it need be; a port's may not be.
     """
+    order = order_of_terms(evaluation, a.shape[-1])
+    columns, rows = np.moveaxis(a, -1, 0)[order, ..., None], np.moveaxis(b, -2, 0)[order][..., None, :]
     total = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
-    term = np.empty_like(total)
-    columns, rows = np.moveaxis(a, -1, 0)[..., None].copy(), np.moveaxis(b, -2, 0)[..., None, :]
-    for column, row in zip(columns, rows, strict=True):
-        np.multiply(column, row, out=term)
-        total += term
+    width = total.size // max(a.shape[-2], 1)  # values in a row of all products
+    step = max(1, BLOCK // max(width, 1))
+    for i in range(0, a.shape[-2], step):
+        add_terms(total[..., i : i + step, :], columns[..., i : i + step, :], rows)
     return total
 
 
-class RoundedOps:
-    """The operators of `tinyldm.ops`, their inputs and their result rounded to a type; composites are taken apart."""
+def add_terms(total: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> None:
+    """`total += columns[k] * rows[k]` for one k after the other."""
+    # Few sums: many terms a call. NumPy reduces the first axis in its order, unless it is all that there is.
+    at_once = BLOCK // total.size if 1 < total.size <= BLOCK // 8 else 1
+    if at_once > 1:
+        for k in range(0, len(columns), at_once):
+            terms = columns[k : k + at_once] * rows[k : k + at_once]
+            terms[0] += total
+            np.add.reduce(terms, axis=0, out=total)
+        return
+    term = np.empty_like(total)
+    for column, row in zip(columns, rows, strict=True):
+        np.multiply(column, row, out=term)
+        total += term
 
-    def __init__(self, round_: Round) -> None:
-        self._round = round_
+
+class Rounded(np.ndarray):
+    """An array whose every further operation is rounded too: the additions and products that a model writes out."""
+
+    round_: Round
+
+    def __array_finalize__(self, parent: Any) -> None:
+        if isinstance(parent, Rounded):
+            self.round_ = parent.round_
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            kwargs["out"] = tuple(plain(x) for x in kwargs["out"])
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = getattr(ufunc, method)(*map(plain, inputs), **kwargs)
+        if not isinstance(result, np.ndarray) or result.dtype.kind != "f":
+            return result
+        result[...] = self.round_(result)
+        return as_rounded(result, self.round_)
+
+
+def plain(value: Any) -> Any:
+    """A `Rounded` as an ordinary array; anything else as it is."""
+    return value.view(np.ndarray) if isinstance(value, Rounded) else value
+
+
+def as_rounded(array: np.ndarray, round_: Round) -> Rounded:
+    """An array, whose values are rounded already, as a `Rounded`."""
+    out = array.view(Rounded)
+    out.round_ = round_
+    return out
+
+
+class RoundedOps:
+    """The operators of `tinyldm.ops`, their inputs and their result rounded to a type; composites are taken apart.
+
+    `evaluation` says in which order the terms of the matrix products are added (`order_of_terms`).
+    """
+
+    def __init__(self, round_: Round, evaluation: int = 0) -> None:
+        self._to_type = round_
+        self._evaluation = evaluation
+
+    def _round(self, x: np.ndarray) -> np.ndarray:
+        return self._to_type(plain(x))
+
+    def _out(self, x: np.ndarray) -> Rounded:
+        return as_rounded(self._round(x), self._to_type)
+
+    def _product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return ordered_product(a, b, self._evaluation)
 
     def __getattr__(self, name: str) -> Callable[..., np.ndarray]:
         """Any operator that is one rounding: the norms, the activations, resampling."""
@@ -78,7 +158,7 @@ class RoundedOps:
 
         def rounded(*args: Any, **kwargs: Any) -> np.ndarray:
             with np.errstate(over="ignore", invalid="ignore"):
-                return self._round(operator(*map(self._in, args), **{k: self._in(v) for k, v in kwargs.items()}))
+                return self._out(operator(*map(self._in, args), **{k: self._in(v) for k, v in kwargs.items()}))
 
         return rounded
 
@@ -88,8 +168,8 @@ class RoundedOps:
     def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         """`ops.linear`, its sums in float32 term by term."""
         x = self._round(x)
-        y = ordered_product(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], -1)
-        return self._round(y if bias is None else y + bias)
+        y = self._product(x.reshape(-1, x.shape[-1]), plain(weight).T).reshape(*x.shape[:-1], -1)
+        return self._out(y if bias is None else y + plain(bias))
 
     def conv2d(
         self,
@@ -108,13 +188,13 @@ class RoundedOps:
         windows = np.lib.stride_tricks.sliding_window_view(x, (k_h, k_w), axis=(1, 2))[:, ::stride, ::stride]
         shape = windows.shape[:3]
         terms = np.moveaxis(windows, 3, 5).reshape(math.prod(shape), -1)  # (pixels, k_h·k_w·C)
-        y = ordered_product(terms, np.moveaxis(weight, 1, 3).reshape(len(weight), -1).T).reshape(*shape, -1)
-        return self._round(y if bias is None else y + bias)
+        y = self._product(terms, np.moveaxis(plain(weight), 1, 3).reshape(len(weight), -1).T).reshape(*shape, -1)
+        return self._out(y if bias is None else y + plain(bias))
 
     def geglu(self, x: np.ndarray) -> np.ndarray:
         """`ops.geglu` as two operators: the activation, then the product."""
         a, g = np.split(self._round(x), 2, axis=-1)
-        return self._round(a * self.gelu(g))
+        return self._out(a * plain(self.gelu(g)))
 
     def attention(
         self,
@@ -130,10 +210,10 @@ class RoundedOps:
         q, k, v = (self._round(x).reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))
         s = np.float32(1 / math.sqrt(channels // heads) if scale is None else scale)
         with np.errstate(over="ignore", invalid="ignore"):
-            scores = self._round(s * ordered_product(q, k.transpose(0, 1, 3, 2)))
+            scores = self._round(s * self._product(q, k.transpose(0, 1, 3, 2)))
             weights = self._round(ops.softmax(scores if mask is None else scores + mask))
-            out = self._round(ordered_product(weights, v))
-        return out.transpose(0, 2, 1, 3).reshape(n, queries, -1)
+            out = self._product(weights, v)
+        return self._out(out.transpose(0, 2, 1, 3).reshape(n, queries, -1))
 
     def timestep_embedding(
         self,
@@ -150,11 +230,11 @@ class RoundedOps:
         omega = np.exp(f(-math.log(max_period)) * np.arange(half, dtype=f) / f(half - freq_shift))
         angles = np.asarray(t, f)[:, None] * omega
         parts = [np.cos(angles), np.sin(angles)] if flip_sin_to_cos else [np.sin(angles), np.cos(angles)]
-        return self._round(np.concatenate([*parts, np.zeros((len(angles), dim % 2), f)], axis=1))
+        return self._out(np.concatenate([*parts, np.zeros((len(angles), dim % 2), f)], axis=1))
 
     def upsample_conv2d(self, x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
         """`ops.upsample_conv2d`; repeating pixels rounds nothing."""
-        return self.conv2d(ops.upsample_nearest(x, size), weight, bias, padding=1)
+        return self.conv2d(ops.upsample_nearest(plain(x), size), weight, bias, padding=1)
 
 
 class RoundedSource(TensorSource):
@@ -180,17 +260,17 @@ class RoundedSource(TensorSource):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """A tensor, rounded."""
         value = self._source.read(name, dtype)
-        return self._round(value) if value.dtype.kind == "f" else value
+        return as_rounded(self._round(value), self._round) if value.dtype.kind == "f" else value
 
     def __contains__(self, name: object) -> bool:
         return name in self._source
 
 
-def rounded_component(component: Any, arithmetic: str) -> Any:
+def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> Any:
     """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
     round_ = rounding(arithmetic)
     runtime = nn.Runtime("reference", np.float32)
-    runtime.__dict__["ops"] = RoundedOps(round_)
+    runtime.__dict__["ops"] = RoundedOps(round_, evaluation)
     twin = object.__new__(type(component))
     twin.__dict__.update(component.__dict__)
     twin.runtime = runtime
@@ -203,7 +283,7 @@ def rounded_component(component: Any, arithmetic: str) -> Any:
     return twin
 
 
-def rounded_model(model: Any, arithmetic: str) -> Any:
+def rounded_model(model: Any, arithmetic: str, evaluation: int = 0) -> Any:
     """A twin of a `LatentDiffusion` whose models evaluate in `arithmetic`; the sampler computes in float32."""
-    parts = {name: rounded_component(network, arithmetic) for name, network in model.networks.items()}
+    parts = {name: rounded_component(network, arithmetic, evaluation) for name, network in model.networks.items()}
     return dataclasses.replace(model, **parts, runtime=parts["unet"].runtime)
