@@ -10,6 +10,7 @@ import pytest
 
 import tinyldm
 from tinyldm import bench, cli, cost
+from tinyldm.architectures import RandomWeights, random_model
 from tinyldm.errors import InputError
 from tinyldm.nn import Runtime
 
@@ -37,7 +38,7 @@ def test_report(model) -> None:
 
 
 def test_random_weights_make_sane_activations() -> None:
-    source = bench.RandomWeights({"a.weight": (64, 32, 3, 3), "n.weight": (8,), "n.bias": (8,)})
+    source = RandomWeights({"a.weight": (64, 32, 3, 3), "n.weight": (8,), "n.bias": (8,)})
     assert abs(source.read("a.weight").std() * np.sqrt(32 * 9) - 1) < 0.05
     assert (source.read("n.weight") == 1).all()
     assert (source.read("n.bias") == 0).all()
@@ -45,7 +46,7 @@ def test_random_weights_make_sane_activations() -> None:
 
 def test_unknown_architecture() -> None:
     with pytest.raises(InputError, match="sd15"):
-        bench.random_model("sd99", Runtime())
+        random_model("sd99", Runtime())
 
 
 def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_checkpoints import write_ldm, write_refiner, write_xl
 
 import tinyldm
-from tinyldm import cost, nn
+from tinyldm import cli, cost, nn
+from tinyldm.architectures import ARCHITECTURES, random_model
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,7 @@ def test_every_parameter_is_counted_once(model) -> None:
         (model.vae, [*encoder, *decoder]),
         (model.text_encoder, cost.text_encoder_costs(model.text_encoder)),
     ):
-        counted = sum(c.parameters for c in costs)
-        uncounted = sum(math.prod(s) for n, s in network.parameters.items() if "position_embedding" in n)
-        assert counted + uncounted == sum(math.prod(shape) for shape in network.parameters.values())
+        assert sum(c.parameters for c in costs) == sum(math.prod(shape) for shape in network.parameters.values())
 
 
 def test_multiply_adds_by_hand(model) -> None:
@@ -53,3 +53,82 @@ def test_blocks_sum_up(model) -> None:
     blocks = cost.by_block(costs)
     assert sum(b.multiply_adds for b in blocks) == cost.total(costs)
     assert [b.path for b in blocks][:3] == ["time_embedding", "conv_in", "down_blocks.0"]
+
+
+# Parameters of the published architectures: of the checkpoints' files, by component. The last numbers of each are what
+# Podell et al. 2023 (arXiv:2307.01952, table 1) and Rombach et al. 2022 (arXiv:2112.10752, tables 1 and 3) state.
+PUBLISHED = {
+    "sd15": {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 83_653_863},
+    "sd15-taesd": {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 2_445_063},
+    "sd21": {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": 83_653_863},
+    "sdxl": {"text_encoder": 123_060_480, "text_encoder_2": 694_659_840, "unet": 2_567_463_684, "vae": 83_653_863},
+    "ldm-imagenet": {"class_embedder": 512_512, "unet": 400_920_579, "vae": 55_322_782},
+    "ldm-celebahq": {"unet": 274_056_163, "vae": 55_322_782},
+}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest):
+    return request.param, random_model(request.param, nn.Runtime())
+
+
+def test_every_architecture_has_its_published_parameters(architecture) -> None:
+    name, model = architecture
+    counted = {n: sum(map(math.prod, network.parameters.values())) for n, network in model.networks.items()}
+    assert counted == PUBLISHED[name]
+
+
+def test_every_parameter_of_an_architecture_is_counted_once(architecture) -> None:
+    name, model = architecture
+    size = 8 * model.vae.config.factor
+    costs = {n: c for n, (_, c) in cost.picture_costs(model, size, size, 1).items()}
+    costs["vae"] = costs.pop("vae decode") + cost.vae_costs(model.vae, size, size)[0]
+    assert {n: sum(c.parameters for c in rows) for n, rows in costs.items()} == PUBLISHED[name]
+
+
+def test_multiply_adds_of_sd15() -> None:
+    """In units of 10¹² multiplications and additions: two for each multiply-add."""
+    model = random_model("sd15", nn.Runtime())
+    unet = cost.unet_costs(model.unet, 64, 64, batch=2)
+    encoder, decoder = cost.vae_costs(model.vae, 512, 512)
+    for costs, products, attention in ((unet, 1.35, 0.252), (decoder, 2.48, 0.034), (encoder, 1.08, 0.034)):
+        assert 2e-12 * (cost.total(costs) - cost.attention_products(costs)) == pytest.approx(products, abs=0.005)
+        assert 2e-12 * cost.attention_products(costs) == pytest.approx(attention, abs=0.001)
+    pixels = {64: 320, 32: 640, 16: 1280}  # five blocks each on this side with this width, and one in the middle
+    own = 5 * sum(2 * side**4 * width for side, width in pixels.items()) + 2 * 8**4 * 1280
+    assert cost.total([c for c in unet if c.path.endswith("attn1 (softmax)")]) == 2 * own  # 0.245 for a batch of 2
+
+
+def test_attention_alone_grows_with_the_square_of_the_pixels() -> None:
+    model = random_model("sd15", nn.Runtime())
+    small, large = (cost.unet_costs(model.unet, side, side, tokens=1) for side in (16, 32))
+    attn1 = [[c for c in costs if c.path.endswith("attn1 (softmax)")] for costs in (small, large)]
+    assert cost.total(attn1[1]) == 16 * cost.total(attn1[0])
+    convolutions = [[c for c in costs if "resnets" in c.path and "conv" in c.path] for costs in (small, large)]
+    assert cost.total(convolutions[1]) == 4 * cost.total(convolutions[0])
+
+
+@pytest.mark.parametrize("write", [write_xl, write_refiner, write_ldm])
+def test_other_families(write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "model")
+    for command in (["cost"], ["info", "--shapes"]):
+        assert cli.main([*command, "--model", str(folder), "--backend", "reference"]) == 0
+    shown = capsys.readouterr().out
+    assert "quantize" in shown or "text_encoder_2" in shown
+    model = tinyldm.load(folder, backend="reference")
+    runs = cost.picture_costs(model, 16, 16, 10)
+    assert runs["unet"][0] == (20 if len(runs) > 2 else 10)
+    assert f"unet × {runs['unet'][0]}" in _cost_text(model)
+
+
+def _cost_text(model: tinyldm.LatentDiffusion) -> str:
+    from tinyldm.pipelines.describe import describe_cost
+
+    return describe_cost(model, None, None, 10)
+
+
+def test_command_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cost", "--architecture", "sd15", "--width", "256", "--height", "512"]) == 0
+    assert "one picture of 256×512, 25 guided steps" in capsys.readouterr().out
+    assert cli.main(["cost", "--architecture", "sd99"]) == 2
+    assert "sd15, sd15-taesd, sd21" in capsys.readouterr().err

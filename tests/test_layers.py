@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "pipelines": (MATH | {"cost"}, {"numpy", "PIL", "tqdm"}),
 }
 # Parts on top, which may import everything: the commands, and what `import tinyldm` offers.
-TOP = {"__init__", "__main__", "cli", "bench", "verify"}
+TOP = {"__init__", "__main__", "architectures", "cli", "bench", "verify"}
 
 
 def modules() -> list[Path]:

@@ -4,120 +4,46 @@
     tinyldm bench --architecture sd15         Stable Diffusion 1.5's architecture with random weights, at 512×512
 
 Times are medians of several runs after one that is not counted. A GFLOP is 10⁹ multiplications and additions of
-convolutions, linear layers and attention products (two for each multiply-add of `tinyldm.cost`).
+convolutions, linear layers and attention products (two for each multiply-add of `tinyldm.cost`), counted as if every
+product were computed: a convolution that takes fewer (Winograd's) can pass the best matrix product.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import resource
+import os
+import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyldm import cost
-from tinyldm.checkpoints.base import TensorSource
-from tinyldm.errors import InputError
-from tinyldm.models.config import read_config
-from tinyldm.models.text_encoder import INERT as TEXT_INERT
-from tinyldm.models.text_encoder import TextEncoder, TextEncoderConfig
-from tinyldm.models.text_encoder import parameters as text_parameters
-from tinyldm.models.unet import UNet
-from tinyldm.models.unet_config import UNetConfig
-from tinyldm.models.unet_config import parameters as unet_parameters
-from tinyldm.models.vae import AutoencoderConfig, AutoencoderKL
-from tinyldm.models.vae import parameters as vae_parameters
+from tinyldm.models.unet2d import UNet2D
+from tinyldm.models.vq import VQModel
 from tinyldm.nn import Runtime
+from tinyldm.pipelines.describe import describe_runtime, human_bytes
 
-# Published architectures, as their config files state them (what is not here is the class's default).
-ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
-    "sd15": {
-        "text_encoder": {
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "projection_dim": 768,
-        },
-        "unet": {"sample_size": 64, "cross_attention_dim": 768},
-        "vae": {
-            "down_block_types": ["DownEncoderBlock2D"] * 4,
-            "up_block_types": ["UpDecoderBlock2D"] * 4,
-            "block_out_channels": [128, 256, 512, 512],
-            "layers_per_block": 2,
-            "sample_size": 512,
-        },
-    }
-}
 MATMUL_SIZE = 1536  # of the square matrices whose product is the machine's best
-
-
-class RandomWeights(TensorSource):
-    """Weights of given shapes with random values of a sensible size: enough for time, not for pictures."""
-
-    path = "random weights"
-    metadata: Mapping[str, str] = {}
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._shapes = dict(shapes)
-        self._noise = np.random.default_rng(0).standard_normal(1 << 20, np.float32)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that the architecture has."""
-        return tuple(self._shapes)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape that the architecture wants."""
-        return self._shapes[name]
-
-    def dtype(self, name: str) -> str:
-        """`F32`."""
-        return "F32"
-
-    def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
-        """Random values of variance one over the fan-in; ones for the gain of a norm."""
-        shape = self._shapes[name]
-        if len(shape) == 1:
-            return np.full(shape, float(name.endswith("weight")), dtype)
-        scale = np.float32(1 / math.sqrt(max(1, math.prod(shape[1:]))))
-        return (np.resize(self._noise, shape) * scale).astype(dtype, copy=False)
-
-
-def random_model(architecture: str, runtime: Runtime) -> SimpleNamespace:
-    """The three networks of a published architecture with random weights.
-
-    Raises `InputError` for an architecture that is not known.
-    """
-    if architecture not in ARCHITECTURES:
-        raise InputError(f"architecture {architecture!r} is unknown; known: {', '.join(ARCHITECTURES)}")
-    kinds: dict[str, tuple[Any, Any, Any, list[str]]] = {
-        "text_encoder": (TextEncoder, TextEncoderConfig, text_parameters, TEXT_INERT),
-        "unet": (UNet, UNetConfig, unet_parameters, []),
-        "vae": (AutoencoderKL, AutoencoderConfig, vae_parameters, []),
-    }
-    networks = {}
-    for name, config in ARCHITECTURES[architecture].items():
-        network, config_class, parameters, inert = kinds[name]
-        shapes = dict(parameters(read_config(config_class, config, component=name, inert=inert)))
-        networks[name] = network(config, RandomWeights(shapes), runtime)
-    return SimpleNamespace(**networks, networks=networks, runtime=runtime)
+TEXT_ENCODERS = {"text_encoder": "text encoder", "text_encoder_2": "text encoder 2"}
 
 
 @dataclass
 class Timing:
-    """What something took: seconds (the median), multiply-adds, and how often it was called."""
+    """What something took: seconds (the median), multiply-adds, how often it was called, and the peak memory."""
 
     name: str
     seconds: float
     multiply_adds: int
     calls: int = 1
+    peak_bytes: int = 0
 
     @property
     def gflops(self) -> float:
@@ -127,49 +53,75 @@ class Timing:
 
 @dataclass
 class Report:
-    """What a bench found: the machine's best matrix product, each model, each operator, and the peak memory."""
+    """What a bench found: the machine and its best matrix product, each model, and each model's operators."""
 
+    title: str
+    machine: str
     backend: str
     matmul_gflops: float
     models: list[Timing] = field(default_factory=list)
     operators: dict[str, list[Timing]] = field(default_factory=dict)
-    peak_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that any model took, weights and interpreter included."""
+        return max((t.peak_bytes for t in self.models), default=0)
 
     def as_json(self) -> dict[str, Any]:
         """The report in plain containers."""
 
         def row(t: Timing) -> dict[str, Any]:
-            return {
-                "name": t.name,
-                "seconds": t.seconds,
-                "calls": t.calls,
-                "multiply_adds": t.multiply_adds,
-                "gflops": t.gflops,
-                "share_of_matmul": t.gflops / self.matmul_gflops,
-            }
+            numbers = {"name": t.name, "seconds": t.seconds, "calls": t.calls, "multiply_adds": t.multiply_adds}
+            return {**numbers, "gflops": t.gflops, "share_of_matmul": t.gflops / self.matmul_gflops}
 
         return {
+            "title": self.title,
+            "machine": self.machine,
             "backend": self.backend,
             "matmul_gflops": self.matmul_gflops,
-            "models": [row(t) for t in self.models],
-            "operators": {model: [row(t) for t in rows] for model, rows in self.operators.items()},
+            "models": [{**row(t), "peak_bytes": t.peak_bytes} for t in self.models],
+            "operators": {
+                model: [{**row(t), "share_of_time": t.seconds / _total(rows)} for t in rows]
+                for model, rows in self.operators.items()
+            },
             "peak_bytes": self.peak_bytes,
         }
 
     def as_text(self) -> str:
         """The report as tables."""
-        head = f"{'':34} {'seconds':>9} {'calls':>6} {'GFLOP/s':>9} {'of matmul':>10}"
-        lines = [f"{self.backend}; best matrix product {self.matmul_gflops:.0f} GFLOP/s", "", head]
-        lines += [self._line(t) for t in self.models]
+        lines = [
+            self.title,
+            self.machine,
+            self.backend,
+            f"best matrix product: {self.matmul_gflops:.0f} GFLOP/s (NumPy, float32)",
+            "",
+            f"{'model':34} {'time':>10} {'GFLOP/s':>9} {'of matmul':>10} {'peak memory':>12}",
+        ]
+        for t in self.models:
+            lines.append(f"{t.name:34} {human_seconds(t.seconds)} {self._rate(t)} {human_bytes(t.peak_bytes):>12}")
         for model, rows in self.operators.items():
-            whole = sum(t.seconds for t in rows)
-            lines += ["", f"{model}, by operator"]
-            lines += [f"{self._line(t)}  {t.seconds / whole:5.1%} of the time" for t in rows]
-        return "\n".join([*lines, "", f"peak memory {self.peak_bytes / 1e9:.2f} GB"])
+            lines += ["", f"{model + ':':34} {'time':>10} {'GFLOP/s':>9} {'of matmul':>10} {'of the time':>12} calls"]
+            for t in rows:
+                share = f"{t.seconds / _total(rows):12.1%}"
+                lines.append(f"  {t.name:32} {human_seconds(t.seconds)} {self._rate(t)} {share} {t.calls:5}")
+        return "\n".join(line.rstrip() for line in lines)
 
-    def _line(self, t: Timing) -> str:
-        rate = f"{t.gflops:9.1f} {t.gflops / self.matmul_gflops:10.0%}" if t.multiply_adds else " " * 20
-        return f"{t.name:34} {t.seconds:9.4f} {t.calls:6} {rate}"
+    def _rate(self, t: Timing) -> str:
+        if not t.multiply_adds:
+            return " " * 20
+        return f"{t.gflops:9.1f} {t.gflops / self.matmul_gflops:10.0%}"
+
+
+def _total(rows: list[Timing]) -> float:
+    return sum(t.seconds for t in rows) or math.inf
+
+
+def human_seconds(seconds: float) -> str:
+    """A time in the unit that fits, ten characters wide: ` 890.1 ms`."""
+    for unit, size in (("s ", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:7.2f} {unit}"
+    return f"{seconds / 1e-6:7.2f} µs"
 
 
 class TimedOps:
@@ -208,43 +160,71 @@ def multiply_adds(name: str, args: tuple[Any, ...], y: Any) -> int:
     return 0
 
 
-def bench(model: Any, height: int, width: int, repeat: int = 5, operators: bool = True) -> Report:
-    """Time the networks of `model` for pictures of `height` × `width` pixels (`tinyldm bench`)."""
-    from tinyldm.pipelines.describe import describe_runtime
+def bench(
+    model: Any,
+    height: int,
+    width: int,
+    repeat: int = 5,
+    operators: bool = True,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Report:
+    """Time the networks of `model` for pictures of `height` × `width` pixels (`tinyldm bench`).
 
-    report = Report(describe_runtime(model), best_matmul())
+    `progress` is told the name of each network before it runs.
+    """
+    title = f"{model.path}, {width}×{height}"
+    report = Report(title, machine(), describe_runtime(model), best_matmul())
     for name, (run, products) in workloads(model, height, width).items():
-        report.models.append(Timing(name, median_seconds(run, repeat), products))
+        progress(name)
+        forget_peak()
+        report.models.append(Timing(name, median_seconds(run, repeat), products, peak_bytes=peak_bytes()))
         if operators:
             report.operators[name] = by_operator(model.runtime, run)
-    scale = 1 if sys.platform == "darwin" else 1024
-    report.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
     return report
 
 
 def workloads(model: Any, height: int, width: int) -> dict[str, tuple[Callable[[], Any], int]]:
     """What is timed: a function of no arguments and its multiply-adds, by name."""
-    h, w = height // model.vae.config.factor, width // model.vae.config.factor
-    tokens, channels = model.text_encoder.config.max_position_embeddings, model.unet.config.in_channels
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, model.text_encoder.config.vocab_size, (2, tokens))
-    z = rng.standard_normal((2, channels, h, w), np.float32)
-    context = rng.standard_normal((2, tokens, model.unet.config.context_dim), np.float32)
-    one, both = model.unet.prepare(context[:1]), model.unet.prepare(context)
-    pixels = np.tanh(rng.standard_normal((1, 3, height, width), np.float32))
-    unet = cost.total(cost.unet_costs(model.unet, h, w, tokens))
-    encoder, decoder = (cost.total(c) for c in cost.vae_costs(model.vae, height, width))
-    latent = z[:1, : model.vae.config.latent_channels]
-    return {
-        "text encoder, 2 prompts": (
-            lambda: model.text_encoder(ids),
-            2 * cost.total(cost.text_encoder_costs(model.text_encoder)),
-        ),
-        "UNet, batch 1": (lambda: model.unet(z[:1], 500, one), unet),
-        "UNet, batch 2 (one guided step)": (lambda: model.unet(z, 500, both), 2 * unet),
-        "VAE decode": (lambda: model.vae.decode(latent), decoder),
-        "VAE encode": (lambda: model.vae.encode(pixels), encoder),
-    }
+    works: dict[str, tuple[Callable[[], Any], int]] = {}
+    for attribute, name in TEXT_ENCODERS.items():
+        encoder = getattr(model, attribute)
+        if encoder is not None:
+            ids = rng.integers(0, encoder.config.vocab_size, (2, encoder.config.max_position_embeddings))
+            products = 2 * cost.total(cost.text_encoder_costs(encoder))
+            works[f"{name}, 2 prompts"] = (lambda encoder=encoder, ids=ids: encoder(ids)), products
+    factor, config = model.vae.config.factor, model.vae.config
+    h, w = height // factor, width // factor
+    one = cost.total(cost.unet_costs(model.unet, h, w, cost.context_tokens(model)))
+    works["UNet, batch 1"] = unet_work(model, rng, 1, h, w), one
+    works["UNet, batch 2 (one guided step)"] = unet_work(model, rng, 2, h, w), 2 * one
+    encoding, decoding = (cost.total(c) for c in cost.vae_costs(model.vae, height, width))
+    channels = config.code_dim if isinstance(model.vae, VQModel) else config.latent_channels
+    latent = rng.standard_normal((1, channels, h, w), np.float32)
+    pixels = np.tanh(rng.standard_normal((1, config.in_channels, height, width), np.float32))
+    works["VAE decode"] = (lambda: model.vae.decode(latent)), decoding
+    works["VAE encode"] = (lambda: model.vae.encode(pixels)), encoding
+    return works
+
+
+def unet_work(model: Any, rng: np.random.Generator, batch: int, h: int, w: int) -> Callable[[], Any]:
+    """A step of the UNet with random latents and conditions; what depends on the prompt alone is made before."""
+    unet, config = model.unet, model.unet.config
+    z = rng.standard_normal((batch, config.in_channels, h, w), np.float32)
+    if isinstance(unet, UNet2D):
+        labels = None if config.num_class_embeds is None else np.zeros(batch, np.int64)
+        return lambda: unet(z, 500, labels)
+    shapes = cost.condition_shapes(config, batch)
+    conditions = {name: np.ones(shape, np.int64) for name, shape in shapes.items()}
+    context = rng.standard_normal((batch, cost.context_tokens(model), config.context_dim), np.float32)
+    prepared: list[Any] = []
+
+    def run() -> Any:
+        if not prepared:
+            prepared.append(unet.prepare(context))
+        return unet(z, 500, prepared[0], **conditions)
+
+    return run
 
 
 def by_operator(runtime: Runtime, run: Callable[[], Any]) -> list[Timing]:
@@ -279,3 +259,48 @@ def best_matmul() -> float:
         a @ a
         best = min(best, time.perf_counter() - start)
     return 2e-9 * MATMUL_SIZE**3 / best
+
+
+# The machine --------------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """The processor by name, how many there are, and the memory: `AMD EPYC (znver4), 2 processors, 24.6 GB`."""
+    import llvmlite.binding as llvm
+
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parts = [f"{processor_name()} ({llvm.get_host_cpu_name()})", f"{count} processor{'s' * (count > 1)}"]
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
+        parts.append(human_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return ", ".join(parts)
+
+
+def processor_name() -> str:
+    """What the system calls the processor."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def forget_peak() -> None:
+    """Let the peak of the memory begin anew, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had resident, since `forget_peak` on Linux; 0 where nobody counts."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -48,7 +48,10 @@ INFO_EXAMPLE = """example:
 COST_EXAMPLE = """example:
   tinyldm cost
   tinyldm cost --architecture sd15 --steps 20
+  tinyldm cost --architecture sdxl --width 1024 --height 768
 """
+
+ARCHITECTURE_HELP = "random weights of a published one: sd15, sd15-taesd, sd21, sdxl, ldm-imagenet, ldm-celebahq"
 
 BENCH_EXAMPLE = """example:
   tinyldm bench
@@ -248,7 +251,7 @@ def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm cost`."""
     p = model_command(commands, "cost", "count what a picture costs, and what the latent space saves", COST_EXAMPLE)
-    p.add_argument("--architecture", metavar="NAME", help="random weights of a published architecture: sd15")
+    p.add_argument("--architecture", metavar="NAME", help=ARCHITECTURE_HELP)
     p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
@@ -258,7 +261,7 @@ def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`tinyldm bench`."""
     p = model_command(commands, "bench", "time each model and operator on this machine", BENCH_EXAMPLE)
-    p.add_argument("--architecture", metavar="NAME", help="random weights of a published architecture: sd15")
+    p.add_argument("--architecture", metavar="NAME", help=ARCHITECTURE_HELP)
     p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
     p.add_argument("--repeat", metavar="N", type=int, default=5, help="runs of which the median counts (default 5)")
@@ -454,7 +457,7 @@ def run_bench(args: argparse.Namespace) -> None:
     model = model_or_architecture(args)
     h, w = latent_size(model, args.height, args.width)
     factor = model.vae.config.factor
-    report = bench(model, h * factor, w * factor, args.repeat)
+    report = bench(model, h * factor, w * factor, args.repeat, progress=lambda name: print(name, file=sys.stderr))
     print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
 
 
@@ -493,7 +496,7 @@ def run_convert(args: argparse.Namespace) -> None:
 
 def model_or_architecture(args: argparse.Namespace) -> Any:
     """The checkpoint that the options name, or a published architecture with random weights."""
-    from tinyldm.bench import random_model
+    from tinyldm.architectures import random_model
     from tinyldm.nn import Runtime
 
     if args.architecture is None:

@@ -18,9 +18,12 @@ import numpy as np
 from tinyldm import nn, ops
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import Weights
+from tinyldm.models.conditioners import ClassEmbedder
 from tinyldm.models.text_encoder import TextEncoder
 from tinyldm.models.unet import UNet
-from tinyldm.models.vae import AutoencoderKL
+from tinyldm.models.unet2d import UNet2D
+from tinyldm.models.unet_config import UNetConfig
+from tinyldm.models.vq import VQModel
 
 Shape = tuple[int, ...]
 
@@ -46,6 +49,8 @@ class Empty(np.ndarray):
         return empty(*np.broadcast_shapes(*(np.shape(x) for x in inputs)))
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.full_like:
+            return empty(*args[0].shape)
         if function is np.concatenate:
             arrays, axis = args[0], kwargs.get("axis", 0)
             shape = list(arrays[0].shape)
@@ -72,6 +77,15 @@ def _upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, size: 
     return empty(len(x), rows, columns, weight.shape[0])
 
 
+def _upsample_nearest(x: np.ndarray, size: Any = None) -> np.ndarray:
+    rows, columns = (2 * x.shape[1], 2 * x.shape[2]) if size is None else size
+    return empty(len(x), rows, columns, x.shape[3])
+
+
+def _avg_pool2d(x: np.ndarray, kernel: int = 2) -> np.ndarray:
+    return empty(len(x), x.shape[1] // kernel, x.shape[2] // kernel, x.shape[3])
+
+
 def _same(x: np.ndarray, *_: Any) -> np.ndarray:
     return x
 
@@ -83,6 +97,8 @@ SHAPES = SimpleNamespace(
     upsample_conv2d=_upsample_conv2d,
     attention=lambda q, k, v, heads, mask=None: empty(*q.shape[:2], v.shape[2]),
     geglu=lambda x: empty(*x.shape[:-1], x.shape[-1] // 2),
+    upsample_nearest=_upsample_nearest,
+    avg_pool2d=_avg_pool2d,
     group_norm=_same,
     layer_norm=_same,
     silu=_same,
@@ -140,40 +156,106 @@ def without_weights(model: Any) -> Any:
     return twin
 
 
-def unet_costs(unet: UNet, height: int, width: int, tokens: int = 77, batch: int = 1) -> list[Cost]:
+def condition_shapes(config: UNetConfig, batch: int) -> dict[str, Shape]:
+    """The shapes of what a UNet takes besides latent, time and context, by name."""
+    shapes: dict[str, Shape] = {}
+    if config.has_class_embedding:
+        vectors = config.class_embed_type in ("projection", "simple_projection", "identity")
+        width = config.projection_class_embeddings_input_dim or config.temb_dim
+        shapes["class_labels"] = (batch, width) if vectors else (batch,)
+    if config.addition_embed_type == "text_time":
+        added, one = config.projection_class_embeddings_input_dim or 0, config.addition_time_embed_dim or 1
+        shapes |= {"text_embeds": (batch, added - 6 * one), "time_ids": (batch, 6)}  # a refiner's 5: as wide in all
+    return shapes
+
+
+def unet_costs(unet: UNet | UNet2D, height: int, width: int, tokens: int = 77, batch: int = 1) -> list[Cost]:
     """Every module of a UNet in the order of execution, for latents of `height` × `width`."""
     twin, config = without_weights(unet), unet.config
-    conditions: dict[str, np.ndarray] = {}
-    if config.has_class_embedding:
-        width_of_labels = config.projection_class_embeddings_input_dim or config.temb_dim
-        vectors = config.class_embed_type in ("projection", "simple_projection", "identity")
-        conditions["class_labels"] = np.zeros((batch, width_of_labels) if vectors else batch, np.int64)
-    if config.addition_embed_type == "text_time":
-        numbers = 6
-        pooled = (config.projection_class_embeddings_input_dim or 0) - numbers * (config.addition_time_embed_dim or 0)
-        conditions |= {"text_embeds": empty(batch, pooled), "time_ids": empty(batch, numbers)}
-    context = empty(batch, tokens, config.context_dim)
+    z = empty(batch, config.in_channels, height, width)
     with nn.trace(into=ShapeTrace()) as costs:
-        twin(empty(batch, config.in_channels, height, width), 0, context, **conditions)
+        if isinstance(unet, UNet2D):
+            twin(z, 0, None if config.num_class_embeds is None else np.zeros(batch, np.int64))
+        else:
+            shapes = condition_shapes(config, batch)
+            conditions = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
+            twin(z, 0, empty(batch, tokens, config.context_dim), **conditions)
     return with_attention(costs)
 
 
-def vae_costs(vae: AutoencoderKL, height: int, width: int) -> tuple[list[Cost], list[Cost]]:
-    """Every module of the encoder for a picture of `height` × `width` pixels, and of the decoder for its latent."""
-    twin, factor = without_weights(vae), vae.config.factor
+def vae_costs(vae: Any, height: int, width: int) -> tuple[list[Cost], list[Cost]]:
+    """Every module of an autoencoder's encoder for a picture of `height` × `width` pixels, and of its decoder.
+
+    A VQ model's search for the nearest entry of its codebook is listed as `quantize`: a product of every latent with
+    every entry.
+    """
+    twin, config = without_weights(vae), vae.config
+    h, w = height // config.factor, width // config.factor
     with nn.trace(into=ShapeTrace()) as encoding:
-        twin.encode(empty(1, vae.config.in_channels, height, width))
+        twin.encode(empty(1, config.in_channels, height, width))
+    channels = config.code_dim if isinstance(vae, VQModel) else config.latent_channels
+    z, codebook = empty(1, channels, h, w), []
     with nn.trace(into=ShapeTrace()) as decoding:
-        twin.decode(empty(1, vae.config.latent_channels, height // factor, width // factor))
-    return with_attention(encoding), with_attention(decoding)
+        if isinstance(vae, VQModel):
+            entries = vae.parameters["quantize.embedding.weight"]
+            codebook = [Cost("quantize", z.shape, math.prod(entries), h * w * math.prod(entries))]
+            twin.decode(z, quantize=False)
+        else:
+            twin.decode(z)
+    return with_attention(encoding), codebook + with_attention(decoding)
 
 
 def text_encoder_costs(encoder: TextEncoder, batch: int = 1) -> list[Cost]:
     """Every module of a text encoder for prompts of its full length."""
     twin = without_weights(encoder)
+    length, width = encoder.config.max_position_embeddings, encoder.config.hidden_size
     with nn.trace(into=ShapeTrace()) as costs:
-        twin(np.zeros((batch, encoder.config.max_position_embeddings), np.int64))
-    return with_attention(costs)
+        twin(np.zeros((batch, length), np.int64))
+    positions = Cost("embeddings.position_embedding", (batch, length, width), length * width, 0)  # added, not a module
+    return [positions, *with_attention(costs), *_projection(encoder, batch)]
+
+
+def _projection(encoder: TextEncoder, batch: int) -> list[Cost]:
+    """The layer behind the pooled text, of the encoders that have one: one product a prompt."""
+    shape = encoder.parameters.get("text_projection.weight")
+    return (
+        []
+        if shape is None
+        else [Cost("text_projection", (batch, shape[0]), math.prod(shape), batch * math.prod(shape))]
+    )
+
+
+def class_embedder_costs(embedder: ClassEmbedder) -> list[Cost]:
+    """The table of classes: a row is taken, nothing is multiplied."""
+    return [Cost("embedding", (1, 1, embedder.config.embed_dim), sum(map(math.prod, embedder.parameters.values())), 0)]
+
+
+def context_tokens(model: Any) -> int:
+    """How many tokens the context of a model has: a prompt's, one of a class, none where there is no condition."""
+    for name in ("text_encoder", "text_encoder_2"):
+        if getattr(model, name) is not None:
+            return int(getattr(model, name).config.max_position_embeddings)
+    return int(model.class_embedder is not None)
+
+
+def picture_costs(model: Any, height: int, width: int, steps: int) -> dict[str, tuple[int, list[Cost]]]:
+    """What runs for one picture of a model, by name: how many times, and its modules; guided where it has a condition.
+
+    Source of the guidance: Ho and Salimans 2022, arXiv:2207.12598.
+    """
+    factor, tokens = model.vae.config.factor, context_tokens(model)
+    conditions = {}
+    for name in ("text_encoder", "text_encoder_2"):
+        if getattr(model, name) is not None:
+            conditions[name] = (2, text_encoder_costs(getattr(model, name)))
+    if model.class_embedder is not None:
+        conditions["class_embedder"] = (2, class_embedder_costs(model.class_embedder))
+    _, decoder = vae_costs(model.vae, height, width)
+    return {
+        **conditions,
+        "unet": (2 * steps if conditions else steps, unet_costs(model.unet, height // factor, width // factor, tokens)),
+        "vae decode": (1, decoder),
+    }
 
 
 def with_attention(costs: nn.Trace) -> list[Cost]:
@@ -206,3 +288,8 @@ def by_block(costs: list[Cost], depth: int = 2) -> list[Cost]:
 def total(costs: list[Cost]) -> int:
     """All multiply-adds."""
     return sum(c.multiply_adds for c in costs)
+
+
+def attention_products(costs: list[Cost]) -> int:
+    """The multiply-adds of attention's two products: those that grow with the square of the pixels."""
+    return sum(c.multiply_adds for c in costs if c.path.endswith("(softmax)"))

@@ -240,7 +240,7 @@ def sd15_subject(folder: Path) -> Subject:
 
 def write_sd15(folder: Path) -> Path:
     """Write the published configurations with seeded weights, in the published layout, a weight at a time."""
-    from tinyldm.bench import ARCHITECTURES
+    from tinyldm.architectures import ARCHITECTURES
     from tinyldm.checkpoints.safetensors import SafetensorsWriter
     from tinyldm.golden.seeded import seeded_weight
     from tinyldm.models import text_encoder, unet_config, vae
@@ -255,7 +255,7 @@ def write_sd15(folder: Path) -> Path:
         "vae": (vae, vae.AutoencoderConfig, "AutoencoderKL"),
     }
     for name, (module, kind, original) in kinds.items():
-        config = ARCHITECTURES["sd15"][name]
+        config = ARCHITECTURES["sd15"][name][1]
         shapes = dict(module.parameters(read_config(kind, config, component=name)))
         (folder / name).mkdir(parents=True)
         extra = {"model_type": "clip_text_model"} if name == "text_encoder" else {"_class_name": original}

@@ -42,7 +42,7 @@ def original_modules() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from tinyldm.bench import ARCHITECTURES
+    from tinyldm.architectures import ARCHITECTURES
 
     torch.manual_seed(0)
     published = ARCHITECTURES["sd15"]

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tinyldm.bench import ARCHITECTURES, RandomWeights
+from tinyldm.architectures import ARCHITECTURES, RandomWeights
 from tinyldm.checkpoints.recognise import Component
 from tinyldm.models.build import expected
 from tinyldm.pipelines.convert import write_component, write_tokenizer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from tinyldm import cost
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.text_to_image import latent_size
 
-INTERPRETER_BYTES = 150 << 20  # Python, NumPy, Numba and their code
-FEATURE_MAPS = 4  # of the largest size, alive at once: input, output, residual, a kernel's own copy
+INTERPRETER_BYTES = 180 << 20  # Python, NumPy, Numba and their code
+FEATURE_MAPS = 3  # of the largest size, alive at once: input, output, residual
 
 
 def describe(model: LatentDiffusion) -> str:
@@ -46,16 +45,6 @@ def describe(model: LatentDiffusion) -> str:
     return "\n".join(lines)
 
 
-def text_encoders(model: LatentDiffusion) -> dict[str, Any]:
-    """The text encoders by the names of their folders."""
-    return {name: network for name, network in model.networks.items() if name.startswith("text_encoder")}
-
-
-def context_length(model: LatentDiffusion) -> int:
-    """How many tokens the context has."""
-    return next(iter(text_encoders(model).values())).config.max_position_embeddings
-
-
 def describe_runtime(model: LatentDiffusion) -> str:
     """The backend in use, its precision, vectors and threads."""
     runtime = model.runtime
@@ -68,16 +57,9 @@ def describe_runtime(model: LatentDiffusion) -> str:
 
 def describe_shapes(model: LatentDiffusion, height: int | None = None, width: int | None = None) -> str:
     """The shape of every module's output for one picture, in the order in which a picture is made."""
-    h, w = latent_size(model, height, width)
-    factor = model.vae.config.factor
-    encoder, decoder = cost.vae_costs(model.vae, h * factor, w * factor)
-    tokens = context_length(model)
-    runs = {
-        **{name: cost.text_encoder_costs(encoder) for name, encoder in text_encoders(model).items()},
-        "unet": cost.unet_costs(model.unet, h, w, tokens),
-        "vae (decode)": decoder,
-        "vae (encode)": encoder,
-    }
+    h, w = (model.vae.config.factor * side for side in latent_size(model, height, width))
+    runs = {name: costs for name, (_, costs) in cost.picture_costs(model, h, w, 1).items()}
+    runs["vae encode"] = cost.vae_costs(model.vae, h, w)[0]
     lines = []
     for name, costs in runs.items():
         lines += ["", name] if lines else [name]
@@ -86,34 +68,33 @@ def describe_shapes(model: LatentDiffusion, height: int | None = None, width: in
 
 
 def describe_cost(model: LatentDiffusion, height: int | None, width: int | None, steps: int) -> str:
-    """What one guided picture costs: multiply-adds, parameters and bytes by block, and what the latent space saves.
+    """What one picture costs: multiply-adds, parameters and bytes by block, and what the latent space saves.
 
     The same UNet on pixels is the same network over `factor²` times as many positions; it would need no autoencoder.
     """
-    h, w = latent_size(model, height, width)
-    factor, tokens = model.vae.config.factor, context_length(model)
-    unet = cost.unet_costs(model.unet, h, w, tokens)
-    _, decoder = cost.vae_costs(model.vae, h * factor, w * factor)
-    runs = [
-        *((name, 2, cost.text_encoder_costs(encoder)) for name, encoder in text_encoders(model).items()),
-        ("unet", 2 * steps, unet),
-        ("vae decode", 1, decoder),
-    ]
-    title = f"one picture of {w * factor}×{h * factor}, {steps} guided steps"
-    lines = [title, "", f"{'block':34} {'multiply-adds':>16} {'parameters':>13} {'weights':>10}  output"]
-    for name, times, costs in runs:
-        lines += ["", f"{name} × {times}" if times > 1 else name]
+    size = latent_size(model, height, width)
+    factor = model.vae.config.factor
+    h, w = (factor * side for side in size)
+    runs = cost.picture_costs(model, h, w, steps)
+    times, unet = runs["unet"]
+    title = f"one picture of {w}×{h}, {steps} {'guided ' if times > steps else ''}steps"
+    lines = [title, "", f"{'block':34} {'multiply-adds':>18} {'parameters':>13} {'weights':>10}  output"]
+    for name, (runs_of_it, costs) in {**runs, "vae encode": (1, cost.vae_costs(model.vae, h, w)[0])}.items():
+        suffix = f" × {runs_of_it}" if runs_of_it > 1 else " (of a picture to begin with)" * (name == "vae encode")
+        lines += ["", name + suffix]
         for c in [*cost.by_block(costs), cost.Cost("in all", costs[-1].shape, *_sums(costs))]:
-            size, shape = human_bytes(4 * c.parameters), "×".join(map(str, c.shape))
-            lines.append(f"  {c.path:32} {c.multiply_adds:16,} {c.parameters:13,} {size:>10}  {shape}")
-    picture = sum(times * cost.total(costs) for _, times, costs in runs)
-    pixels = cost.total(cost.unet_costs(model.unet, h * factor, w * factor, tokens))
-    own = cost.total(unet)
+            bytes_, shape = human_bytes(4 * c.parameters), "×".join(map(str, c.shape))
+            lines.append(f"  {c.path:32} {c.multiply_adds:18,} {c.parameters:13,} {bytes_:>10}  {shape}")
+        if attention := cost.attention_products(costs):
+            lines.append(f"  {'of it QKᵀ and its product with V':32} {attention:18,}")
+    picture = sum(n * cost.total(costs) for n, costs in runs.values())
+    own, pixels = cost.total(unet), cost.total(cost.unet_costs(model.unet, h, w, cost.context_tokens(model)))
     lines += [
         "",
-        f"the whole picture: {picture:,} multiply-adds",
-        f"a UNet step on latents {own:,}, the same UNet on pixels {pixels:,}: {pixels / own:.1f} times as many",
-        f"the whole picture with the UNet on pixels: {2 * steps * pixels / picture:.1f} times as many",
+        f"the whole picture: {picture:,} multiply-adds ({2e-12 * picture:.2f} TFLOP), of which the UNet's are "
+        f"{times * own / picture:.1%}",
+        f"the UNet's own step {own:,}, the same UNet on pixels {pixels:,}: {pixels / own:.1f} times as many",
+        f"the whole picture with the UNet on pixels: {times * pixels / picture:.1f} times as many",
     ]
     return "\n".join(lines)
 
@@ -126,17 +107,21 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
     """About how much memory sampling `count` pictures takes, for latents of `h` × `w`.
 
     Weights in the runtime's dtype, plus the larger of what the UNet holds for its guided batch (every skip, and a few
-    maps of its largest size) and what the decoder holds for one picture.
+    maps of its largest size) and what the decoder holds for one picture. With low memory, of the weights only the
+    largest one at a time, as it was read and as it is arranged for the kernel.
     """
-    item = model.runtime.dtype.itemsize
-    weights = sum(math.prod(shape) for network in model.networks.values() for shape in network.parameters.values())
+    sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
     factor, config = model.vae.config.factor, model.vae.config
     narrow = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
-    return int(INTERPRETER_BYTES + item * (weights + max(unet, decoder)))
+    if model.runtime.low_memory:
+        numbers = max(2 * max(sizes["unet"]) + unet, 2 * max(sizes["vae"]) + decoder)
+    else:
+        numbers = sum(map(sum, sizes.values())) + max(unet, decoder)
+    return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
 
 
 def item_bytes(tag: str) -> int:
