@@ -51,17 +51,57 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], dict[str, Any]]] = {
         },
         {"groups": 32, "eps": 1e-6},
     ),
+    "half_block": (
+        "norm_silu_conv2d",
+        {
+            "x": (2, 12, 12, 320),
+            "n.weight": (320,),
+            "n.bias": (320,),
+            "w.weight": (64, 320, 3, 3),
+            "w.bias": (64,),
+            "shift": (2, 64),
+            "residual": (2, 12, 12, 64),
+        },
+        {"groups": 32, "eps": 1e-5},
+    ),
+    "conv_residual": (
+        "conv2d_residual",
+        {"x": (1, 12, 12, 640), "w.weight": (64, 640, 3, 3), "w.bias": (64,), "residual": (1, 12, 12, 64)},
+        {"padding": 1},
+    ),
     "silu": ("silu", {"x": (4, 4096)}, {}),
     "gelu": ("gelu", {"x": (4, 4096)}, {}),
     "quick_gelu": ("quick_gelu", {"x": (4, 4096)}, {}),
     "geglu": ("geglu", {"x": (4, 4096)}, {}),
     "linear_geglu": ("linear_geglu", {"x": (1, 64, 320), "w.weight": (256, 320), "w.bias": (256,)}, {}),
+    "linear_silu": (
+        "linear_activation",
+        {"x": (1, 64, 320), "w.weight": (128, 320), "w.bias": (128,)},
+        {"activation": "silu"},
+    ),
+    "linear_gelu": (
+        "linear_activation",
+        {"x": (1, 64, 768), "w.weight": (96, 768), "w.bias": (96,)},
+        {"activation": "gelu"},
+    ),
+    "linear_quick_gelu": (
+        "linear_activation",
+        {"x": (1, 64, 768), "w.weight": (96, 768), "w.bias": (96,)},
+        {"activation": "quick_gelu"},
+    ),
+    "linear_residual": (
+        "linear_residual",
+        {"x": (1, 64, 1280), "w.weight": (96, 1280), "w.bias": (96,), "residual": (1, 64, 96)},
+        {},
+    ),
+    "avg_pool": ("avg_pool2d", {"x": (1, 12, 12, 64)}, {"kernel": 3}),
     "softmax": ("softmax", {"x": (64, 256)}, {}),
     "attention_self": ("attention", {"q": (1, 256, 160), "k": (1, 256, 160), "v": (1, 256, 160)}, {"heads": 4}),
     "attention_cross": ("attention", {"q": (2, 96, 160), "k": (2, 77, 160), "v": (2, 77, 160)}, {"heads": 2}),
     "attention_one_head": ("attention", {"q": (1, 100, 512), "k": (1, 300, 512), "v": (1, 300, 512)}, {"heads": 1}),
 }
 SEED = 11
+VECTORS = ("avx2", "avx512")  # that PyTorch computed with
 
 
 def arrays(case: str) -> list[np.ndarray]:
@@ -69,6 +109,20 @@ def arrays(case: str) -> list[np.ndarray]:
     _, shapes, _ = CASES[case]
     make = {False: seeded_input, True: seeded_weight}
     return [make["." in name](f"{case}.{name}", shape, SEED) for name, shape in shapes.items()]
+
+
+def call(module: Any, case: str, inputs: list[Any]) -> np.ndarray:
+    """The case's operator of a module (`tinyldm.ops` or `tinyldm.kernels`) on these inputs."""
+    operator, shapes, settings = CASES[case]
+    by_name = dict(zip(shapes, inputs, strict=True))
+    optional = {
+        name: by_name.pop(name) for name in ("shift", "residual") if operator == "norm_silu_conv2d" and name in by_name
+    }
+    plain = [settings[name] for name in ("groups", "eps", "heads", "activation", "kernel") if name in settings]
+    keywords = {name: value for name, value in settings.items() if name in ("stride", "padding")}
+    given = list(by_name.values())
+    place = 3 if operator == "norm_silu_conv2d" else len(given)
+    return getattr(module, operator)(*given[:place], *plain, *given[place:], **keywords, **optional)
 
 
 def relative_rms(y: np.ndarray, oracle: np.ndarray) -> float:
