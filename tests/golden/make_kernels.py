@@ -1,6 +1,7 @@
 """How far PyTorch's float32 is from float64 on the cases of `kernels/cases.py`: what the kernels are measured by.
 
-    python tests/golden/make_kernels.py        on a processor with AVX-512
+    python tests/golden/make_kernels.py             on a processor with AVX-512
+    python tests/golden/make_kernels.py --full      of the whole UNet and VAE at full published width
 
 PyTorch sums in another order with AVX2 than with AVX-512 vectors, and its convolutions err up to four times as much, so
 both figures are stored.
@@ -21,7 +22,10 @@ import torch.nn.functional as F
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 from golden.kernels.cases import CASES, SEED, VECTORS, arrays, call, relative_rms  # noqa: E402
-from golden.provenance import save_golden  # noqa: E402
+from golden.make_models import arrays as input_arrays  # noqa: E402
+from golden.make_models import compute, full_width_case  # noqa: E402
+from golden.model_cases import sampled  # noqa: E402
+from golden.provenance import load_golden, save_golden  # noqa: E402
 
 from tinyldm import ops  # noqa: E402
 
@@ -83,7 +87,7 @@ TORCH = {
 }
 
 
-def errors() -> dict[str, np.ndarray]:
+def errors() -> dict[str, float]:
     """PyTorch's error in every case, with the vectors that this process may use."""
     torch.set_num_threads(2)
     found = {}
@@ -91,25 +95,42 @@ def errors() -> dict[str, np.ndarray]:
         inputs = arrays(case)
         y = TORCH[operator](*map(torch.from_numpy, inputs), **settings).numpy()
         oracle = call(ops, case, [a.astype(np.float64) for a in inputs])
-        found[case] = np.array(relative_rms(y, oracle))
+        found[case] = relative_rms(y, oracle)
+    return found
+
+
+def full_width_errors() -> dict[str, float]:
+    """PyTorch's error in each output of the UNet and the VAE at Stable Diffusion 1.5's width, against the goldens."""
+    torch.set_num_threads(2)
+    found = {}
+    for name in ("sd15_unet", "sd15_vae"):
+        oracle, _ = load_golden(f"models/{name}")
+        case = full_width_case(name)
+        for output, value in compute(case, input_arrays(case), "float32").items():
+            output = output.removeprefix("float32/")
+            found[f"{name}/{output}"] = relative_rms(sampled(value), oracle[f"float64/{output}"])
     return found
 
 
 def main() -> None:
     """Run once for each width of vectors, and write the errors of all."""
-    if len(sys.argv) > 1:
-        print(json.dumps({case: float(error) for case, error in errors().items()}))
+    if sys.argv[1:] == ["print"]:
+        print(json.dumps(errors()))
         return
-    both = {}
+    if sys.argv[1:] == ["print", "--full"]:
+        print(json.dumps(full_width_errors()))
+        return
+    found = {}
     for vectors in VECTORS:
         # ATen and oneDNN, which convolves, each ask a variable of their own.
         environment = {**os.environ, "ATEN_CPU_CAPABILITY": vectors, "ONEDNN_MAX_CPU_ISA": ISA[vectors]}
-        command = [sys.executable, __file__, "print"]
-        printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        both |= {f"{vectors}/{case}": np.array(error) for case, error in json.loads(printed).items()}
-    for case in CASES:
-        print(f"{case:20}", *(f"{vectors} {both[f'{vectors}/{case}']:.2e}" for vectors in VECTORS))
-    save_golden("kernels/errors", both, seed=SEED, threads=2)
+        command = [sys.executable, __file__, "print", *sys.argv[1:]]
+        printed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+        found |= {f"{vectors}/{case}": np.array(error) for case, error in json.loads(printed).items()}
+    for case, error in found.items():
+        print(f"{case:28} {error:.2e}")
+    name = "full_width_errors" if "--full" in sys.argv else "errors"
+    save_golden(f"kernels/{name}", found, seed=SEED, threads=2)
 
 
 if __name__ == "__main__":

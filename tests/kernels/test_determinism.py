@@ -1,10 +1,14 @@
 """The same bytes from run to run, for any number of threads, and from several callers at once."""
 
+import hashlib
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+import tinyldm
 from tinyldm import kernels
 from tinyldm.errors import InputError
 from tinyldm.kernels import pool
@@ -37,6 +41,81 @@ def test_threads_and_runs(precision, monkeypatch):
             assert kernels.threads() == threads
             results.append(b"".join(y.tobytes() for y in _pipeline(precision)))
     assert len(set(results)) == 1
+
+
+def _networks(model):
+    """What each network of the embedded checkpoint makes of fixed inputs."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((2, 4, 16, 12)).astype(np.float32)
+    context = model.text_encoder(model.tokenizer.encode(["red apple", ""]))
+    epsilon = model.unet(z, 321, model.unet.prepare(context))
+    pixels = model.vae.decode(z[:1])
+    return {
+        "text encoder": context,
+        "UNet": epsilon,
+        "decoder": pixels,
+        "encoder": model.vae.encode(np.tanh(pixels))[0],
+    }
+
+
+@pytest.mark.parametrize("precision", ["fast", "strict"])
+def test_whole_networks(precision, monkeypatch):
+    monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
+    results = []
+    for threads in (1, 2, 4, 1):
+        with kernels.using_threads(threads):
+            results.append(_networks(tinyldm.load(precision=precision)))
+    for other in results[1:]:
+        for name, y in results[0].items():
+            assert y.tobytes() == other[name].tobytes(), name
+
+
+PROCESS = """
+import hashlib, sys
+sys.path[:0] = ["tests", "tests/kernels"]
+import tinyldm
+from test_determinism import _networks, digest
+print(digest(_networks(tinyldm.load(threads=int(sys.argv[1])))))
+"""
+
+
+def digest(found):
+    return hashlib.sha256(b"".join(y.tobytes() for y in found.values())).hexdigest()
+
+
+def test_another_process():
+    """Other addresses, another hash seed, another number of threads: the same bytes."""
+    root = str(tinyldm.__path__[0]) + "/.."
+    for threads in ("1", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROCESS, threads], capture_output=True, text=True, cwd=root, check=True
+        )
+        assert done.stdout.strip() == digest(_networks(tinyldm.load()))
+
+
+@pytest.mark.parametrize("precision", ["fast", "strict"])
+def test_where_arrays_lie(precision):
+    """Arrays that begin anywhere in memory, on no vector's and no cache line's boundary."""
+
+    def moved(x, offset):
+        raw = np.empty(x.size + offset, np.float32)
+        raw[offset:] = x.reshape(-1)
+        return raw[offset:].reshape(x.shape)
+
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 13, 11, 37), (29, 37, 3, 3), (29,)))
+    filters = kernels.prepare_conv2d(w, precision=precision)
+    tokens, matrix = x.reshape(1, -1, 37), kernels.prepare_linear(w[..., 0, 0])
+
+    def everything(offset):
+        image, row = moved(x, offset), moved(tokens, offset)
+        convolved = kernels.conv2d(image, filters, moved(b, offset), padding=1)
+        return [convolved, kernels.linear(row, matrix), kernels.attention(row, row, row, 1), kernels.silu(row)]
+
+    first = everything(0)
+    for offset in (1, 3, 5):
+        for y, other in zip(first, everything(offset), strict=True):
+            np.testing.assert_array_equal(y, other)
 
 
 def test_several_callers_at_once(monkeypatch):
