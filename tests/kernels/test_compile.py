@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,86 @@ def test_without_a_writable_folder(tmp_path, monkeypatch):
         assert doubled() == [0, 2, 4]
         assert (cache_folder() is None) == (temporary == blocked)
     cache_folder.cache_clear()
+
+
+# In processes of their own: a copy of the package, as it would be installed -------------------------------------------
+
+ACTIVATE = """
+import numpy as np
+from tinyldm import kernels
+print(kernels.silu(np.linspace(-3, 3, 100, dtype=np.float32)).tobytes().hex()[:64])
+"""
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A copy of the package in a folder of its own."""
+    package = Path(compiling.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "site" / "tinyldm", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "site"
+
+
+def start(site, cache, code=ACTIVATE):
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "TINYLDM_CACHE": str(cache)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=site,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert errors == ""
+    return out
+
+
+def test_first_runs_at_the_same_time(installed, tmp_path):
+    outputs = {finished(process) for process in [start(installed, tmp_path / "cache") for _ in range(3)]}
+    assert len(outputs) == 1
+    files = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert files == ["activation_kernel.bin"]  # and nothing half written
+
+
+def test_an_install_that_can_not_be_written(installed, tmp_path):
+    """Everything read-only, as root too: the package is not written to, the caches can't be."""
+    before = {path: path.stat().st_mtime_ns for path in installed.rglob("*")}
+    first = finished(start(installed, tmp_path / "cache"))
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    nowhere = f"import tempfile; tempfile.tempdir = {str(blocked)!r}\n"
+    assert finished(start(installed, blocked, nowhere + ACTIVATE)) == first
+    assert {path: path.stat().st_mtime_ns for path in installed.rglob("*")} == before
+
+
+def test_a_change_in_a_file_that_a_kernel_is_made_of(installed, tmp_path):
+    """The formula of SiLU is not in the file of the kernel that computes it."""
+    once = finished(start(installed, tmp_path / "cache"))
+    assert finished(start(installed, tmp_path / "cache")) == once
+    formulas = installed / "tinyldm" / "kernels" / "formulas.py"
+    stat, text = formulas.stat(), formulas.read_text()
+    changed = text.replace("return x / (exp(lanes, -x) + 1.0)", "return x / (exp(lanes, -x) + 2.0)")
+    assert changed != text
+    formulas.write_text(changed)
+    os.utime(formulas, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # not even the time stamp tells
+    assert finished(start(installed, tmp_path / "cache")) != once
+    formulas.write_text(text)
+    assert finished(start(installed, tmp_path / "cache")) == once
+
+
+def test_the_second_run_compiles_nothing(installed, tmp_path):
+    finished(start(installed, tmp_path / "cache"))
+    refuse = """
+import numba.core.compiler as compiler
+def refuse(*_, **__):
+    raise AssertionError("compiled again")
+compiler.compile_extra = refuse
+"""
+    finished(start(installed, tmp_path / "cache", refuse + ACTIVATE))
+    failed = start(installed, tmp_path / "other", refuse + ACTIVATE)
+    failed.communicate()
+    assert failed.returncode != 0
