@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tinyldm.checkpoints.safetensors import write_safetensors
-from tinyldm.golden.seeded import seeded_weights
+from tinyldm.golden.seeded import seeded_weight, seeded_weights
 from tinyldm.models.build import expected
 from tinyldm.models.tokenizer import byte_alphabet
 
@@ -130,6 +130,15 @@ def write_refiner(folder: Path) -> Path:
     return write_folder(folder, REFINER_INDEX, parts)
 
 
+def write_controlnet(folder: Path, start: int = 0) -> Path:
+    """A ControlNet for the Stable Diffusion above; another `start`, other weights."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONTROLNET))
+    weights = {n: seeded_weight(f"{start}{n}", shape) for n, shape in expected("ControlNetModel", CONTROLNET).items()}
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", weights)
+    return folder
+
+
 def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
     """Write a folder with the components of an index, each from its config and seeded weights."""
     folder.mkdir(parents=True)
@@ -165,6 +174,16 @@ def write_tokenizer(folder: Path) -> None:
     )
 
 
+CONTROLNET = {
+    "_class_name": "ControlNetModel",
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+    "conditioning_embedding_out_channels": [4, 8],
+}
 UNET_2D = {
     "_class_name": "UNet2DModel",
     "sample_size": 8,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.lora import apply_lora
+from tinyldm.checkpoints.lora import Strength, apply_lora
 from tinyldm.checkpoints.names.unet import unet_links
 from tinyldm.errors import CheckpointError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
@@ -88,6 +88,20 @@ def test_a_unet_with_a_lora_computes_what_peft_computes(naming: str) -> None:
     z, context = (seeded_input(n, s).astype(np.float64) for n, s in (("z", (1, 4, 4, 6)), ("context", (1, 5, 12))))
     epsilon = unet(z, 321, context)
     assert np.abs(epsilon - golden["epsilon"]).max() <= 1e-9 * np.abs(golden["epsilon"]).max()
+
+
+def test_a_scale_that_is_changed_later_computes_what_peft_computes() -> None:
+    tensors, golden, alpha = peft_names()
+    strength = Strength(0.0)
+    adapted = apply_lora({"unet": unet_source()}, MemorySource(tensors), strength)
+    unet = build("UNet2DConditionModel", CONTROLLED, adapted["unet"], FLOAT64)
+    plain = build("UNet2DConditionModel", CONTROLLED, unet_source(), FLOAT64)
+    z, context = (seeded_input(n, s).astype(np.float64) for n, s in (("z", (1, 4, 4, 6)), ("context", (1, 5, 12))))
+    np.testing.assert_array_equal(unet(z, 321, context), plain(z, 321, context))
+    strength.value = alpha / 3
+    unet.weights.drop()
+    error = np.abs(unet(z, 321, context) - golden["epsilon"]).max()
+    assert error <= 1e-9 * np.abs(golden["epsilon"]).max()
 
 
 @settings(deadline=None, max_examples=30)

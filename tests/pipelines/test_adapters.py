@@ -26,7 +26,7 @@ TINY = {
 
 
 def load(path: Path, **options) -> tinyldm.LatentDiffusion:
-    return tinyldm.load(path, backend="reference", **options)
+    return tinyldm.load(path, **{"backend": "reference", **options})
 
 
 @pytest.fixture
@@ -48,6 +48,36 @@ def test_lora_is_added_to_its_weight(checkpoint: Path, lora: Path) -> None:
     np.testing.assert_allclose(weight(merged) - weight(plain), 0.5 * up @ down, atol=1e-6)
     twice = load(checkpoint, loras=[(lora, 0.25), (lora, 0.25)])
     np.testing.assert_allclose(weight(twice), weight(merged), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"backend": "reference"}, {"backend": "numba"}, {"low_memory": True}])
+def test_a_scale_that_is_changed_later(checkpoint: Path, lora: Path, options: dict) -> None:
+    def picture(model: tinyldm.LatentDiffusion) -> bytes:
+        return model.text_to_image("a", steps=2, seed=1)[0].tobytes()
+
+    model = load(checkpoint, loras=[(lora, 0.0), lora], **options)
+    model.scale_loras(0.0)
+    plain = picture(load(checkpoint, **options))
+    assert picture(model) == plain
+    for scale in (5.0, 0.5, 5.0):
+        model.scale_loras(scale, 1)
+        assert picture(model) == picture(load(checkpoint, loras=[(lora, scale)], **options))
+    assert picture(model) != plain
+    model.scale_loras(0.0, 1)
+    assert picture(model) == plain
+    assert [applied.strength.value for applied in model.loras] == [0.0, 0.0]
+    assert model.loras[0].modules == {"unet": [LAYER]}
+
+
+def test_a_scale_is_changed_only_where_there_is_one(checkpoint: Path, lora: Path) -> None:
+    with pytest.raises(InputError, match="has 0 LoRAs"):
+        load(checkpoint).scale_loras(1.0)
+    model = load(checkpoint, loras=[lora])
+    with pytest.raises(InputError, match="no number 1"):
+        model.scale_loras(1.0, 1)
+    for call in (lambda: model.scale_loras(float("inf")), lambda: load(checkpoint, loras=[(lora, float("nan"))])):
+        with pytest.raises(InputError, match="finite number"):
+            call()
 
 
 def test_learned_word(checkpoint: Path, tmp_path: Path) -> None:

@@ -44,20 +44,28 @@ COMPONENTS = {
 OTHERS = ("dora_scale", "lora_magnitude_vector", "hada_", "lokr_", "lora_mid", "oft_", "diff")
 
 
+@dataclass
+class Strength:
+    """How strongly a LoRA is applied, $s$ above; whoever reads a weight after a change gets the changed one."""
+
+    value: float = 1.0
+
+
 @dataclass(frozen=True)
 class Delta:
-    """What is added to one weight: `scale · up · down`, read from the adapter's file when the weight is read."""
+    """What is added to one weight: `strength · factor · up · down`, read from the adapter's file with the weight."""
 
     file: TensorSource
     down: str
     up: str
-    scale: float
+    factor: float
+    strength: Strength
 
     def added(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """The change of a weight of a shape."""
         down, up = self.file.read(self.down, dtype), self.file.read(self.up, dtype)
         product = up.reshape(up.shape[0], -1) @ down.reshape(down.shape[0], -1)
-        return (product * product.dtype.type(self.scale)).reshape(shape)
+        return (product * product.dtype.type(self.strength.value * self.factor)).reshape(shape)
 
 
 class LoraSource(RenamedSource):
@@ -67,10 +75,15 @@ class LoraSource(RenamedSource):
         super().__init__(source, {name: name for name in source.names})
         self._deltas = dict(deltas)
 
+    @property
+    def changed(self) -> list[str]:
+        """The names of the weights that the LoRA changes."""
+        return list(self._deltas)
+
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor, changed if the LoRA changes it; the sum is made in float32 at least."""
         value = super().read(name, dtype)
-        if name not in self._deltas:
+        if name not in self._deltas or self._deltas[name].strength.value == 0:
             return value
         computed = np.promote_types(value.dtype, np.float32)
         changed = value.astype(computed) + self._deltas[name].added(value.shape, computed)
@@ -80,14 +93,16 @@ class LoraSource(RenamedSource):
 
 
 def apply_lora(
-    components: Mapping[str, TensorSource], lora: TensorSource, scale: float = 1.0
+    components: Mapping[str, TensorSource], lora: TensorSource, scale: float | Strength = 1.0
 ) -> dict[str, TensorSource]:
     """Merge a LoRA file into components with canonical names, `{"unet": …, "text_encoder": …}`.
 
-    Returns all components, those that the file changes as views. Several files are applied one after the other.
+    Returns all components, those that the file changes as views. Several files are applied one after the other. A
+    `Strength` as the scale can be changed later.
 
     Raises `CheckpointError` for a layer that the components do not have, shapes that do not fit, and other adapters.
     """
+    strength = scale if isinstance(scale, Strength) else Strength(scale)
     for name in lora.names:
         if kind := next((other for other in OTHERS if other in name), None):
             raise CheckpointError(f"{lora.path}: tensor {quoted(name)}: an adapter of another kind ({kind}) than LoRA")
@@ -96,7 +111,7 @@ def apply_lora(
     deltas: dict[str, dict[str, Delta]] = {}
     for layer, parts in layers.items():
         component, weight = find_layer(layer, tables, lora)
-        delta = make_delta(layer, parts, lora, scale)
+        delta = make_delta(layer, parts, lora, strength)
         check_delta(delta, components[component].shape(weight), weight, lora)
         deltas.setdefault(component, {})[weight] = delta
     return {name: LoraSource(source, deltas[name]) if name in deltas else source for name, source in components.items()}
@@ -115,7 +130,7 @@ def layers_of(lora: TensorSource) -> dict[str, dict[str, str]]:
     return layers
 
 
-def make_delta(layer: str, parts: Mapping[str, str], lora: TensorSource, scale: float) -> Delta:
+def make_delta(layer: str, parts: Mapping[str, str], lora: TensorSource, strength: Strength) -> Delta:
     """The change of a layer; without an alpha, alpha is the rank."""
     for part in ("down", "up"):
         if part not in parts:
@@ -124,7 +139,7 @@ def make_delta(layer: str, parts: Mapping[str, str], lora: TensorSource, scale: 
     if not shape or not shape[0]:
         raise CheckpointError(f"{lora.path}: tensor {quoted(parts['down'])} of shape {shape} is no down matrix")
     alpha = float(lora.read(parts["alpha"], np.float64).reshape(-1)[0]) if "alpha" in parts else shape[0]
-    return Delta(lora, parts["down"], parts["up"], scale * alpha / shape[0])
+    return Delta(lora, parts["down"], parts["up"], alpha / shape[0], strength)
 
 
 def check_delta(delta: Delta, shape: tuple[int, ...], weight: str, lora: TensorSource) -> None:

@@ -169,6 +169,9 @@ def whole_checkpoint(source: TensorSource, names: frozenset[str], ema: bool | No
         scaling = latent_scale(source, names, family, found.notes)
         found.components["vae"] = first_stage_model(autoencoder, scaling, family.size if family else 512)
     found.components |= conditioners(source, names)
+    if "control_model.input_hint_block.0.weight" in names:
+        control = inner(source, "control_model.")
+        found.components |= bare_controlnet(control, frozenset(control.names)).components
     found.scheduler = dict(family.scheduler) if family else dict(SDXL)
     if family and family.also:
         assumed = found.scheduler["prediction_type"]

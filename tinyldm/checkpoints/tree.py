@@ -158,6 +158,13 @@ class Weights:
             self._cache[key] = value
         return value
 
+    def at(self, path: str) -> Weights:
+        """The node below this one at a path: `w.at("down_blocks.0.resnets.1")`."""
+        node = self
+        for part in path.split(".") if path else ():
+            node = node[part]
+        return node
+
     def drop(self) -> None:
         """Forget all that was read and prepared at this node and below; the next use reads the file again."""
         for node in self.walk():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyldm.checkpoints.hub import local_file
-from tinyldm.checkpoints.lora import apply_lora
+from tinyldm.checkpoints.lora import Strength, apply_lora
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
@@ -15,6 +16,7 @@ from tinyldm.models.textual_inversion import Inversion, extend_encoder, extend_t
 from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.pipelines.checkpoint import open_checkpoint
 
+ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
 
 
@@ -29,17 +31,34 @@ def replace_vae(found: Recognised, path: str | Path) -> None:
     found.notes += [f"vae: {note}" for note in other.notes]
 
 
-def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> None:
+@dataclass(frozen=True)
+class AppliedLora:
+    """A LoRA that a model was loaded with: its file, its strength, and the modules that it changes, by component."""
+
+    path: str
+    strength: Strength
+    modules: dict[str, list[str]]
+
+
+def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> list[AppliedLora]:
     """Merge LoRA files into the UNet and the text encoders, one after the other, as their weights are read.
 
     Source: Hu et al. 2021, arXiv:2106.09685, equation 3. Raises `CheckpointError` for a file that does not fit.
     """
-    named = [name for name in found.components if name != "vae"]
+    named = [name for name in found.components if name in ADAPTED]
+    applied = []
     for lora in loras:
         path, scale = lora if isinstance(lora, tuple) else (lora, 1.0)
+        if not math.isfinite(scale):
+            raise InputError(f"{path}: the scale of a LoRA must be a finite number, not {scale}")
+        strength, modules = Strength(float(scale)), {}
         sources = {name: found.components[name].source for name in named}
-        for name, source in apply_lora(sources, open_source(local_file(path)), scale).items():
-            found.components[name] = replace(found.components[name], source=source)
+        for name, source in apply_lora(sources, open_source(local_file(path)), strength).items():
+            if source is not sources[name]:
+                found.components[name] = replace(found.components[name], source=source)
+                modules[name] = [weight.rpartition(".")[0] for weight in source.changed]
+        applied.append(AppliedLora(str(path), strength, modules))
+    return applied
 
 
 def add_words(found: Recognised, tokenizers: dict[str, Tokenizer], paths: Iterable[str | Path]) -> None:

@@ -15,7 +15,7 @@ from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
-from tinyldm.checkpoints.names.unet import unet_links
+from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.safetensors import SafetensorsWriter
 from tinyldm.errors import CheckpointError, InputError
@@ -101,6 +101,9 @@ def original_views(found: Recognised) -> Iterator[tuple[str, TensorSource]]:
             yield f"{place}.model.", LinkedSource(source, links, to="original")
         elif kind == "CLIPTextModel":
             yield ("conditioner.embedders.0" if two else "cond_stage_model") + ".transformer.text_model.", source
+        elif kind == "ControlNetModel":
+            links = controlnet_links(source.names, "canonical", source.shape)
+            yield "control_model.", LinkedSource(source, links, to="original")
         elif kind in ("ClassEmbedder", "SpatialRescaler"):
             yield "cond_stage_model.", source
         else:

@@ -17,6 +17,7 @@ from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.nn import Runtime
 from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_vae
 from tinyldm.pipelines.checkpoint import open_checkpoint
+from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.model import LatentDiffusion
 
 # The classes that a component of text-to-image may have, and which components there may be.
@@ -24,6 +25,7 @@ CLASSES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     "vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel"),
     "class_embedder": ("ClassEmbedder",),
+    "controlnet": ("ControlNetModel",),
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
@@ -54,6 +56,7 @@ def load(
     vae: str | Path | None = None,
     loras: Iterable[Scaled] = (),
     words: Iterable[str | Path] = (),
+    controlnet: str | Path | None = None,
 ) -> LatentDiffusion:
     """Open a checkpoint: a published folder, a single file, or the name of one on the Hugging Face hub.
 
@@ -69,7 +72,8 @@ def load(
     the plain ones; `prediction_type` overrides what the schedule of either says. `notes` tell what was assumed.
 
     `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `loras` merges LoRA files,
-    each alone or with a scale `(path, 0.8)`, and `words` adds what textual inversion has learned.
+    each alone or with a scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has
+    learned, and `controlnet` is what `controlled` guides the UNet with.
 
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
@@ -79,14 +83,18 @@ def load(
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     if vae is not None:
         replace_vae(found, vae)
+    if controlnet is not None:
+        found.components["controlnet"] = read_controlnet(controlnet)
     check_components(path, found)
     tokenizers, options = folder_extras(path) if path.is_dir() else file_extras(found)
-    merge_loras(found, loras)
+    applied = merge_loras(found, loras)
     add_words(found, tokenizers, words)
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     if found.unknown:
         notes.append(f"{len(found.unknown)} tensors are not known and not used: {found.unknown[0]}, …")
     models = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
+    if "controlnet" in models:
+        check_fits(models["controlnet"], models["unet"], controlnet or path)
     return LatentDiffusion(
         path=path,
         **{"text_encoder": None, **models},
@@ -95,6 +103,7 @@ def load(
         runtime=runtime,
         options=options,
         notes=notes,
+        loras=applied,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from PIL import Image
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.errors import InputError
 from tinyldm.models.conditioners import ClassEmbedder
+from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.text_encoder import TextEncoder
 from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.models.unet import UNet
 from tinyldm.models.vae import AutoencoderKL
 from tinyldm.nn import Runtime
 from tinyldm.pipelines import image_to_image, text_to_image
+from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioning import Conditioning, encode_classes
+from tinyldm.pipelines.control import ControlledUNet, check_fits, to_hint
 from tinyldm.pipelines.pictures import to_images, to_pixels
 
 Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.tqdm`, or nothing
@@ -46,6 +49,8 @@ class LatentDiffusion:
     class_embedder: ClassEmbedder | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    controlnet: ControlNet | None = None
+    loras: list[AppliedLora] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.text_encoder_2 is not None:
@@ -54,7 +59,7 @@ class LatentDiffusion:
     @property
     def networks(self) -> dict[str, Any]:
         """The networks by the names of their folders."""
-        named = ("text_encoder", "text_encoder_2", "class_embedder", "unet", "vae")
+        named = ("text_encoder", "text_encoder_2", "class_embedder", "controlnet", "unet", "vae")
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
 
     def text_to_image(
@@ -158,6 +163,50 @@ class LatentDiffusion:
         size = text_to_image.latent_size(self, None, None)
         z = text_to_image.walk(self, lambda: Conditioning(None), count, size, steps, 1.0, seed, sampler, progress)
         return self.decode(z)
+
+    def controlled(
+        self, image: Image.Image | np.ndarray, scale: float = 1.0, controlnet: ControlNet | None = None
+    ) -> LatentDiffusion:
+        """This model, guided by a picture through its ControlNet; its other calls are then as always.
+
+        ```python
+        model = tinyldm.load("stable-diffusion-v1-5", controlnet="sd-controlnet-canny")
+        model.controlled(edges).text_to_image("a bird", seed=0)[0].save("bird.png")
+        ```
+
+        `image` is what the ControlNet reads (white edges on black, a depth map, …): a picture, or `(1, 3, H, W)` in
+        [0, 1]; pictures are made in its size unless the call says another, which must then be the same. `scale` is how
+        strongly it guides, from 0, not at all. `controlnet` is by default the one that the model was loaded with;
+        controls add up: `model.controlled(edges, 0.5).controlled(depth, 0.5, controlnet=other)`.
+
+        Raises `InputError` for a picture that does not fit, and where the model has no ControlNet.
+        """
+        controlnet = controlnet or self.controlnet
+        if controlnet is None:
+            raise InputError(f"{self.path}: has no ControlNet; load it with one: load(…, controlnet=PATH)")
+        if not np.isfinite(scale):
+            raise InputError(f"scale must be a finite number, not {scale}")
+        check_fits(controlnet, self.unet, self.path)
+        unet = ControlledUNet(self.unet, controlnet, to_hint(image, controlnet), float(scale))
+        return replace(self, unet=unet)
+
+    def scale_loras(self, scale: float, index: int | None = None) -> None:
+        """Change how strongly LoRAs are applied, from the next call on: all of `loras`, or the one at an index.
+
+        0 is the checkpoint itself, to the last bit. The layers that change are read and merged anew when they are next
+        used, which takes about as long as it did the first time; a step of the sampler takes no longer than without a
+        LoRA. Raises `InputError` for a scale that is no finite number, and for an index that there is not.
+        """
+        if not np.isfinite(scale):
+            raise InputError(f"scale must be a finite number, not {scale}")
+        if not self.loras or (index is not None and not 0 <= index < len(self.loras)):
+            raise InputError(f"{self.path}: has {len(self.loras)} LoRAs, and no number {index or 0}")
+        for lora in self.loras if index is None else [self.loras[index]]:
+            lora.strength.value = float(scale)
+            for component, modules in lora.modules.items():
+                weights = self.networks[component].weights
+                for module in modules:
+                    weights.at(module).drop()
 
     def encode(self, image: Image.Image | np.ndarray, seed: int | None = None) -> np.ndarray:
         """A picture, or pixels `(N, 3, H, W)` in [-1, 1], as the latent that the diffusion works on: `(N, C, h, w)`.
