@@ -41,6 +41,22 @@ UNETS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
+    "stable-diffusion-2-inpainting": (
+        SD2,
+        {
+            "in_channels": 9,
+            "out_channels": 4,
+            "model_channels": 64,
+            "num_head_channels": 64,
+            "context_dim": 1024,
+            "use_linear_in_transformer": True,
+            "legacy": False,
+            "attention_resolutions": [2, 1],
+            "channel_mult": [1, 1, 2],
+            **SPATIAL,
+        },
+        {},
+    ),
     "stable-diffusion-2-depth": (
         SD2,
         {
@@ -247,14 +263,19 @@ UNETS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 FIRST_STAGE = {"resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 2, "dropout": 0.0}
 # name: (parameters of its Encoder and Decoder, entries of the codebook or None)
 FIRST_STAGES: dict[str, tuple[dict[str, Any], int | None]] = {
+    "kl-f4": ({"z_channels": 3, "ch_mult": [1, 2, 4], "attn_resolutions": [], "double_z": True}, None),
+    "kl-f4-upscaler": ({"z_channels": 4, "ch_mult": [1, 2, 4], "attn_resolutions": [], "double_z": True}, None),
     "kl-f8": ({"z_channels": 4, "ch_mult": [1, 2, 4, 4], "attn_resolutions": [], "double_z": True}, None),
     "kl-f16": ({"z_channels": 16, "ch_mult": [1, 1, 2, 2, 4], "attn_resolutions": [2], "double_z": True}, None),
+    "kl-f32": ({"z_channels": 64, "ch_mult": [1, 1, 2, 2, 4, 4], "attn_resolutions": [2, 1], "double_z": True}, None),
     "vq-f4": ({"z_channels": 3, "ch_mult": [1, 2, 4], "attn_resolutions": [], "double_z": False}, 64),
     "vq-f4-noattn": (
         {"z_channels": 3, "ch_mult": [1, 2, 4], "attn_resolutions": [], "double_z": False, "attn_type": "none"},
         64,
     ),
     "vq-f8": ({"z_channels": 4, "ch_mult": [1, 2, 2, 4], "attn_resolutions": [4], "double_z": False}, 64),
+    "vq-f8-n256": ({"z_channels": 4, "ch_mult": [1, 2, 2, 4], "attn_resolutions": [4], "double_z": False}, 16),
+    "vq-f16": ({"z_channels": 8, "ch_mult": [1, 1, 2, 2, 4], "attn_resolutions": [2], "double_z": False}, 64),
 }
 
 

@@ -46,6 +46,9 @@ from tinyldm.golden.seeded import seeded_input, seeded_weight  # noqa: E402
 PATCHES = {".float()": ".double()", "dtype=torch.float32": "dtype=torch.float64", "th.float32": "th.float64"}
 
 
+ListConfig = type("ListConfig", (list,), {})  # in place of the configuration package's
+
+
 class Patched(SourceFileLoader):
     """Loads a module of an original repository with the casts to float32 lifted."""
 
@@ -413,7 +416,7 @@ def main() -> None:
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)
     stand_in("omegaconf")
-    stand_in("omegaconf.listconfig", ListConfig=type("ListConfig", (list,), {}))
+    stand_in("omegaconf.listconfig", ListConfig=ListConfig)
     for family in UNETS:
         if not arguments.names or f"unet-{family}" in arguments.names:
             make_unet(arguments.originals, family)
