@@ -110,7 +110,11 @@ REFINER_INDEX = {
     "text_encoder": [None, None],
     "tokenizer": [None, None],
 }
-FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+FILES = {
+    "diffusers": "diffusion_pytorch_model.safetensors",
+    "transformers": "model.safetensors",
+    "latent_diffusion": "model.safetensors",
+}
 
 
 def write_sd(folder: Path) -> Path:
@@ -148,7 +152,7 @@ def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
             continue
         library, class_name = entry
         if name.startswith("tokenizer"):
-            write_tokenizer(folder / name)
+            (write_word_pieces if class_name == "BertTokenizer" else write_tokenizer)(folder / name)
             continue
         (folder / name).mkdir()
         if name == "scheduler":
@@ -156,10 +160,19 @@ def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
             continue
         (folder / name / "config.json").write_text(json.dumps(configs[name]))
         weights = seeded_weights(expected(class_name, configs[name]))
-        prefix = "text_model." if class_name.startswith("CLIP") else ""
+        prefix = "text_model." if class_name.startswith("CLIP") else "model." if name == "bert" else ""
         named = {n if n.startswith("text_projection") else f"{prefix}{n}": w for n, w in weights.items()}
         write_safetensors(folder / name / FILES[library], named)
     return folder
+
+
+def write_word_pieces(folder: Path) -> None:
+    """A BERT vocabulary of a few letters."""
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in WORD_PIECES))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "model_max_length": 512, "do_lower_case": True})
+    )
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -184,6 +197,138 @@ CONTROLNET = {
     "attention_head_dim": 2,
     "conditioning_embedding_out_channels": [4, 8],
 }
+# The models distilled to few steps, and what else differs in a schedule.
+TURBO_SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "trailing",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
+XL_TURBO_SCHEDULER = {
+    "_class_name": "EulerAncestralDiscreteScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "trailing",
+    "trained_betas": None,
+}
+LCM_SCHEDULER = {
+    "_class_name": "LCMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "original_inference_steps": 50,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "timestep_spacing": "leading",
+}
+ZERO_SNR_SCHEDULER = {
+    **SCHEDULER,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+}
+SD2_UNET = {**UNET, "attention_head_dim": [2, 4], "use_linear_projection": True, "cross_attention_dim": 24}
+SD2_TEXT_ENCODER = {**TEXT_ENCODER, "hidden_act": "gelu", "hidden_size": 24}
+LCM_UNET = {**UNET, "time_cond_proj_dim": 16}
+# Pruned: one residual block a level, no attention at the largest size, no middle.
+SDXS_UNET = {
+    **UNET,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "mid_block_type": None,
+}
+TINY_VAE = {
+    "_class_name": "AutoencoderTiny",
+    "encoder_block_out_channels": [8, 8],
+    "decoder_block_out_channels": [8, 8],
+    "num_encoder_blocks": [1, 2],
+    "num_decoder_blocks": [2, 1],
+}
+
+
+def write_sd2(folder: Path, scheduler: dict) -> Path:
+    """A Stable Diffusion 2 with a schedule: the turbo one, or one that ends in pure noise."""
+    index = {**INDEX, "scheduler": ["diffusers", scheduler["_class_name"]]}
+    parts = {"unet": SD2_UNET, "vae": VAE, "text_encoder": SD2_TEXT_ENCODER, "scheduler": scheduler}
+    return write_folder(folder, index, parts)
+
+
+def write_xl_turbo(folder: Path) -> Path:
+    """A Stable Diffusion XL Turbo."""
+    index = {**XL_INDEX, "scheduler": ["diffusers", XL_TURBO_SCHEDULER["_class_name"]]}
+    encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
+    return write_folder(folder, index, {"unet": XL_UNET, "vae": VAE, "scheduler": XL_TURBO_SCHEDULER, **encoders})
+
+
+def write_lcm(folder: Path) -> Path:
+    """A latent consistency model with an embedding of the guidance scale."""
+    index = {**INDEX, "_class_name": "LatentConsistencyModelPipeline", "scheduler": ["diffusers", "LCMScheduler"]}
+    parts = {"unet": LCM_UNET, "vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": LCM_SCHEDULER}
+    return write_folder(folder, index, parts)
+
+
+def write_sdxs(folder: Path) -> Path:
+    """An SDXS: a pruned UNet with a tiny autoencoder."""
+    index = {**INDEX, "vae": ["diffusers", "AutoencoderTiny"], "scheduler": ["diffusers", "EulerDiscreteScheduler"]}
+    parts = {"unet": SDXS_UNET, "vae": TINY_VAE, "text_encoder": TEXT_ENCODER, "scheduler": TURBO_SCHEDULER}
+    return write_folder(folder, index, parts)
+
+
+BERT = {
+    "architectures": ["LDMBertModel"],
+    "model_type": "ldmbert",
+    "vocab_size": 40,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "encoder_attention_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 77,
+}
+WORD_PIECES = [
+    *["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+    *"abcdefghijklmnop",
+    *(f"##{c}" for c in "abcdefghijklmnop"),
+]
+LDM_TEXT_INDEX = {
+    "_class_name": "LDMTextToImagePipeline",
+    "bert": ["latent_diffusion", "LDMBertModel"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "tokenizer": ["transformers", "BertTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vqvae": ["diffusers", "AutoencoderKL"],
+}
+LDM_TEXT_SCHEDULER = {**SCHEDULER, "beta_start": 0.00085, "steps_offset": 0}
+
+
+def write_ldm_text(folder: Path) -> Path:
+    """A text model of the first latent-diffusion kind, with its own text encoder and BERT's tokenizer."""
+    parts = {"unet": UNET, "vqvae": VAE, "bert": BERT, "scheduler": LDM_TEXT_SCHEDULER}
+    return write_folder(folder, LDM_TEXT_INDEX, parts)
+
+
 UNET_2D = {
     "_class_name": "UNet2DModel",
     "sample_size": 8,

@@ -168,6 +168,7 @@ def model_command(
     p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
     add_checkpoint_options(p)
     p.add_argument("--vae", metavar="PATH", help="take the autoencoder from this checkpoint")
+    p.add_argument("--text-encoder", metavar="PATH", help="take the text encoder from this checkpoint")
     p.add_argument("--lora", metavar="FILE[@SCALE]", action="append", default=[], help="merge a LoRA; may be repeated")
     p.add_argument(
         "--word", metavar="FILE", action="append", default=[], help="add a textual inversion; may be repeated"
@@ -184,13 +185,16 @@ def add_sampling_options(p: argparse.ArgumentParser) -> None:
     """The options that text-to-image and image-to-image share."""
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
     p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
-    p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
-    p.add_argument("--guidance-scale", metavar="G", type=float, default=7.5, help="pull of the prompt (default 7.5)")
+    p.add_argument(
+        "--steps", metavar="N", type=int, help="steps of the sampler (default 25; of few-step models 1 or 4)"
+    )
+    p.add_argument(
+        "--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of turbo models 0)"
+    )
     p.add_argument(
         "--sampler",
         metavar="NAME",
-        default="ddim",
-        help="ddpm, ddim (default), pndm, euler, euler_a, dpm++_2m, dpm++_2m_karras, lms, lcm",
+        help="ddpm, ddim (default, but for few-step models), pndm, euler, euler_a, dpm++_2m, dpm++_2m_karras, lms, lcm",
     )
     p.add_argument("--seed", metavar="S", type=int, help="seed of the noise (default: drawn, and printed)")
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
@@ -312,6 +316,7 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
         low_memory=args.low_memory,
         **checkpoint_options(args),
         vae=args.vae,
+        text_encoder=args.text_encoder,
         loras=[scaled(lora) for lora in args.lora],
         words=args.word,
     )
@@ -333,6 +338,7 @@ def run_sample(args: argparse.Namespace) -> None:
     seed = chosen_seed(args)
     model = open_model(args)
     h, w = latent_size(model, args.height, args.width)
+    fill_defaults(args, model)
     print_expectation(model, h, w, count)
     images = sample(args, model, seed)
     settings = {**sampling_settings(args, seed), "model": model.path.name}
@@ -346,13 +352,14 @@ def run_sample(args: argparse.Namespace) -> None:
 def sample(args: argparse.Namespace, model: LatentDiffusion, seed: int) -> list[Image.Image]:
     """The pictures of prompts, of class numbers, or of nothing, whichever the model takes."""
     walk = {"steps": args.steps, "seed": seed, "sampler": args.sampler, "progress": progress_bar}
+    walk |= {"height": args.height, "width": args.width}
     if model.class_embedder is not None:
         wrong = [p for p in args.prompt if not p.isascii() or not p.isdigit()]
         if wrong or not args.prompt:
             raise InputError(f"{model.path}: takes class numbers as prompts, not {wrong[0] if wrong else 'nothing'!r}")
         labels = [int(p) for p in args.prompt for _ in range(args.count)]
         return model.class_to_image(labels, guidance_scale=args.guidance_scale, **walk)
-    if model.text_encoder is None and model.text_encoder_2 is None:
+    if model.text_encoder is None and model.text_encoder_2 is None and not model.embeds_text:
         if args.prompt:
             raise InputError(f"{model.path}: takes no prompt; leave out {args.prompt[0]!r}")
         return model.unconditional(args.count, **walk)
@@ -362,8 +369,6 @@ def sample(args: argparse.Namespace, model: LatentDiffusion, seed: int) -> list[
         args.prompt,
         args.negative_prompt,
         guidance_scale=args.guidance_scale,
-        height=args.height,
-        width=args.width,
         num_images=args.count,
         **walk,
     )
@@ -378,6 +383,7 @@ def run_img2img(args: argparse.Namespace) -> None:
     seed = chosen_seed(args)
     image = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
     model = open_model(args)
+    fill_defaults(args, model)
     images = model.image_to_image(
         args.prompt,
         image,
@@ -565,6 +571,12 @@ def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
     if min(size) < 1:
         raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def fill_defaults(args: argparse.Namespace, model: LatentDiffusion) -> None:
+    """Put the model's own steps, guidance scale and sampler where none are given."""
+    filled = model.defaults.filled(args.steps, args.guidance_scale, args.sampler)
+    args.steps, args.guidance_scale, args.sampler = filled
 
 
 def sampling_settings(args: argparse.Namespace, seed: int) -> dict[str, object]:

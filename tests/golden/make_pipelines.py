@@ -18,24 +18,43 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import (
+    AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
     LDMPipeline,
+    LDMTextToImagePipeline,
     LMSDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from PIL import Image
 from provenance import save_golden
+from safetensors.torch import load_file
+from transformers import BertTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tiny_checkpoints import write_ldm, write_refiner, write_xl
+from tiny_checkpoints import (
+    BERT,
+    TURBO_SCHEDULER,
+    ZERO_SNR_SCHEDULER,
+    write_lcm,
+    write_ldm,
+    write_ldm_text,
+    write_refiner,
+    write_sd2,
+    write_sdxs,
+    write_xl,
+    write_xl_turbo,
+)
 
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 EMBEDDED = Path(__file__).parents[2] / "weights" / "emoji"
@@ -138,6 +157,66 @@ def make_xl() -> dict[str, np.ndarray]:
     return latents
 
 
+# The few-step models and the other text models, tiny: (which checkpoint, arguments). Latents, as above.
+FEW_STEP_CASES = {
+    "sd_turbo": {"prompt": "a", "steps": 1, "guidance_scale": 0.0, "seed": 0, "sampler": "euler"},
+    "sd_turbo_2": {"prompt": ["a", "b"], "steps": 2, "guidance_scale": 0.0, "seed": 1, "sampler": "euler"},
+    "xl_turbo": {"prompt": "a", "steps": 1, "guidance_scale": 0.0, "seed": 2, "sampler": "euler_a"},
+    "xl_turbo_4": {"prompt": "b", "steps": 4, "guidance_scale": 0.0, "seed": 3, "sampler": "euler_a"},
+    "lcm": {"prompt": "a", "steps": 4, "guidance_scale": 8.0, "seed": 4, "sampler": "lcm"},
+    "lcm_1": {"prompt": ["a", "b"], "steps": 1, "guidance_scale": 7.5, "seed": 5, "sampler": "lcm"},
+    "sdxs": {"prompt": "a", "steps": 1, "guidance_scale": 0.0, "seed": 6, "sampler": "euler"},
+    "zero_snr": {"prompt": "a", "steps": 4, "guidance_scale": 5.0, "seed": 7, "sampler": "ddim"},
+    "ldm_text": {"prompt": "a bad cafe!", "steps": 4, "guidance_scale": 5.0, "seed": 8, "sampler": "ddim"},
+    "ldm_text_unguided": {"prompt": ["a", "b"], "steps": 3, "guidance_scale": 1.0, "seed": 9, "sampler": "ddim"},
+}
+
+
+def make_few_step() -> dict[str, np.ndarray]:
+    """The final latents of all cases of the few-step and the other text models."""
+    kinds = {
+        "sd_turbo": (StableDiffusionPipeline, lambda folder: write_sd2(folder, TURBO_SCHEDULER)),
+        "xl_turbo": (StableDiffusionXLPipeline, write_xl_turbo),
+        "lcm": (LatentConsistencyModelPipeline, write_lcm),
+        "sdxs": (StableDiffusionPipeline, write_sdxs),
+        "zero_snr": (StableDiffusionPipeline, lambda folder: write_sd2(folder, ZERO_SNR_SCHEDULER)),
+    }
+    latents = {}
+    for name, (kind, write) in kinds.items():
+        with tempfile.TemporaryDirectory() as folder:
+            pipe = kind.from_pretrained(write(Path(folder) / "tiny"), torch_dtype=torch.float32)
+        cases = {key: case for key, case in FEW_STEP_CASES.items() if key.startswith(name)}
+        latents |= {key: xl_latents(pipe, case) for key, case in cases.items()}
+    return latents | make_ldm_text()
+
+
+def make_ldm_text() -> dict[str, np.ndarray]:
+    """The latents that the first text model's pipeline gives to its decoder."""
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = write_ldm_text(Path(scratch) / "tiny")
+        bert = LDMBertModel(LDMBertConfig(**BERT))
+        bert.load_state_dict(load_file(folder / "bert" / "model.safetensors"), strict=False)
+        pipe = LDMTextToImagePipeline(
+            vqvae=AutoencoderKL.from_pretrained(folder / "vqvae"),
+            bert=bert.eval(),
+            tokenizer=BertTokenizer.from_pretrained(folder / "tokenizer"),
+            unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+            scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
+        )
+    pipe.set_progress_bar_config(disable=True)
+    decode, factor = pipe.vqvae.decode, pipe.vqvae.config.scaling_factor
+    for name, case in ((n, c) for n, c in FEW_STEP_CASES.items() if n.startswith("ldm_text")):
+        kept = []
+        pipe.vqvae.decode = lambda z, kept=kept: (kept.append(z * factor), decode(z))[1]
+        generator = torch.Generator("cpu").manual_seed(case["seed"])
+        size = {"height": 64, "width": 64}  # the pipeline takes the autoencoder to make one latent of eight pixels
+        steps, guidance = case["steps"], case["guidance_scale"]
+        pipe(case["prompt"], num_inference_steps=steps, guidance_scale=guidance, generator=generator, **size)
+        found[name] = kept[0].detach().numpy()
+    return found
+
+
 LDM_CASE = {"count": 2, "steps": 5, "seed": 4}
 
 
@@ -187,6 +266,9 @@ def main() -> None:
     torch.set_num_threads(1)
     packages = ("torch", "diffusers", "transformers")
     path = save_golden("pipelines/xl", make_xl(), packages, cases=XL_CASES | REFINER_CASES, seed=0, patches=[])
+    print(f"{path}: {path.stat().st_size} bytes")
+    few = make_few_step()
+    path = save_golden("pipelines/few_step", few, packages, cases=FEW_STEP_CASES, seed=0, patches=[])
     print(f"{path}: {path.stat().st_size} bytes")
     path = save_golden("pipelines/ldm", make_ldm(), packages, case=LDM_CASE, seed=0, patches=[])
     print(f"{path}: {path.stat().st_size} bytes")

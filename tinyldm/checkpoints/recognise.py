@@ -38,6 +38,7 @@ cond_stage_model.transformer.to_logits.* cond_stage_model.transformer.vision_mod
 """.split()
 MAX_WRAPPERS = 3
 OPENCLIP_LAST = r"cond_stage_model\.model\.(text_projection|transformer\.resblocks\.{last}\..*)"
+CLIP_WIDEST = 768  # of OpenAI's text encoders, which have a GELU of their own; wider ones are OpenCLIP's
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -268,8 +269,13 @@ def text_encoder(source: TensorSource, names: frozenset[str], penultimate: bool 
         view = clip_view(source)
         if "embeddings.token_embedding.weight" not in view:
             return None
-        config = architecture.clip_config(view, "gelu" if "text_projection.weight" in view else "quick_gelu")
+        config = architecture.clip_config(view, "quick_gelu" if clip_width(view) <= CLIP_WIDEST else "gelu")
     return Component(config["architectures"][0], config, view)
+
+
+def clip_width(view: TensorSource) -> int:
+    """The width of a text encoder with canonical names."""
+    return view.shape("embeddings.token_embedding.weight")[1]
 
 
 def clip_view(source: TensorSource) -> TensorSource:

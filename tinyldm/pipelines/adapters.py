@@ -14,6 +14,7 @@ from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.textual_inversion import Inversion, extend_encoder, extend_tokenizer, read_inversion
 from tinyldm.models.tokenizer import Tokenizer
+from tinyldm.models.wordpiece import WordPiece
 from tinyldm.pipelines.checkpoint import open_checkpoint
 
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
@@ -29,6 +30,17 @@ def replace_vae(found: Recognised, path: str | Path) -> None:
         raise CheckpointError(f"{path}: wanted a checkpoint with one autoencoder; it is {other.title} and has {has}")
     found.components["vae"] = candidates[0]
     found.notes += [f"vae: {note}" for note in other.notes]
+
+
+def replace_text_encoder(found: Recognised, path: str | Path) -> None:
+    """Take the text encoder from another checkpoint: the folder of one, or a file. Raises `CheckpointError`."""
+    other = open_checkpoint(path)
+    candidates = [c for c in other.components.values() if c.class_name.startswith("CLIPText")]
+    if len(candidates) != 1:
+        has = ", ".join(other.components) or "nothing"
+        raise CheckpointError(f"{path}: wanted a checkpoint with one text encoder; it is {other.title} and has {has}")
+    found.components["text_encoder"] = candidates[0]
+    found.notes += [f"text encoder: {note}" for note in other.notes]
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> list[AppliedLora]
     return applied
 
 
-def add_words(found: Recognised, tokenizers: dict[str, Tokenizer], paths: Iterable[str | Path]) -> None:
+def add_words(found: Recognised, tokenizers: dict[str, Tokenizer | WordPiece], paths: Iterable[str | Path]) -> None:
     """Add the words that textual inversion has learned to the tokenizers and the text encoders, in the same order.
 
     Source: Gal et al. 2022, arXiv:2208.01618, section 4. A file that names no word is called as the file.
@@ -69,6 +81,8 @@ def add_words(found: Recognised, tokenizers: dict[str, Tokenizer], paths: Iterab
     words = [read_word(path) for path in paths]
     for name, tokenizer in list(tokenizers.items()):
         encoder = name.replace("tokenizer", "text_encoder")
+        if words and not isinstance(tokenizer, Tokenizer):
+            raise InputError("learned words go into CLIP's text encoders; this checkpoint's is another")
         known = [word for word in words if encoder in word.vectors]
         if known and encoder in found.components:
             c = found.components[encoder]

@@ -14,22 +14,32 @@ from tinyldm.checkpoints.recognise import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
 from tinyldm.models.tokenizer import Tokenizer
+from tinyldm.models.wordpiece import WordPiece
 from tinyldm.nn import Runtime
-from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_vae
+from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
 from tinyldm.pipelines.checkpoint import open_checkpoint
 from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.model import LatentDiffusion
 
-# The classes that a component of text-to-image may have, and which components there may be.
+# The classes that a component may have, and which components there may be.
 CLASSES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     "vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel"),
     "class_embedder": ("ClassEmbedder",),
     "controlnet": ("ControlNetModel",),
-    "text_encoder": ("CLIPTextModel",),
+    "spatial_rescaler": ("SpatialRescaler",),
+    "text_encoder": ("CLIPTextModel", "LDMBertModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
-TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+TOKENIZERS = {
+    "CLIPTokenizer": Tokenizer,
+    "CLIPTokenizerFast": Tokenizer,
+    "BertTokenizer": WordPiece,
+    "BertTokenizerFast": WordPiece,
+}
+# The published pipelines of text models that take the schedule as it is.
+AS_PUBLISHED = ("StableDiffusionXL", "LatentConsistencyModel", "LDMTextToImage")
+RETRIEVAL = "ldm-retrieval-768"  # the family whose context is CLIP's embedding of a text or of pictures
 
 
 def embedded_checkpoint() -> Path:
@@ -54,6 +64,7 @@ def load(
     prediction_type: str | None = None,
     ema: bool | None = None,
     vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
     loras: Iterable[Scaled] = (),
     words: Iterable[str | Path] = (),
     controlnet: str | Path | None = None,
@@ -71,9 +82,10 @@ def load(
     overrides fields of what was recognised (`{"unet": {…}}`) and `ema` chooses the running average of the weights or
     the plain ones; `prediction_type` overrides what the schedule of either says. `notes` tell what was assumed.
 
-    `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `loras` merges LoRA files,
-    each alone or with a scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has
-    learned, and `controlnet` is what `controlled` guides the UNet with.
+    `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `text_encoder` the text
+    encoder (the retrieval-augmented model is published without one), `loras` merges LoRA files, each alone or with a
+    scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has learned, and
+    `controlnet` is what `controlled` guides the UNet with.
 
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
@@ -83,6 +95,8 @@ def load(
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     if vae is not None:
         replace_vae(found, vae)
+    if text_encoder is not None:
+        replace_text_encoder(found, text_encoder)
     if controlnet is not None:
         found.components["controlnet"] = read_controlnet(controlnet)
     check_components(path, found)
@@ -92,6 +106,7 @@ def load(
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     if found.unknown:
         notes.append(f"{len(found.unknown)} tensors are not known and not used: {found.unknown[0]}, …")
+    stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
     models = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
     if "controlnet" in models:
         check_fits(models["controlnet"], models["unet"], controlnet or path)
@@ -99,8 +114,9 @@ def load(
         path=path,
         **{"text_encoder": None, **models},
         **{"tokenizer": None, **tokenizers},
-        scheduler_config=as_pipeline_does(found.scheduler or {}, notes) if tokenizers else dict(found.scheduler or {}),
+        scheduler_config=as_pipeline_does(found.scheduler or {}, notes) if stable else dict(found.scheduler or {}),
         runtime=runtime,
+        embeds_text=found.family == RETRIEVAL,
         options=options,
         notes=notes,
         loras=applied,
@@ -108,18 +124,17 @@ def load(
 
 
 def check_components(path: Path, found: Recognised) -> None:
-    """Raise `CheckpointError` unless the components are those of text to image, each of a class that it takes."""
+    """Raise `CheckpointError` unless the components are those of latent diffusion, each of a class that it has."""
     has = ", ".join(found.components) or "nothing"
     kind = found.components["unet"].class_name if "unet" in found.components else ""
     conditioned = any(name.startswith(("text_encoder", "class_embedder")) for name in found.components)
-    for name in ("unet", "vae", *(["text_encoder"] if kind == "UNet2DConditionModel" and not conditioned else [])):
+    attends = kind == "UNet2DConditionModel" and found.family != RETRIEVAL
+    for name in ("unet", "vae", *(["text_encoder"] if attends and not conditioned else [])):
         if name not in found.components:
             raise CheckpointError(f"{path}: is {found.title} and has {has}; sampling wants a {name} as well")
     for name, component in found.components.items():
         if name not in CLASSES:
-            raise CheckpointError(
-                f"{path}: is {found.title}, whose {name} is nothing that a prompt or a class describes"
-            )
+            raise CheckpointError(f"{path}: is {found.title}, whose {name} has no part in making pictures")
         if component.class_name not in CLASSES[name]:
             wanted = ", ".join(CLASSES[name])
             raise CheckpointError(f"{path}: the {name} is a {component.class_name}; sampling takes {wanted}")
@@ -127,25 +142,35 @@ def check_components(path: Path, found: Recognised) -> None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
 
 
-def folder_extras(path: Path) -> tuple[dict[str, Tokenizer], dict[str, Any]]:
+def folder_extras(path: Path) -> tuple[dict[str, Tokenizer | WordPiece], dict[str, Any]]:
     """The tokenizers of a published folder, and the options of its pipeline."""
     folder = read_folder(path)
-    tokenizers = {}
+    tokenizers: dict[str, Tokenizer | WordPiece] = {}
     for name in ("tokenizer", "tokenizer_2"):
         if name in folder:
-            if folder.class_of(name) not in TOKENIZERS:
-                raise CheckpointError(f"{path}: the {name} is a {folder.class_of(name)}; supported: {TOKENIZERS[0]}")
-            tokenizers[name] = Tokenizer.load(path / name)
-    if not tokenizers and any(name.startswith("text_encoder") for name in folder.index):
+            kind = TOKENIZERS.get(folder.class_of(name))
+            if kind is None:
+                raise CheckpointError(
+                    f"{path}: the {name} is a {folder.class_of(name)}; supported: {', '.join(TOKENIZERS)}"
+                )
+            tokenizers[name] = kind.load(path / name)
+    if not tokenizers and any(name.startswith(("text_encoder", "bert")) for name in folder.index):
         folder.class_of("tokenizer")  # says that it is missing
     return tokenizers, folder.options
 
 
-def file_extras(found: Recognised) -> tuple[dict[str, Tokenizer], dict[str, Any]]:
-    """A single file has no tokenizer, so CLIP's is the package's own; options as the family is published with."""
+def file_extras(found: Recognised) -> tuple[dict[str, Tokenizer | WordPiece], dict[str, Any]]:
+    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them.
+
+    The layout model's text encoder has the classes and corners of boxes for words, which no tokenizer makes of a text.
+    """
     first, second = found.components.get("text_encoder"), found.components.get("text_encoder_2")
-    tokenizers = {}
-    if first is not None:
+    tokenizers: dict[str, Tokenizer | WordPiece] = {}
+    if first is not None and first.class_name == "LDMBertModel":
+        words = WordPiece.bert(first.config["max_position_embeddings"])
+        if words.vocab_size == first.config["vocab_size"]:
+            tokenizers["tokenizer"] = words
+    elif first is not None:
         openclip = second is None and first.config.get("hidden_act") == "gelu"
         tokenizers["tokenizer"] = clip_tokenizer(zero_padded=openclip)
     if second is not None:

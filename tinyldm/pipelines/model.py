@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion.random import TorchGenerator
+from tinyldm.diffusion.samplers import usual_sampler
 from tinyldm.errors import InputError
-from tinyldm.models.conditioners import ClassEmbedder
+from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.text_encoder import TextEncoder
 from tinyldm.models.tokenizer import Tokenizer
@@ -21,11 +22,35 @@ from tinyldm.models.vae import AutoencoderKL
 from tinyldm.nn import Runtime
 from tinyldm.pipelines import image_to_image, text_to_image
 from tinyldm.pipelines.adapters import AppliedLora
-from tinyldm.pipelines.conditioning import Conditioning, encode_classes
+from tinyldm.pipelines.conditioning import Conditioning, check_conditions, encode_classes
 from tinyldm.pipelines.control import ControlledUNet, check_fits, to_hint
 from tinyldm.pipelines.pictures import to_images, to_pixels
 
 Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.tqdm`, or nothing
+
+
+class Defaults(NamedTuple):
+    """Steps, guidance scale and sampler of a run that names none."""
+
+    steps: int
+    guidance_scale: float
+    sampler: str
+
+    def filled(self, steps: int | None, guidance_scale: float | None, sampler: str | None) -> Defaults:
+        """These defaults, with what is given in their place."""
+        given = (steps, guidance_scale, sampler)
+        return Defaults(*(own if other is None else other for own, other in zip(self, given, strict=True)))
+
+
+def defaults_of(scheduler_config: Mapping[str, Any]) -> Defaults:
+    """25 guided steps of DDIM, or for a model distilled to few steps what its schedule was published for.
+
+    Source: Sauer et al. 2023, arXiv:2311.17042 (the turbo models: one step without guidance); Luo et al. 2023,
+    arXiv:2310.04378 (latent consistency models: four).
+    """
+    sampler = usual_sampler(scheduler_config)
+    few = {"lcm": (4, 7.5), "euler": (1, 0.0), "euler_a": (1, 0.0)}
+    return Defaults(*few.get(sampler, (25, 7.5)), sampler)
 
 
 @dataclass
@@ -34,7 +59,8 @@ class LatentDiffusion:
 
     Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; `options` are those of the published pipeline;
     `notes` say what was passed over or assumed when the checkpoint was read. The XL models have a second text encoder,
-    their refiner only that one; the class-conditional models have a `class_embedder`, the unconditional ones nothing.
+    their refiner only that one; the class-conditional models have a `class_embedder`, semantic synthesis has a
+    `spatial_rescaler`, the unconditional models nothing. `embeds_text` says that the context is a text's embedding.
     """
 
     path: Path
@@ -47,6 +73,8 @@ class LatentDiffusion:
     tokenizer_2: Tokenizer | None = None
     text_encoder_2: TextEncoder | None = None
     class_embedder: ClassEmbedder | None = None
+    spatial_rescaler: SpatialRescaler | None = None
+    embeds_text: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     controlnet: ControlNet | None = None
@@ -59,17 +87,25 @@ class LatentDiffusion:
     @property
     def networks(self) -> dict[str, Any]:
         """The networks by the names of their folders."""
-        named = ("text_encoder", "text_encoder_2", "class_embedder", "controlnet", "unet", "vae")
+        named = (
+            *("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler"),
+            *("controlnet", "unet", "vae"),
+        )
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
+
+    @property
+    def defaults(self) -> Defaults:
+        """What a run takes where nothing is said: few steps and no guidance for the models distilled to that."""
+        return defaults_of(self.scheduler_config)
 
     def text_to_image(
         self,
         prompt: str | Sequence[str],
         negative_prompt: str | Sequence[str] = "",
-        steps: int = 25,
-        guidance_scale: float = 7.5,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
         seed: int = 0,
-        sampler: str = "ddim",
+        sampler: str | None = None,
         height: int | None = None,
         width: int | None = None,
         num_images: int = 1,
@@ -79,9 +115,11 @@ class LatentDiffusion:
 
         `height` and `width` in pixels, by default those that the model was trained for; `guidance_scale` above 1 draws
         away from `negative_prompt`; the noise is that of `torch.randn` for `seed`. See `pipelines.text_to_image`.
+        `steps`, `guidance_scale` and `sampler` are the model's `defaults` where they are not given.
 
         Raises `InputError` before any work for an argument that can't be honoured.
         """
+        steps, guidance_scale, sampler = self.defaults.filled(steps, guidance_scale, sampler)
         z = text_to_image.sample_latents(
             self,
             prompt,
@@ -103,10 +141,10 @@ class LatentDiffusion:
         image: Image.Image | np.ndarray,
         negative_prompt: str | Sequence[str] = "",
         strength: float = 0.8,
-        steps: int = 25,
-        guidance_scale: float = 7.5,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
         seed: int = 0,
-        sampler: str = "ddim",
+        sampler: str | None = None,
         num_images: int = 1,
         progress: Progress = iter,
     ) -> list[Image.Image]:
@@ -116,6 +154,7 @@ class LatentDiffusion:
 
         Raises `InputError` before any work for an argument that can't be honoured.
         """
+        steps, guidance_scale, sampler = self.defaults.filled(steps, guidance_scale, sampler)
         z = image_to_image.sample_latents(
             self,
             prompt,
@@ -138,13 +177,15 @@ class LatentDiffusion:
         guidance_scale: float = 3.0,
         seed: int = 0,
         sampler: str = "ddim",
+        height: int | None = None,
+        width: int | None = None,
         progress: Progress = iter,
     ) -> list[Image.Image]:
         """A picture of each class label, by the models that are conditioned on classes instead of text.
 
         Raises `InputError` before any work for an argument that can't be honoured.
         """
-        size = text_to_image.latent_size(self, None, None)
+        size = text_to_image.latent_size(self, height, width)
 
         def condition() -> Conditioning:
             return encode_classes(self, labels, guidance_scale)
@@ -153,15 +194,57 @@ class LatentDiffusion:
         return self.decode(z)
 
     def unconditional(
-        self, count: int = 1, steps: int = 50, seed: int = 0, sampler: str = "ddim", progress: Progress = iter
+        self,
+        count: int = 1,
+        steps: int = 50,
+        seed: int = 0,
+        sampler: str = "ddim",
+        height: int | None = None,
+        width: int | None = None,
+        progress: Progress = iter,
     ) -> list[Image.Image]:
         """Pictures by the models that are conditioned on nothing. Raises `InputError` as `text_to_image` does."""
-        if self.text_encoder or self.text_encoder_2 or self.class_embedder:
-            raise InputError(f"{self.path}: this model wants a condition: a prompt or a class")
+        if self.text_encoder or self.text_encoder_2 or self.class_embedder or hasattr(self.unet.config, "context_dim"):
+            raise InputError(f"{self.path}: this model wants a condition: a prompt, a class or a context")
         if count < 1:
             raise InputError(f"count must be 1 or more, not {count}")
-        size = text_to_image.latent_size(self, None, None)
-        z = text_to_image.walk(self, lambda: Conditioning(None), count, size, steps, 1.0, seed, sampler, progress)
+        size = text_to_image.latent_size(self, height, width)
+        z = text_to_image.walk(self, Conditioning, count, size, steps, 1.0, seed, sampler, progress)
+        return self.decode(z)
+
+    def from_conditions(
+        self,
+        context: np.ndarray | None = None,
+        *,
+        concat: np.ndarray | None = None,
+        negative_context: np.ndarray | None = None,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        seed: int = 0,
+        sampler: str | None = None,
+        size: tuple[int, int] | None = None,
+        progress: Progress = iter,
+        **conditions: np.ndarray,
+    ) -> list[Image.Image]:
+        """Pictures from the arrays that condition a model, of any kind: what the other calls make for themselves.
+
+        `context` `(N, L, D)` is what a text encoder says, or whatever else the model attends to. `concat`
+        `(N, C, h, w)` is what stands behind the latent along the channels: mask and masked latent, depth, a smaller
+        picture, a map of segments that `spatial_rescaler` has brought to size. `conditions` are the UNet's others:
+        `class_labels` (of the ×4 upscaler its noise level), `guidance`, `text_embeds`, `time_ids`. Arrays with one row
+        serve all pictures. With `negative_context` and a `guidance_scale` above 1 the pictures are drawn away from it.
+        `size` is that of the latent, by default that of `concat`, or else the model's own.
+
+        Raises `InputError` before any work where an array is missing or does not fit.
+        """
+        steps, _, sampler = self.defaults.filled(steps, guidance_scale, sampler)
+        given, count = check_conditions(self, context, negative_context, concat, guidance_scale, conditions)
+        made, whole = (lambda: given), concat is not None
+        if size is None:
+            size = text_to_image.latent_size(self, None, None) if given.concat is None else given.concat.shape[2:]
+        z = text_to_image.walk(
+            self, made, count, size, steps, guidance_scale, seed, sampler, progress, concatenated=whole
+        )
         return self.decode(z)
 
     def controlled(

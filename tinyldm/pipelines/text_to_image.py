@@ -58,14 +58,24 @@ def walk(
     sampler: str,
     progress: Progress,
     noise: np.ndarray | None = None,
+    concatenated: bool = False,
 ) -> np.ndarray:
-    """From noise to `count` latents of `size`, `(N, C, h, w)`; the condition is made once all arguments are checked."""
+    """From noise to `count` latents of `size`, `(N, C, h, w)`; the condition is made once all arguments are checked.
+
+    `concatenated` says that it holds what stands behind the latent along the channels.
+    """
     solver = make_sampler(sampler, model.scheduler_config, steps)
     rng = TorchGenerator(check_seed(seed))
+    channels, wanted = model.vae.config.latent_channels, model.unet.config.in_channels
+    if not concatenated and channels != wanted:
+        raise InputError(
+            f"{model.path}: its UNet takes {wanted} channels, {channels} of them the latent; the others are "
+            "a mask's, a depth's, another picture's: give them to `from_conditions`"
+        )
     conditioning = condition()
 
     if noise is None:
-        noise = rng.randn((count, model.vae.config.latent_channels, *size))
+        noise = rng.randn((count, channels, *size))
     noise = noise.astype(model.runtime.dtype, copy=False)
     z = milestone("noise", noise) * z_type(noise, solver.init_noise_sigma)
     return denoise(model, solver, z, conditioning, guidance_scale, rng, range(len(solver.timesteps)), progress)
@@ -82,11 +92,13 @@ def denoise(
     progress: Callable[[range], object],
 ) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
     """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
-    guided = len(conditioning) == 2 * len(z)
+    guided = conditioning.guided
     given = () if conditioning.context is None else (model.unet.prepare(conditioning.context),)
     for i in progress(steps):  # type: ignore[attr-defined]
         z_in = solver.scale_input(z, i)
         z_in = np.concatenate([z_in, z_in]) if guided else z_in
+        if conditioning.concat is not None:
+            z_in = np.concatenate([z_in, conditioning.concat], axis=1)
         prediction = model.unet(z_in, solver.timesteps[i], *given, **conditioning.arrays)
         if guided:
             unconditional, conditional = np.split(prediction, 2)

@@ -17,7 +17,7 @@ from tinyldm.diffusion.samplers.lms import LMS
 from tinyldm.diffusion.samplers.pndm import PNDM
 from tinyldm.errors import ConfigError, InputError
 
-__all__ = ["SAMPLERS", "NoiseSource", "Sampler", "default_sampler", "denoise", "make_sampler"]
+__all__ = ["SAMPLERS", "NoiseSource", "Sampler", "default_sampler", "denoise", "make_sampler", "usual_sampler"]
 
 # The name, its class, and what the name says over the config.
 SAMPLERS: dict[str, tuple[type[Sampler], dict[str, Any]]] = {
@@ -60,3 +60,16 @@ def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
     raise ConfigError(
         f"scheduler config: _class_name {published!r} has no sampler here; name one of {', '.join(SAMPLERS)}"
     )
+
+
+def usual_sampler(scheduler_config: Mapping[str, Any]) -> str:
+    """The sampler for a run that names none: DDIM, except where a schedule is that of a model distilled to few steps.
+
+    Those are published with LCM's, or with an Euler one that begins at the noisiest timestep (`trailing`).
+    """
+    published = scheduler_config.get("_class_name")
+    if published == "LCMScheduler":
+        return "lcm"
+    if published in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"):
+        return default_sampler(scheduler_config) if scheduler_config.get("timestep_spacing") == "trailing" else "ddim"
+    return "ddim"
