@@ -26,8 +26,15 @@ from tinyldm.pipelines.pictures import write_whole
 
 FLOOR = 1e-18  # what is drawn for no error at all
 MAX_THUMBNAILS = 12
-MAX_CELLS = 20_000
-COLOURS = {OK: "#2a8a57", FAILED: "#c8372d", SHAPE: "#7a1fa2", "unjudged": "#888888"}
+MAX_CELLS = 40_000
+COLOURS = {OK: "#2a8a57", FAILED: "#c8372d", "inherited": "#e08a00", SHAPE: "#7a1fa2", "unjudged": "#888888"}
+MEANINGS = {
+    OK: "within the limit",
+    FAILED: "out of it, made there",
+    "inherited": "out of it, inherited",
+    SHAPE: "another shape",
+    "unjudged": "not judged",
+}
 
 
 def write_report(path: str | PathLike[str], comparison: Comparison, golden: Golden, candidate: Golden) -> None:
@@ -51,6 +58,7 @@ def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
         heat=heat_map(comparison),
         pictures=thumbnails(comparison, golden, candidate),
         rows=rows,
+        first=json.dumps(comparison.first.key if comparison.first else None).replace("</", "<\\/"),
     )
 
 
@@ -59,18 +67,32 @@ def table_row(r: dict) -> list:
     m = r["metrics"] or {}
     errors = [m.get(name) for name in ("max_abs", "max_rel", "rmse")]
     others = [m.get(name) for name in ("cosine", "ulp", "nan", "inf")]
-    status = "inherited" if r["inherited"] else r["status"]
-    return [r["key"], status, r["used"], *errors, r["input_error"], *others, r["hint"] or ""]
+    return [
+        r["key"],
+        "inherited" if r["inherited"] else r["status"],
+        r["used"],
+        *errors,
+        r["input_error"],
+        *others,
+        r["hint"] or "",
+    ]
 
 
 def sources(golden: Golden, candidate: Golden) -> str:
     """Which two files, and how each was computed."""
     lines = []
     for name, file in (("golden", golden), ("candidate", candidate)):
-        said = {k: file.metadata[k] for k in ("versions", "runtime", "settings") if k in file.metadata}
-        text = json.dumps(said, ensure_ascii=False)
-        lines.append(f"<dt>{name}</dt><dd>{escape(file.path)}<br><small>{escape(text)}</small></dd>")
+        said = [named(file.metadata.get(k)) for k in ("runtime", "settings", "versions")]
+        text = "".join(f"<br><small>{escape(line)}</small>" for line in said if line)
+        lines.append(f"<dt>{name}</dt><dd>{escape(file.path)}{text}</dd>")
     return f"<dl>{''.join(lines)}</dl>"
+
+
+def named(entries: object) -> str:
+    """`name value` pairs in a line, without what was not given."""
+    pairs = entries.items() if isinstance(entries, dict) else ()
+    kept = [(k, v) for k, v in pairs if v not in (None, "", [], False, ["*"])]
+    return " · ".join(f"{k} {v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}" for k, v in kept)
 
 
 # Error against depth --------------------------------------------------------------------------------------------------
@@ -85,7 +107,7 @@ def depth_chart(c: Comparison, width: int = 1000, height: int = 280) -> str:
     values = [e for _, _, e in errors if e > FLOOR] + [limit for _, limit in limits] or [FLOOR]
     low, high = math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values)))
     high = max(high, low + 2)
-    left, bottom = 60, 24
+    left, bottom = 60, 36
 
     def x(i: int) -> float:
         return left + (width - left - 10) * (i + 0.5) / len(c.results)
@@ -94,24 +116,34 @@ def depth_chart(c: Comparison, width: int = 1000, height: int = 280) -> str:
         share = (math.log10(max(value, 10.0**low)) - low) / (high - low)
         return height - bottom - (height - bottom - 10) * min(share, 1.0)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="error against depth">']
+    parts = [f'<svg id="depth" viewBox="0 0 {width} {height}" role="img" aria-label="error against depth">']
     for power in range(low, high + 1, max(1, (high - low) // 8)):
         at = y(10.0**power)
         parts.append(f'<line class="grid" x1="{left}" x2="{width - 10}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">1e{power}</text>')
+    free = [0.0, 0.0]  # from where on each of two lines below the axis has room for a label
     for i, name in component_starts(c):
         parts.append(f'<line class="mark" x1="{x(i):.1f}" x2="{x(i):.1f}" y1="10" y2="{height - bottom}"/>')
-        anchor = "end" if x(i) > width - 100 else "start"
-        parts.append(f'<text x="{x(i):.1f}" y="{height - 8}" text-anchor="{anchor}">{escape(name)}</text>')
+        room = 6.2 * len(name)  # of the font at its size
+        at = min(x(i), width - room)
+        line = next((n for n in (0, 1) if at >= free[n]), None)
+        if line is not None:
+            parts.append(f'<text x="{at:.1f}" y="{height - 20 + 12 * line}">{escape(name)}</text>')
+            free[line] = at + room + 8
     points = " ".join(f"{x(i):.1f},{y(limit):.1f}" for i, limit in limits)
     parts.append(f'<polyline class="limit" points="{points}"/>')
     for i, r, e in errors:
-        title = escape(f"{r.key}: {e:.3g} of the largest value, {r.used:.3g} of the limit")
-        parts.append(
-            f'<circle cx="{x(i):.1f}" cy="{y(e):.1f}" r="{5 if r is c.first else 2.4}" fill="{COLOURS[r.status]}">'
-            f"<title>{title}</title></circle>"
-        )
-    return "".join([*parts, "</svg>"])
+        # What it is of is in the table's row, by its number.
+        size, colour = 5 if r is c.first else 2.4, COLOURS[kind(r)]
+        parts.append(f'<circle data-i="{i}" cx="{x(i):.1f}" cy="{y(e):.1f}" r="{size}" fill="{colour}"/>')
+    kinds = [k for k in COLOURS if any(kind(r) == k for r in c.results)]
+    legend = "".join(f'<span><i style="background:{COLOURS[k]}"></i>{MEANINGS[k]}</span>' for k in kinds)
+    return "".join([*parts, f'</svg><p class="legend">{legend}</p>'])
+
+
+def kind(r: Result) -> str:
+    """The status, with inherited failures apart."""
+    return "inherited" if r.inherited else r.status
 
 
 def relative_error(r: Result) -> float:
@@ -122,56 +154,77 @@ def relative_error(r: Result) -> float:
 
 
 def component_starts(c: Comparison) -> list[tuple[int, str]]:
-    """Where each step of each model begins, thinned out so that the labels stay apart."""
-    out: list[tuple[int, str]] = []
-    seen = None
+    """Where each call of each model begins, as `unet 7`; models that are called once have no number."""
+    calls: dict[tuple[str, str], int] = {}
     for i, r in enumerate(c.results):
         step, _, rest = r.key.partition("/")
-        now = f"{step}/{rest.split('/')[0].split(':')[0]}" if rest else r.key
-        if now != seen and (not out or i - out[-1][0] > len(c.results) / 12):
-            out.append((i, now))
-        seen = now
-    return out
+        component = min(rest.split("/")[0], rest.split(":")[0], key=len)
+        if component != rest:  # `0003/latents` belongs to no model
+            calls.setdefault((component, step), i)
+    often = {component for component, step in calls if step.strip("0")}
+    return [
+        (i, f"{name} {int(step)}" if name in often and step.isdigit() else name) for (name, step), i in calls.items()
+    ]
 
 
 # Heat map -------------------------------------------------------------------------------------------------------------
 
 
 def heat_map(c: Comparison) -> str:
-    """How much of its limit each module uses up (logarithm), modules downwards in order, steps to the right."""
-    cells: dict[str, dict[str, Result]] = {}
-    for r in c.results:
+    """How much of its limit each module uses up (logarithm), modules downwards in order, steps to the right.
+
+    Where there are too many cells a column is of several steps, and shows the worst.
+    """
+    cells: dict[str, dict[str, int]] = {}
+    for i, r in enumerate(c.results):
         step, _, module = r.key.partition("/")
         if module:
-            cells.setdefault(module, {})[step] = r
+            cells.setdefault(module, {})[step] = i
     steps = sorted({step for row in cells.values() for step in row})
-    if not cells or len(cells) * len(steps) > MAX_CELLS:
-        return "<p>Too many tensors to draw, or none of a step.</p>"
-    w, h, left = max(4, min(24, 560 // len(steps))), 11, 440
-    height = len(cells) * h + 20
-    parts = [f'<svg viewBox="0 0 {max(left + w * len(steps) + 20, 700)} {height}" role="img" aria-label="heat map">']
-    for j, step in enumerate(steps):
+    if not cells:
+        return "<p>No tensor is of a step.</p>"
+    together = math.ceil(len(steps) * len(cells) / MAX_CELLS)
+    columns = [steps[j : j + together] for j in range(0, len(steps), together)]
+    w, h, left = max(4, min(24, 560 // len(columns))), 12, 470
+    width, height = max(left + w * len(columns) + 30, 1000), len(cells) * h + 20
+    parts = [f'<svg id="heat" viewBox="0 0 {width} {height}" role="img" aria-label="heat map">']
+    for j, column in enumerate(columns):
         if j % max(1, 40 // w) == 0:
-            parts.append(f'<text x="{left + j * w}" y="10">{escape(step.lstrip("0") or "0")}</text>')
-    for i, (module, row) in enumerate(cells.items()):
-        top = 16 + i * h
-        parts.append(f'<text x="{left - 6}" y="{top + 9}" text-anchor="end">{escape(module[-72:])}</text>')
-        for j, step in enumerate(steps):
-            if step in row:
-                r = row[step]
-                title = escape(f"{r.key}: {r.used:.3g} of the limit")
+            parts.append(f'<text x="{left + j * w}" y="10">{escape(column[0].lstrip("0") or "0")}</text>')
+    for n, (module, row) in enumerate(cells.items()):
+        top = 16 + n * h
+        name = module if len(module) <= 75 else f"…{module[-74:]}"
+        parts.append(f'<text x="{left - 6}" y="{top + 9}" text-anchor="end">{escape(name)}</text>')
+        for j, column in enumerate(columns):
+            found = [row[step] for step in column if step in row]
+            if found:
+                i = max(found, key=lambda i: c.results[i].used)
+                colour = heat(c.results[i].used)
                 parts.append(
-                    f'<rect x="{left + j * w}" y="{top}" width="{w}" height="{h}" fill="{heat(r.used)}">'
-                    f"<title>{title}</title></rect>"
+                    f'<rect data-i="{i}" x="{left + j * w}" y="{top}" width="{w}" height="{h}" fill="{colour}"/>'
                 )
-    return "".join([*parts, "</svg>"])
+    legend = "".join(
+        f'<span><i style="background:{heat(used)}"></i>{text}</span>'
+        for used, text in (
+            (1e-3, "a thousandth of the limit"),
+            (0.1, "a tenth"),
+            (1.0, "the limit"),
+            (1.01, "above it"),
+            (1e2, "a hundred times"),
+            (1e4, "ten thousand"),
+        )
+    )
+    return "".join([f'<p class="legend">{legend}</p><div class="scroll">', *parts, "</svg></div>"])
+
+
+BELOW = [(255, 255, 255), (226, 240, 232), (150, 201, 172), (42, 138, 87)]  # 1e-3, 1e-2, 1e-1 and all of the limit
+ABOVE = [(254, 178, 60), (226, 85, 40), (165, 15, 30), (80, 0, 40), (40, 0, 40)]  # 1, 10, 1e2, 1e3, 1e4 times
 
 
 def heat(used: float) -> str:
-    """White for nothing, through yellow at a hundredth of the limit and orange at the limit, to dark red far above."""
-    level = (math.log10(min(max(used, 1e-4), 1e4)) + 4) / 8
-    stops = [(255, 255, 255), (255, 247, 188), (254, 153, 41), (204, 52, 30), (80, 0, 20)]
-    at = level * (len(stops) - 1)
+    """Green that deepens up to the limit; beyond it, orange to dark red."""
+    level = math.log10(min(max(used, 1e-3), 1e4))
+    stops, at = (BELOW, level + 3) if used <= 1 else (ABOVE, level)
     i = min(int(at), len(stops) - 2)
     mixed = (round(a + (b - a) * (at - i)) for a, b in zip(stops[i], stops[i + 1], strict=True))
     return f"rgb({','.join(map(str, mixed))})"
