@@ -11,6 +11,7 @@ from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.compare import compare
 from tinyldm.golden.hints import hint
 from tinyldm.golden.metrics import measure
+from tinyldm.golden.report_text import as_text
 from tinyldm.golden.tolerance import AutoTolerance, Tolerance
 
 FLOATS = hnp.arrays("f4", hnp.array_shapes(max_dims=3, max_side=5), elements=st.floats(-1e3, 1e3, width=32))
@@ -78,6 +79,7 @@ SWAPPED = X[:, [0, 3, 2, 1]]
         (X * 1e5, np.where(np.abs(X) > 0.65, np.inf, X * 1e5), "float16 overflow"),
         (X, np.where(X > 1, np.nan, X), "NaN"),
         (X, X[:1], "half the batch"),
+        (np.ones((2, 16), int), np.ones((1, 16), int), "half the batch"),
         (X, noise(2, 4, 5, 6), "the golden has (2, 4, 6, 6)"),
     ],
 )
@@ -161,6 +163,8 @@ def test_other_tensors_are_problems(tmp_path, make, said):
     found = compare(write(tmp_path / "g", A), write(tmp_path / "c", make()))
     assert found.status == 2
     assert said in found.problems[0]
+    if "missing" in said:
+        assert "1 more are only in the golden and were not compared: 0000/unet/b" in as_text(found)
     allowed = compare(write(tmp_path / "g", A), write(tmp_path / "c", make()), allow_missing=True, allow_extra=True)
     assert allowed.status == (2 if "N, H" in said else 0)
 

@@ -5,7 +5,7 @@ import pytest
 
 from tinyldm.errors import TinyldmError
 from tinyldm.golden import Golden
-from tinyldm.golden.torch_recorder import TorchRecorder, module_runner
+from tinyldm.golden.torch_recorder import ARGUMENTS, TorchRecorder, call_arguments, module_runner
 
 
 class Tensor:
@@ -134,6 +134,68 @@ def test_a_component_without_a_call_of_its_own_counts_steps_by_its_first_module(
     with Golden(tmp_path / "a") as golden:
         names = [":decode.z", "/post_quant_conv", "/decoder", ":decode.pixels"]
         assert golden.order == [f"{step}/vae{name}" for step in ("0000", "0001") for name in names]
+
+
+def encoder():
+    class CLIPTextModel(Module):
+        pass
+
+    def call(self, ids):
+        return self.children["layer"](
+            Tensor(ids.value + self.children["position_embedding"](Tensor(np.ones((1, 3)))).value)
+        )
+
+    return CLIPTextModel(call, position_embedding=Module(double), layer=Module(double))
+
+
+def test_the_two_halves_of_the_guidance_are_one_batch(tmp_path):
+    text, net = encoder(), unet()
+    prompt, negative = Tensor(np.array([[1, 2, 3]])), Tensor(np.array([[7, 8, 9]]))
+    with TorchRecorder(tmp_path / "a", guidance="text", inputs=True, text=text, unet=net):
+        text(prompt)
+        text(negative)
+        call(net)
+    with Golden(tmp_path / "a") as golden:
+        assert golden.order[:4] == [
+            "0000/text:ids",
+            "0000/text/position_embedding",
+            "0000/text/layer",
+            "0000/text:context",
+        ]
+        assert golden.order[4] == "0000/unet:z"
+        assert golden["0000/text:ids"].tolist() == [[7, 8, 9], [1, 2, 3]]
+        assert golden["0000/text/layer"].tolist() == [[18, 20, 22], [6, 8, 10]]
+        assert golden["0000/text/position_embedding"].shape == (1, 3)
+        assert golden[golden.inputs["0000/text/layer"][0]].tolist() == [[9, 10, 11], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_any_other_number_of_calls_is_recorded_as_it_is(tmp_path, calls):
+    text = encoder()
+    with TorchRecorder(tmp_path / "a", guidance="text", text=text):
+        for _ in range(calls):
+            text(Tensor(np.array([[1, 2, 3]])))
+    with Golden(tmp_path / "a") as golden:
+        assert [key for key in golden.order if key.endswith("ids")] == [f"{i:04d}/text:ids" for i in range(calls)]
+        assert golden["0000/text:ids"].shape == (1, 3)
+
+
+def test_guidance_of_what_is_not_recorded(tmp_path):
+    with pytest.raises(TinyldmError, match="guidance names 'text'"):
+        TorchRecorder(tmp_path / "a", guidance="text", unet=unet())
+
+
+def test_the_blocks_of_diffusers_are_given_their_arguments():
+    kinds = {name: type(name, (), {})() for name in [*ARGUMENTS, "Other"]}
+    assert call_arguments(kinds["Other"], [1]) == ([1], {})
+    assert call_arguments(kinds["Other"], [1, 2]) is None
+    assert call_arguments(kinds["ResnetBlock2D"], [1, 2]) == ([], {"input_tensor": 1, "temb": 2})
+    assert call_arguments(kinds["ResnetBlock2D"], [1]) == ([], {"input_tensor": 1, "temb": None})
+    wanted = {"hidden_states": 1, "res_hidden_states_tuple": (2, 3), "temb": 4}
+    assert call_arguments(kinds["UpBlock2D"], [1, 2, 3, 4, 5]) == ([], wanted)
+    assert call_arguments(kinds["CrossAttnUpBlock2D"], [1, 2, 3, 4, 5])[1]["encoder_hidden_states"] == 5
+    assert call_arguments(kinds["DownBlock2D"], [1, 2, 3]) == ([], {"hidden_states": 1, "temb": 2})
+    assert call_arguments(kinds["UpBlock2D"], [1, 2]) is None
 
 
 def test_nothing_recorded_is_an_error(tmp_path):

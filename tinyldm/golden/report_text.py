@@ -47,7 +47,16 @@ def verdict(c: Comparison) -> list[str]:
         text += f"; {counts['unjudged']} not judged, since the honest evaluation overflows there"
     if not all(r.exact for r in c.results):
         text += f"; {sum(not r.exact for r in c.results)} compared by samples or statistics"
-    return [*lines, text, f"tolerance: {c.tolerance}"]
+    lines.append(text)
+    for names, where in ((c.missing, "the golden"), (c.extra, "the candidate")):
+        if names:
+            lines.append(f"{len(names)} more are only in {where} and were not compared: {shortened(names)}")
+    return [*lines, f"tolerance: {c.tolerance}"]
+
+
+def shortened(names: list[str], most: int = 3) -> str:
+    """The first of a list of names."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def interesting(c: Comparison, rows: int) -> list[Result]:

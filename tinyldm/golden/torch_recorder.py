@@ -6,7 +6,8 @@ imported. With the components of a diffusers pipeline, the keys are those that `
 ```python
 from tinyldm.golden.torch_recorder import TorchRecorder
 
-with TorchRecorder("theirs.safetensors", unet=pipe.unet, vae=pipe.vae, text_encoder=pipe.text_encoder):
+parts = {"unet": pipe.unet, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
+with TorchRecorder("theirs.safetensors", guidance="text_encoder", **parts):
     pipe("red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
 ```
 """
@@ -41,6 +42,9 @@ class TorchRecorder:
     module that is called again within a step gets `#2`, `#3` and so on behind its name. A component's step counts its
     calls; of a component that is called by a method of its own (`vae.decode`), a step ends where a module without
     parents among those seen is called again.
+
+    `guidance` names the component that a diffusers pipeline calls for the prompt and then for the negative prompt: the
+    two calls become one batch, the negative half first, as the UNet sees it and tinyldm records it.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class TorchRecorder:
         sample: int | None = None,
         values: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        guidance: str | None = None,
         **components: Any,
     ) -> None:
         if not components:
@@ -59,6 +64,10 @@ class TorchRecorder:
         for name, module in components.items():
             if not hasattr(module, "named_modules") or not hasattr(module, "register_forward_hook"):
                 raise InputError(f"TorchRecorder: {name} is a {type(module).__name__}, not a tree of PyTorch modules")
+        if guidance is not None and guidance not in components:
+            raise InputError(f"TorchRecorder: guidance names {guidance!r}, which is not among {', '.join(components)}")
+        self._guidance = guidance
+        self._held: list[Taken] = []
         self._writer = GoldenWriter(path, metadata, sample=sample, values=values)
         self._patterns = [select] if isinstance(select, str) else list(select)
         self._inputs = inputs
@@ -74,6 +83,8 @@ class TorchRecorder:
     def __exit__(self, *exception: Any) -> None:
         for handle in self._handles:
             handle.remove()
+        if exception[0] is None:
+            self._let_go()
         if exception[0] is None and not self._writer.order:
             error = InputError(f"{self._writer.path}: nothing was recorded: no selected module was called")
             self._writer.__exit__(InputError, error, None)
@@ -93,7 +104,37 @@ class TorchRecorder:
             return
         array, tag = to_numpy(output)
         given = [to_numpy(x)[0] for x in tensors(args)] if self._inputs else []
+        if key.split("/")[1].split(":")[0] == self._guidance:
+            self._held.append((key, array.copy(), tuple(x.copy() for x in given), tag))
+            return
+        self._let_go()
         self._writer.add(key, array, tuple(given), tag)
+
+    def _let_go(self) -> None:
+        """Write what was held back: two calls that are alike as one batch, anything else as it came."""
+        held, self._held = self._held, []
+        for key, array, given, tag in joined(held):
+            self._writer.add(key, array, given, tag)
+
+
+Taken = tuple[str, np.ndarray, tuple[np.ndarray, ...], str | None]  # key, output, inputs, tag
+
+
+def joined(held: list[Taken]) -> list[Taken]:
+    """The tensors of two calls as those of one, the second call's half first; of any other number as they are."""
+    first, second = (held[: len(held) // 2], held[len(held) // 2 :])
+    names = [[key.partition("/")[2] for key, *_ in half] for half in (first, second)]
+    if not first or names[0] != names[1] or len({key.partition("/")[0] for key, *_ in held}) != 2:
+        return held
+
+    def both(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        alone = name.endswith("position_embedding")  # the same for every prompt: without a batch
+        return a if alone else np.concatenate([b, a])
+
+    return [
+        (key, both(key, a, b), tuple(both(key, x, y) for x, y in zip(given, others, strict=True)), tag)
+        for (key, a, given, tag), (_, b, others, _) in zip(first, second, strict=True)
+    ]
 
 
 class _Component:
@@ -194,23 +235,46 @@ def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) ->
     def run(key: str, inputs: list[np.ndarray]) -> np.ndarray | None:
         _, name, path = [*key.split("/", 2), "", ""][:3]
         module = dict(components[name].named_modules()).get(path.partition("#")[0]) if name in components else None
-        names = ARGUMENTS.get(type(module).__name__, ("",)) if module is not None else ()
-        if module is None or len(names) != len(inputs):
+        if module is None:
             return None
         dtype = next((p.dtype for p in components[name].parameters()), None)
         given = [from_numpy(np.ascontiguousarray(x)) for x in inputs]
         given = [x.to(dtype) if x.is_floating_point() else x for x in given]
-        positional = [x for argument, x in zip(names, given, strict=True) if not argument]
-        result = module(*positional, **{argument: x for argument, x in zip(names, given, strict=True) if argument})
-        return to_numpy(next(tensors([result])))[0]
+        arguments = call_arguments(module, given)
+        if arguments is None:
+            return None
+        return to_numpy(next(tensors([module(*arguments[0], **arguments[1])])))[0]
 
     return run
 
 
-# The inputs that tinyldm records for the blocks of diffusers, by the block's arguments; `""` goes by its place.
+# The arguments of the blocks of diffusers, in the order in which tinyldm records their inputs. `SKIPS` are several;
+# `UNUSED` is the context, which every block is given and those without attention do not take.
+SKIPS = "res_hidden_states_tuple"
+CONTEXT = "encoder_hidden_states"
+UNUSED = ""
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "ResnetBlock2D": ("", ""),
-    "Transformer2DModel": ("", "encoder_hidden_states"),
-    "BasicTransformerBlock": ("", "encoder_hidden_states"),
-    "UNetMidBlock2DCrossAttn": ("", "", "encoder_hidden_states"),
+    "ResnetBlock2D": ("input_tensor", "temb"),
+    "Transformer2DModel": ("hidden_states", CONTEXT),
+    "BasicTransformerBlock": ("hidden_states", CONTEXT),
+    "DownBlock2D": ("hidden_states", "temb", UNUSED),
+    "CrossAttnDownBlock2D": ("hidden_states", "temb", CONTEXT),
+    "UNetMidBlock2DCrossAttn": ("hidden_states", "temb", CONTEXT),
+    "UpBlock2D": ("hidden_states", SKIPS, "temb", UNUSED),
+    "CrossAttnUpBlock2D": ("hidden_states", SKIPS, "temb", CONTEXT),
 }
+
+
+def call_arguments(module: Any, given: list[Any]) -> tuple[list[Any], dict[str, Any]] | None:
+    """What to call a module with, by place and by name; None where its recorded inputs are not all that it takes."""
+    names = ARGUMENTS.get(type(module).__name__)
+    if names is None:
+        return (given, {}) if len(given) == 1 else None
+    if names == ARGUMENTS["ResnetBlock2D"] and len(given) == 1:  # in an autoencoder it has no time
+        return [], {"input_tensor": given[0], "temb": None}
+    skips = len(given) - len(names) + 1 if SKIPS in names else 1
+    if skips < 1 or len(given) != len(names) - 1 + skips:
+        return None
+    values = iter(given)
+    named = {n: tuple(next(values) for _ in range(skips)) if n == SKIPS else next(values) for n in names}
+    return [], {n: value for n, value in named.items() if n != UNUSED}
