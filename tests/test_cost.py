@@ -12,6 +12,8 @@ from tiny_checkpoints import write_ldm, write_refiner, write_xl
 import tinyldm
 from tinyldm import cli, cost, nn
 from tinyldm.architectures import ARCHITECTURES, random_model
+from tinyldm.pipelines.describe import describe_cost
+from tinyldm.pipelines.text_to_image import latent_size
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +120,34 @@ def test_other_families(write, tmp_path: Path, capsys: pytest.CaptureFixture[str
     model = tinyldm.load(folder, backend="reference")
     runs = cost.picture_costs(model, 16, 16, 10)
     assert runs["unet"][0] == (20 if len(runs) > 2 else 10)
-    assert f"unet × {runs['unet'][0]}" in _cost_text(model)
+    assert f"unet × {runs['unet'][0]}" in describe_cost(model, None, None, 10)
 
 
-def _cost_text(model: tinyldm.LatentDiffusion) -> str:
-    from tinyldm.pipelines.describe import describe_cost
+def architectures_table() -> str:
+    """What `docs/cost.md` shows of every architecture, from what the command prints."""
+    lines = [
+        "| architecture | picture | TFLOP of a picture | of a UNet step | the same UNet on pixels |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ARCHITECTURES:
+        model = random_model(name, nn.Runtime())
+        h, w = (model.vae.config.factor * side for side in latent_size(model, None, None))
+        runs = cost.picture_costs(model, h, w, 25)
+        own, pixels = (
+            cost.total(runs["unet"][1]),
+            cost.total(cost.unet_costs(model.unet, h, w, cost.context_tokens(model))),
+        )
+        picture = sum(n * cost.total(costs) for n, costs in runs.values())
+        lines.append(
+            f"| `{name}` | {w}×{h} | {2e-12 * picture:.2f} | {2e-12 * own:.2f} | {pixels / own:.1f} times as many |"
+        )
+    return "\n".join(lines)
 
-    return describe_cost(model, None, None, 10)
+
+def test_the_page_shows_what_is_computed() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
+    assert architectures_table() in page
+    assert describe_cost(random_model("sd15", nn.Runtime()), None, None, 20) in page
 
 
 def test_command_without_weights(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,11 +66,18 @@ class Runtime:
         threads: int | None = None,
         low_memory: bool = False,
     ) -> Runtime:
-        """A runtime from arguments; `TINYLDM_BACKEND`, `_PRECISION` and `_THREADS` stand in for those not given."""
+        """A runtime from arguments; `TINYLDM_BACKEND`, `_PRECISION` and `_THREADS` stand in for those not given.
+
+        Raises `InputError` for a value that is not known, with the name of the variable where it came from one.
+        """
+        for name, given, known in (("BACKEND", backend, BACKENDS), ("PRECISION", precision, PRECISIONS)):
+            value = os.environ.get(f"TINYLDM_{name}")
+            if not given and value and value not in known:
+                raise InputError(f"TINYLDM_{name} {value!r} is unknown; known are {', '.join(known)}")
         named = os.environ.get("TINYLDM_THREADS")
         if threads is None and named:
-            if not named.isascii() or not named.isdigit():
-                raise InputError(f"TINYLDM_THREADS must be a whole number, not {named!r}")
+            if not named.isascii() or not named.isdigit() or not int(named):
+                raise InputError(f"TINYLDM_THREADS must be a whole number of 1 or more, not {named!r}")
             threads = int(named)
         backend = backend or os.environ.get("TINYLDM_BACKEND") or "numba"
         precision = precision or os.environ.get("TINYLDM_PRECISION") or "fast"

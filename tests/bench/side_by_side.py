@@ -1,9 +1,10 @@
 """Side by side with PyTorch, OpenVINO and ONNX Runtime: Stable Diffusion 1.5's architecture, random weights, float32.
 
-    pip install ".[bench]" && python tests/bench/side_by_side.py --peers torch openvino -o docs/side-by-side.md
+    pip install ".[bench]" && python tests/bench/side_by_side.py -o docs/speed.md
 
-Every peer and tinyldm run in turn, A B A B …, in processes of their own that stay alive, and the table shows medians
-and the ratios of each round. Peers are exported or built from diffusers' own classes.
+tinyldm is measured beside one peer after the other: the two (beside PyTorch, `precision="strict"` too) take turns,
+A B A B …, in processes of their own that stay alive, and the ratio is the median of the rounds' ratios. Peers are built
+or exported from diffusers' and transformers' own classes, one network at a time, so that 24 GB of memory are enough.
 """
 
 from __future__ import annotations
@@ -11,229 +12,277 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-Works = dict[str, Callable[[], Callable[[], Any]]]  # by name: what makes the function that is timed
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.page import setting, table, write_section
+
+Run = Callable[[], Any]
+Seconds = dict[str, dict[str, list[float]]]  # by work and by process, one for each round
+Shares = dict[str, dict[str, float]]  # by work and operator, of the time
 
 WORKS = ["text encoder, 2 prompts", "UNet, batch 1", "UNet, batch 2 (one guided step)", "VAE decode", "VAE encode"]
 SIZE = 512
+OURS, STRICT = "tinyldm", "tinyldm strict"
+TITLES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+
+# The peers: each a function that makes, of a work's name, what is timed ---------------------------------------------
 
 
-def tinyldm_works(threads: int, precision: str) -> Works:
-    """The works of tinyldm, by name."""
-    from tinyldm.bench import random_model, workloads
-    from tinyldm.nn import Runtime
+class Tinyldm:
+    """The networks of tinyldm; of those that are not being timed, no weights are kept."""
 
-    model = random_model("sd15", Runtime("numba", threads=threads, precision=precision))
-    return {name: (lambda run=run: run) for name, (run, _) in workloads(model, SIZE, SIZE).items()}
+    def __init__(self, threads: int, precision: str) -> None:
+        from tinyldm.architectures import random_model
+        from tinyldm.nn import Runtime
+
+        self.model = random_model("sd15", Runtime("numba", threads=threads, precision=precision))
+
+    def __call__(self, work: str) -> Run:
+        """The work, with the other networks' weights dropped."""
+        from tinyldm.bench import workloads
+
+        for network in self.model.networks.values():
+            network.weights.drop()
+        return workloads(self.model, SIZE, SIZE)[work][0]
+
+    def shares(self, run: Run) -> dict[str, float]:
+        """The share of the time by operator, from one run."""
+        from tinyldm.bench import by_operator
+
+        timings = by_operator(self.model.runtime, run)
+        whole = sum(t.seconds for t in timings)
+        return {t.name: t.seconds / whole for t in timings}
 
 
-def original_modules() -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """PyTorch modules of the originals with random weights, and example inputs, by work."""
+def original(work: str) -> tuple[Any, tuple[Any, ...]]:
+    """The original's module with random weights for a work, and its inputs."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from tinyldm.architectures import ARCHITECTURES
 
+    class First(torch.nn.Module):
+        """A module that calls a method of another one and gives the tensor that matters."""
+
+        def __init__(self, net: Any, call: Callable[..., Any]) -> None:
+            super().__init__()
+            self.net, self.call = net, call
+
+        def forward(self, *inputs: Any) -> Any:
+            return self.call(self.net, *inputs)
+
     torch.manual_seed(0)
-    published = ARCHITECTURES["sd15"]
-    text = CLIPTextModel(CLIPTextConfig(**published["text_encoder"])).eval()
-    unet = UNet2DConditionModel(**published["unet"]).eval()
-    vae = AutoencoderKL(**published["vae"]).eval()
-
-    class Text(torch.nn.Module):
-        def forward(self, ids):
-            return text(ids)[0]
-
-    class Unet(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = unet
-
-        def forward(self, z, t, context):
-            return self.net(z, t, context, return_dict=False)[0]
-
-    class Decode(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = vae
-
-        def forward(self, z):
-            return self.net.decode(z, return_dict=False)[0]
-
-    class Encode(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = vae
-
-        def forward(self, x):
-            return self.net.encode(x, return_dict=False)[0].mean
-
-    z, t, context = torch.randn(2, 4, 64, 64), torch.tensor(500), torch.randn(2, 77, 768)
-    wrapped = Text()
-    wrapped.net = text
-    network = Unet()
-    return {
-        WORKS[0]: (wrapped, (torch.randint(0, 49408, (2, 77)),)),
-        WORKS[1]: (network, (z[:1], t, context[:1])),
-        WORKS[2]: (network, (z, t, context)),
-        WORKS[3]: (Decode(), (z[:1],)),
-        WORKS[4]: (Encode(), (torch.rand(1, 3, SIZE, SIZE) * 2 - 1,)),
-    }
+    published = {name: config for name, (_, config) in ARCHITECTURES["sd15"].items()}
+    if work.startswith("text"):
+        net = CLIPTextModel(CLIPTextConfig(**published["text_encoder"])).eval()
+        return First(net, lambda net, ids: net(ids)[0]), (torch.randint(0, 49408, (2, 77)),)
+    if work.startswith("UNet"):
+        n = 1 if "batch 1" in work else 2
+        inputs = torch.randn(n, 4, SIZE // 8, SIZE // 8), torch.tensor(500), torch.randn(n, 77, 768)
+        net = UNet2DConditionModel(**published["unet"]).eval()
+        return First(net, lambda net, z, t, context: net(z, t, context, return_dict=False)[0]), inputs
+    net = AutoencoderKL(**published["vae"]).eval()
+    if work == "VAE decode":
+        net.encoder = None
+        inputs = (torch.randn(1, 4, SIZE // 8, SIZE // 8),)
+        return First(net, lambda net, z: net.decode(z, return_dict=False)[0]), inputs
+    net.decoder = None
+    inputs = (torch.rand(1, 3, SIZE, SIZE) * 2 - 1,)
+    return First(net, lambda net, x: net.encode(x, return_dict=False)[0].mean), inputs
 
 
-def torch_works(threads: int) -> Works:
-    """The works of PyTorch."""
+def pytorch(threads: int) -> Callable[[str], Run]:
+    """PyTorch, as it is."""
     import torch
 
     torch.set_num_threads(threads)
 
-    def work(module: Any, inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    def make(work: str) -> Run:
+        module, inputs = original(work)
+
         def run() -> Any:
             with torch.inference_mode():
                 return module(*inputs)
 
         return run
 
-    return {name: partial(work, *entry) for name, entry in original_modules().items()}
+    return make
 
 
-def openvino_works(threads: int) -> Works:
-    """The works of OpenVINO, converted from the PyTorch modules, with the float32 hint."""
+def openvino(threads: int) -> Callable[[str], Run]:
+    """OpenVINO, converted from the PyTorch module, with the float32 hint."""
     import openvino
     import torch
 
-    core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
 
-    def work(module: Any, inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    def make(work: str) -> Run:
+        module, inputs = original(work)
         with torch.no_grad():
             converted = openvino.convert_model(module, example_input=inputs)
         shapes = {port: openvino.PartialShape(list(x.shape)) for port, x in zip(converted.inputs, inputs, strict=True)}
         converted.reshape(shapes)
-        compiled, arrays = core.compile_model(converted, "CPU", options), [x.numpy() for x in inputs]
+        compiled = openvino.Core().compile_model(converted, "CPU", options)
+        arrays = [x.numpy() for x in inputs]
         return lambda: compiled(arrays)
 
-    return {name: partial(work, *entry) for name, entry in original_modules().items()}
+    return make
 
 
-def onnxruntime_works(threads: int) -> Works:
-    """The works of ONNX Runtime, exported from the PyTorch modules."""
-    import tempfile
-
+def onnxruntime(threads: int) -> Callable[[str], Run]:
+    """ONNX Runtime, exported from the PyTorch module."""
     import onnxruntime
     import torch
 
-    folder = Path(tempfile.mkdtemp())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
 
-    def work(i: int, module: Any, inputs: tuple[Any, ...]) -> Callable[[], Any]:
-        file = folder / f"{i}.onnx"
-        torch.onnx.export(module, inputs, str(file), dynamo=False, external_data=True)
-        session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+    def make(work: str) -> Run:
+        module, inputs = original(work)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            torch.onnx.export(module, inputs, str(file), dynamo=False, external_data=True)
+            session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
         feed = {node.name: x.numpy() for node, x in zip(session.get_inputs(), inputs, strict=True)}
         return lambda: session.run(None, feed)
 
-    return {name: partial(work, i, *entry) for i, (name, entry) in enumerate(original_modules().items())}
+    return make
 
 
-MAKERS: dict[str, Callable[[int], Works]] = {
-    "tinyldm": lambda threads: tinyldm_works(threads, "fast"),
-    "tinyldm strict": lambda threads: tinyldm_works(threads, "strict"),
-    "torch": torch_works,
-    "openvino": openvino_works,
-    "onnxruntime": onnxruntime_works,
+MAKERS: dict[str, Callable[[int], Any]] = {
+    OURS: lambda threads: Tinyldm(threads, "fast"),
+    STRICT: lambda threads: Tinyldm(threads, "strict"),
+    "torch": pytorch,
+    "openvino": openvino,
+    "onnxruntime": onnxruntime,
 }
+
+# Taking turns ---------------------------------------------------------------------------------------------------------
 
 
 def serve(peer: str, threads: int, pipe: Connection) -> None:
-    """A process that runs the works it is told to, and answers with the seconds."""
+    """A process that runs the works it is told to, and answers with the seconds, or with the shares of operators."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    works = MAKERS[peer](threads)
-    pipe.send("ready")
+    make = MAKERS[peer](threads)
     ready, run = None, None
-    while (name := pipe.recv()) is not None:
-        if name != ready:
-            run = None  # a peer's copy of the model before the next is made
-            ready, run = name, works[name]()
+    while (asked := pipe.recv()) is not None:
+        work, shares = asked
+        if work != ready:
+            run = None  # a peer's copy of the network before the next is made
+            ready, run = work, make(work)
         start = time.perf_counter()
-        run()
-        pipe.send(time.perf_counter() - start)
+        answer = make.shares(run) if shares else run()
+        pipe.send(answer if shares else time.perf_counter() - start)
 
 
-def measure(peers: list[str], works: list[str], rounds: int, threads: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds by work and peer, one for each round, after a round that is not counted."""
+def measure(peers: list[str], works: list[str], rounds: int, threads: int) -> tuple[Seconds, Shares]:
+    """Seconds by work and peer, one a round, after a round that is not counted; and tinyldm's shares of operators."""
     context = multiprocessing.get_context("spawn")
-    pipes = {}
+    pipes, processes = {}, []
     for peer in peers:
-        ours, theirs = context.Pipe()
-        context.Process(target=serve, args=(peer, threads, theirs), daemon=True).start()
-        ours.recv()
-        pipes[peer] = ours
-    seconds: dict[str, dict[str, list[float]]] = {}
+        pipes[peer], theirs = context.Pipe()
+        processes.append(context.Process(target=serve, args=(peer, threads, theirs), daemon=True))
+        processes[-1].start()
+        theirs.close()  # so that a process that ends is noticed
+    seconds: Seconds = {}
+    shares: Shares = {}
     for work in works:
         seconds[work] = {peer: [] for peer in peers}
         for i in range(rounds + 1):
             for peer, pipe in pipes.items():
-                pipe.send(work)
-                taken = pipe.recv()
+                pipe.send((work, False))
+                try:
+                    taken = pipe.recv()
+                except EOFError:
+                    raise SystemExit(f"{peer}: its process ended at {work}; what it said is above") from None
                 if i:
                     seconds[work][peer].append(taken)
-            print(f"{work}: round {i} of {rounds}", file=sys.stderr)
-    for pipe in pipes.values():
+            times = ", ".join(f"{peer} {s[-1]:.2f} s" for peer, s in seconds[work].items() if s)
+            print(f"{work}: round {i} of {rounds} {times}", file=sys.stderr)
+        pipes[OURS].send((work, True))
+        shares[work] = pipes[OURS].recv()
+    for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(None)
-    return seconds
+        process.join()
+    return seconds, shares
 
 
-def table(seconds: dict[str, dict[str, list[float]]]) -> str:
-    """A Markdown table: medians, and the median of the rounds' ratios to tinyldm's time."""
-    peers = list(next(iter(seconds.values())))
-    others = [p for p in peers if p != "tinyldm"]
-    lines = ["| work | " + " | ".join([*(f"{p} s" for p in peers), *(f"tinyldm / {p}" for p in others)]) + " |"]
-    lines.append("|---|" + "---|" * (len(peers) + len(others)))
-    for work, by_peer in seconds.items():
-        cells = [f"{statistics.median(by_peer[p]):.3f}" for p in peers]
-        for p in others:
-            ratios = [a / b for a, b in zip(by_peer["tinyldm"], by_peer[p], strict=True)]
-            cells.append(f"{statistics.median(ratios):.2f}")
-        lines.append(f"| {work} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+# The page -------------------------------------------------------------------------------------------------------------
+
+
+def results(measured: dict[str, Seconds]) -> tuple[str, str]:
+    """Two tables: the medians of the seconds, and the ratios."""
+    works = list(next(iter(measured.values())))
+    first = next(iter(measured))
+    times, ratios = [["work", "tinyldm"], *([work] for work in works)], [["work"], *([work] for work in works)]
+    for row, work in zip(times[1:], works, strict=True):
+        row.append(f"{statistics.median(measured[first][work][OURS]):.2f} s")
+    for peer, seconds in measured.items():
+        columns = [(OURS, peer), *([(STRICT, peer)] if STRICT in seconds[works[0]] else [])]
+        for name in [peer, *([STRICT] if len(columns) > 1 else [])]:
+            times[0].append(TITLES.get(name, name))
+            for row, work in zip(times[1:], works, strict=True):
+                row.append(f"{statistics.median(seconds[work][name]):.2f} s")
+        for ours, theirs in columns:
+            ratios[0].append(f"{ours} / {TITLES[theirs]}")
+            for row, work in zip(ratios[1:], works, strict=True):
+                pairs = zip(seconds[work][ours], seconds[work][theirs], strict=True)
+                row.append(f"{statistics.median(a / b for a, b in pairs):.2f}")
+    return table(times[0], times[1:]), table(ratios[0], ratios[1:])
+
+
+def by_operator(shares: Shares) -> str:
+    """A table of the share of the time by operator; what takes less than 0.5 % everywhere is left out."""
+    names = sorted(
+        {n for work in shares.values() for n in work}, key=lambda n: -max(w.get(n, 0) for w in shares.values())
+    )
+    names = [n for n in names if max(work.get(n, 0) for work in shares.values()) >= 0.005]
+    rows = [[f"`{n}`", *(f"{work[n]:.1%}" if n in work else "" for work in shares.values())] for n in names]
+    return table(["operator", *shares], rows)
 
 
 def main() -> None:
+    """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", nargs="+", default=["torch"], choices=[p for p in MAKERS if p != "tinyldm"])
-    parser.add_argument("--works", nargs="+", default=WORKS, choices=WORKS)
+    parser.add_argument("--peers", nargs="+", default=list(TITLES), choices=TITLES)
+    parser.add_argument("--works", nargs="+", default=WORKS, choices=WORKS, metavar="WORK")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="Markdown page whose part is replaced")
     args = parser.parse_args()
-    seconds = measure(["tinyldm", *args.peers], args.works, args.rounds, args.threads)
-    from importlib.metadata import version
-
-    from tinyldm.kernels import target
-
-    versions = ", ".join(f"{p} {version(p)}" for p in args.peers if " " not in p)
-    page = (
-        "# Side by side\n\n"
-        "Stable Diffusion 1.5's architecture, random weights, float32, "
-        f"{args.threads} threads of {platform.machine()} with {target().name} vectors; {versions}. "
-        f"Medians of {args.rounds} rounds in which the peers alternate; a ratio below 1 is tinyldm being faster.\n\n"
-        f"{table(seconds)}\n\nMade by `python tests/bench/side_by_side.py`.\n"
-    )
-    print(page)
+    measured: dict[str, Seconds] = {}
+    shares: Shares = {}
+    for peer in args.peers:
+        group = [OURS, *([STRICT] if peer == "torch" else []), peer]
+        measured[peer], found = measure(group, args.works, args.rounds, args.threads)
+        shares = shares or found
+    times, ratios = results(measured)
+    page = [
+        setting(args.threads, args.peers),
+        f"Medians of {args.rounds} rounds in which tinyldm and the peer take turns; a ratio below 1 is tinyldm faster.",
+        "",
+        ratios,
+        "",
+        times,
+        "",
+        "Where tinyldm's time goes, by operator:",
+        "",
+        by_operator(shares),
+        "",
+        f"Made by `python tests/bench/side_by_side.py --rounds {args.rounds}`.",
+    ]
+    print("\n".join(page))
     if args.output:
-        args.output.write_text(page)
+        write_section(args.output, "side_by_side.py", "\n".join(page))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,37 @@
 """The whole command side by side: a 512×512 picture of Stable Diffusion 1.5's architecture, from start to file.
 
-    pip install ".[bench]" && python tests/bench/whole_command.py --rounds 3 --steps 20
+    pip install ".[bench]" && python tests/bench/whole_command.py --rounds 5 --steps 20 -o docs/speed.md
 
 Writes a checkpoint with random weights in the published layout to a temporary folder (2.1 GB in float16), then runs
 `tinyldm sample`, `tinyldm sample --low-memory` and a script with diffusers' pipeline in turn, each as a process of its
-own, and prints seconds and peak resident memory. Cold start and loading are included.
+own, and prints seconds and peak resident memory (VmHWM, so on Linux only). Cold start and loading are included; a
+step of each that is not counted comes first, so that every file has been read once. Then `tinyldm sample` on the
+embedded checkpoint: its first run, kernels not compiled yet, and its second.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.page import setting, table, write_section
 
 from tinyldm.architectures import ARCHITECTURES, RandomWeights
 from tinyldm.checkpoints.recognise import Component
 from tinyldm.models.build import expected
 from tinyldm.pipelines.convert import write_component, write_tokenizer
 
-CLASSES = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "requires_safety_checker": False,
@@ -61,10 +68,10 @@ def write_checkpoint(folder: Path) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     (folder / "tokenizer").mkdir()
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
-    for name, config in ARCHITECTURES["sd15"].items():
+    for name, (class_name, config) in ARCHITECTURES["sd15"].items():
         (folder / name).mkdir()
-        weights = RandomWeights(expected(CLASSES[name], config))
-        write_component(folder / name, Component(CLASSES[name], config, weights), "F16")
+        weights = RandomWeights(expected(class_name, config))
+        write_component(folder / name, Component(class_name, config, weights), "F16")
 
 
 def commands(model: Path, steps: int, threads: int, out: Path) -> dict[str, list[str]]:
@@ -75,40 +82,110 @@ def commands(model: Path, steps: int, threads: int, out: Path) -> dict[str, list
     return {"tinyldm": ours, "tinyldm --low-memory": [*ours, "--low-memory"], "diffusers": theirs}
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident gigabytes of a command."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command[:6])} … ended with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+def peak_of(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
+    """Seconds of a command, and the peak of its resident memory in bytes as the kernel counts it (VmHWM).
+
+    The count is read until the process ends; that of `getrusage` would begin with this process's own.
+    """
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
+    )
+    errors: list[str] = []
+    reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))
+    reader.start()
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            peak = max(peak, int(found[1]) * 1024 if found else 0)
+        time.sleep(0.02)
+    seconds = time.perf_counter() - start
+    reader.join()
+    if process.returncode:
+        print(errors[0], file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return seconds, peak
+
+
+def alternate(commands: dict[str, list[str]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and peak of every command, one a round."""
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for i in range(rounds):
+        for name, command in commands.items():
+            results[name].append(peak_of(command))
+            seconds, peak = results[name][-1]
+            print(f"round {i + 1} of {rounds}: {name} {seconds:.1f} s, {peak / 1e9:.2f} GB", file=sys.stderr)
+    return results
+
+
+def first_and_second(rounds: int, out: Path) -> dict[str, list[tuple[float, float]]]:
+    """`tinyldm sample` on the embedded checkpoint, in rounds that each begin with an empty cache of kernels."""
+    words = [sys.executable, "-m", "tinyldm", "sample", "red apple", "--seed", "0", "-o", str(out)]
+    results: dict[str, list[tuple[float, float]]] = {"first run": [], "second run": []}
+    for i in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            for name, rows in results.items():
+                rows.append(peak_of(words, {**os.environ, "TINYLDM_CACHE": cache}))
+                print(f"round {i + 1} of {rounds}: {name} {rows[-1][0]:.1f} s", file=sys.stderr)
+    return results
+
+
+def medians(results: dict[str, list[tuple[float, float]]], base: str | None) -> list[list[str]]:
+    """A row of each: median seconds and peak, and the median of the rounds' ratios to the command `base`."""
+    rows = []
+    for name, pairs in results.items():
+        seconds, peaks = zip(*pairs, strict=True)
+        row = [name, f"{statistics.median(seconds):.1f}", f"{statistics.median(peaks) / 1e9:.2f}"]
+        if base in results:
+            for column in range(2):
+                ratios = [mine[column] / other[column] for mine, other in zip(pairs, results[base], strict=True)]
+                row.append(f"{statistics.median(ratios):.2f}")
+        rows.append(row)
+    return rows
+
+
+def report(results: dict[str, list[tuple[float, float]]], embedded: dict[str, list[tuple[float, float]]], args) -> str:
+    """What was measured, as Markdown."""
+    peers = ["torch", "diffusers"] if "diffusers" in results else []
+    head = [f"512×512, {args.steps} steps", "seconds", "peak GB"]
+    if "diffusers" in results:
+        head += ["seconds / diffusers'", "peak / diffusers'"]
+    parts = [
+        setting(args.threads, peers),
+        f"Medians of {args.rounds} rounds in which the commands alternate, ratios of each round.",
+        "",
+        table(head, medians(results, "diffusers")),
+        "",
+        table(["embedded checkpoint, 25 steps", "seconds", "peak GB"], medians(embedded, None)),
+        "",
+        f"Made by `python tests/bench/whole_command.py --rounds {args.rounds} --steps {args.steps}`.",
+    ]
+    return "\n".join(parts)
 
 
 def main() -> None:
+    """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="+", help="names of the commands to run")
+    parser.add_argument("--only", nargs="+", help="names of the commands to run: tinyldm, …, diffusers")
     parser.add_argument("--checkpoint", type=Path, help="keep the checkpoint in this folder, and use it again")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown page whose part is replaced")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        model = args.checkpoint or Path(temporary) / "model"
+        model, out = args.checkpoint or Path(temporary) / "model", Path(temporary) / "a.png"
         if not (model / "model_index.json").exists():
             model.mkdir(parents=True, exist_ok=True)
             write_checkpoint(model)
-        every = commands(model, args.steps, args.threads, Path(temporary) / "a.png")
-        chosen = {name: every[name] for name in args.only or every}
-        results: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
-        for _ in range(args.rounds):
-            for name, command in chosen.items():
-                results[name].append(run(command))
-                print(f"{name}: {results[name][-1][0]:.1f} s, {results[name][-1][1]:.2f} GB", file=sys.stderr)
-    print(f"| command, {args.steps} steps | seconds | peak GB |\n|---|---|---|")
-    for name, rows in results.items():
-        seconds, peak = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"| {name} | {seconds:.1f} | {peak:.2f} |")
+        every = commands(model, args.steps, args.threads, out)
+        names = args.only or list(every)
+        alternate({name: commands(model, 1, args.threads, out)[name] for name in names}, 1)
+        results = alternate({name: every[name] for name in names}, args.rounds)
+        page = report(results, first_and_second(args.rounds, out), args)
+    print(page)
+    if args.output:
+        write_section(args.output, "whole_command.py", page)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,9 +138,36 @@ def test_unused_runtime_options_are_errors(checkpoint: Path, monkeypatch: pytest
         tinyldm.load(checkpoint, backend="reference", dtype="float16")
     monkeypatch.setenv("TINYLDM_BACKEND", "reference")
     assert tinyldm.load(checkpoint).runtime.backend == "reference"
-    monkeypatch.setenv("TINYLDM_THREADS", "many")
-    with pytest.raises(InputError, match="TINYLDM_THREADS"):
+    for threads in ("many", "0", "-1", "2.5"):
+        monkeypatch.setenv("TINYLDM_THREADS", threads)
+        with pytest.raises(InputError, match="TINYLDM_THREADS"):
+            tinyldm.load(checkpoint)
+
+
+@pytest.mark.parametrize(("name", "wrong", "right"), [("BACKEND", "cuda", "numba"), ("PRECISION", "exact", "strict")])
+def test_environment_variables_mean_the_same(checkpoint: Path, monkeypatch, name: str, wrong: str, right: str) -> None:
+    monkeypatch.setenv(f"TINYLDM_{name}", wrong)
+    with pytest.raises(InputError, match=f"TINYLDM_{name} '{wrong}' is unknown; known are .*{right}"):
         tinyldm.load(checkpoint)
+    assert tinyldm.load(checkpoint, backend="reference", precision="strict").runtime.backend == "reference"
+    monkeypatch.setenv(f"TINYLDM_{name}", right)
+    assert getattr(tinyldm.load(checkpoint).runtime, name.lower()) == right
+    with pytest.raises(InputError, match="precision 'exact' is unknown"):
+        tinyldm.load(checkpoint, precision="exact")
+    with pytest.raises(InputError, match="backend='reference'"):
+        tinyldm.load(checkpoint, backend="numba", dtype="float64")
+
+
+def test_numba_is_not_imported_for_the_reference_nor_scipy_for_numba() -> None:
+    """Nobody waits for what is not used."""
+    script = (
+        "import sys, tinyldm; model = tinyldm.load({}); model.text_encoder([[1, 2]]);"
+        "print([name in sys.modules for name in ('numba', 'scipy.special', 'huggingface_hub', 'tqdm')])"
+    )
+    for arguments, loaded in (("backend='reference'", [False, True, False, False]), ("", [True, False, False, False])):
+        command = [sys.executable, "-c", script.format(arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(loaded)
 
 
 DAMAGES = {

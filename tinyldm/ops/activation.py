@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
+import scipy  # which imports scipy.special when it is first used: the Numba backend never does
 
 from tinyldm.errors import InputError
 
@@ -13,7 +13,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
     Source: Elfwing et al. 2017, arXiv:1702.03118, equation 5.
     """
-    return x * special.expit(x).astype(x.dtype, copy=False)
+    return x * scipy.special.expit(x).astype(x.dtype, copy=False)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
     """
     # ndtr(x) is Φ(x); unlike 1 + erf it does not cancel for x far below zero.
-    return x * special.ndtr(x).astype(x.dtype, copy=False)
+    return x * scipy.special.ndtr(x).astype(x.dtype, copy=False)
 
 
 def quick_gelu(x: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def quick_gelu(x: np.ndarray) -> np.ndarray:
 
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
     """
-    return x * special.expit(x * x.dtype.type(1.702)).astype(x.dtype, copy=False)
+    return x * scipy.special.expit(x * x.dtype.type(1.702)).astype(x.dtype, copy=False)
 
 
 def geglu(x: np.ndarray) -> np.ndarray:
