@@ -219,6 +219,28 @@ def test_rounding_errors_are_ordered_as_the_types_are(oracle):
         assert 2 * f16 < bf16 < 32 * f16
 
 
+def test_the_error_is_the_largest_of_all_honest_evaluations(model64, oracle, monkeypatch, tmp_path):
+    """Evaluation by evaluation, each is at most what stands in the file, and in every tensor one is just that."""
+    from tinyldm.golden.rounding import EVALUATIONS, rounded_model
+
+    wanted = oracle.metadata["rounding"]["float32"]
+    keys = ["0000/unet:epsilon", "0000/vae:decode.pixels", "0000/unet/mid_block", "0000/text_encoder:context"]
+    found = []
+    for i in range(EVALUATIONS):
+        record(rounded_model(model64, "float32", i), tmp_path / "a", prompt="a", steps=1, seed=3, guidance_scale=4.0)
+        with Golden(tmp_path / "a") as one:
+            found.append([float(np.abs(one[key] - oracle[key]).max()) for key in keys])
+    np.testing.assert_allclose(np.max(found, axis=0), [wanted[key][0] for key in keys], rtol=1e-6)
+    assert (np.min(found, axis=0) < 0.99 * np.max(found, axis=0)).all()
+
+
+def test_it_is_told_what_takes_long(model64, tmp_path):
+    told = []
+    record_fixture(model64, tmp_path / "a", "text_encoder", rounding=["float16"], tell=told.append)
+    assert len(told) == 8
+    assert told[2] == "the error of honest float16: evaluation 3 of 8"
+
+
 def test_selecting_nothing_is_an_error(model64, tmp_path):
     with pytest.raises(TinyldmError, match="nothing to record"):
         record(model64, tmp_path / "a", prompt="a", steps=1, keep=Keep(select=("nothing",)))

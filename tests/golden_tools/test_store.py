@@ -153,3 +153,16 @@ def test_a_truncated_file_is_an_error(tmp_path):
         (tmp_path / "b").write_bytes(whole[:size])
         with pytest.raises(TinyldmError):
             Golden(tmp_path / "b")
+
+
+def test_what_was_written_can_be_read_back_while_writing(tmp_path):
+    x = np.arange(40, dtype=np.float32).reshape(5, 8)
+    with GoldenWriter(tmp_path / "a", sample=16) as writer:
+        writer.add("big", x)
+        writer.add("small", x[:2], tag="BF16")
+        np.testing.assert_array_equal(writer.stored("big"), x.reshape(-1)[sample_positions("big", 40, 16)])
+        np.testing.assert_array_equal(writer.stored("small"), x[:2])
+        writer.add("more", x[0])
+    with Golden(tmp_path / "a") as golden:
+        np.testing.assert_array_equal(golden["more"], x[0])
+        np.testing.assert_array_equal(golden["big"], x.reshape(-1)[sample_positions("big", 40, 16)])

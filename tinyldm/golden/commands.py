@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -199,6 +200,7 @@ def run_record(args: argparse.Namespace) -> int:
         "rounding": [a for a in rounding.split(",") if a],
         "rename": compvis_names(model) if args.names == "compvis" else None,
         "seed": args.seed,
+        "tell": lambda text: print(text, file=sys.stderr),
     }
     if args.fixture:
         size = picture_size(args.size, model.vae.config.factor)

@@ -6,11 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +18,18 @@ from tinyldm.golden.metrics import measure
 from tinyldm.golden.rounding import EVALUATIONS, rounded_component, rounded_model
 from tinyldm.golden.rounding import rounding as check_arithmetic
 from tinyldm.golden.seeded import seeded_input
-from tinyldm.golden.store import Golden, GoldenWriter, sample_positions
-from tinyldm.golden.tracing import GoldenTrace, trace
+from tinyldm.golden.store import GoldenWriter, sample_positions
+from tinyldm.golden.tracing import GoldenTrace, Sink, trace
 
 COMPONENTS = ("text_encoder", "unet", "vae")
 Run = Callable[[Any], Mapping[str, np.ndarray]]  # the model -> more arrays to record, by key
 Rename = Callable[[str], str]
 Twin = Callable[[int], Any]  # which honest evaluation -> the model that makes it
+Tell = Callable[[str], None]  # what is being done
+
+
+def ignore(_: str) -> None:
+    """Tell nobody."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +59,13 @@ def record(
     keep: Keep | None = None,
     rounding: Sequence[str] = (),
     rename: Rename | None = None,
+    tell: Tell = ignore,
 ) -> None:
     """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`.
 
     `rounding` names the arithmetics whose honest error is to stand in the file (for `--tolerance auto`): the run is
     repeated eight times for each, so the model should be a float64 one. `rename` gives the original layout's names
-    (`names.compvis_names`).
+    (`names.compvis_names`). `tell` is called with what is being done, where that takes long.
     """
     settings = {
         "prompt": [prompt] if isinstance(prompt, str) else list(prompt),
@@ -89,7 +92,7 @@ def record(
         return {"picture": np.stack([np.moveaxis(np.asarray(image), -1, 0) for image in images])}
 
     twins: dict[str, Twin] = {a: functools.partial(rounded_model, model, a) for a in rounding}
-    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename)
+    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename, tell)
 
 
 def record_fixture(
@@ -103,6 +106,7 @@ def record_fixture(
     keep: Keep | None = None,
     rounding: Sequence[str] = (),
     rename: Rename | None = None,
+    tell: Tell = ignore,
 ) -> None:
     """Record one model without a prompt: `unet` (z, t, context), `vae` (pixels, then z), `text_encoder` (ids).
 
@@ -123,7 +127,7 @@ def record_fixture(
 
         twins = {a: functools.partial(twin, a) for a in rounding}
     settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
-    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename)
+    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename, tell)
 
 
 def fixture_inputs(model: Any, component: str, seed: int, size: tuple[int, int] | None) -> dict[str, np.ndarray]:
@@ -194,8 +198,9 @@ def write(
     metadata: dict[str, Any],
     keep: Keep,
     rename: Rename | None = None,
+    tell: Tell = ignore,
 ) -> None:
-    """Run and write; first each honest evaluation to a file of its own, with which the run itself is then compared."""
+    """Run and write; then repeat the run in every honest evaluation, compare tensor by tensor, and write that too."""
     for arithmetic in twins:
         check_arithmetic(arithmetic)
     if twins and not keep.values:
@@ -209,59 +214,51 @@ def write(
         "inputs": keep.inputs,
         "rounding": list(twins),
     }
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".golden-")))
-        honest: dict[str, list[Golden]] = {}
-        for arithmetic, twin in twins.items():
-            for i in range(EVALUATIONS):
-                file = folder / f"{arithmetic}-{i}"
-                _write(file, run, twin(i), {}, dataclasses.replace(keep, inputs=False), {}, rename)
-                honest.setdefault(arithmetic, []).append(stack.enter_context(Golden(file)))
-        _write(path, run, model, metadata, keep, honest, rename)
-
-
-def _write(
-    path: str | PathLike[str],
-    run: Run,
-    model: Any,
-    metadata: dict[str, Any],
-    keep: Keep,
-    honest: Mapping[str, Sequence[Golden]],
-    rename: Rename | None,
-) -> None:
-    rename = rename or str
-    errors: dict[str, dict[str, list[float | None]]] = {a: {} for a in honest}
     with GoldenWriter(path, metadata, sample=keep.sample, values=keep.values) as writer:
-
-        def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
-            key = rename(key)
-            writer.add(key, array, inputs)
-            for arithmetic, files in honest.items():
-                errors[arithmetic][key] = honest_error(key, array, files)
-
-        with trace(keep.select, keep.inputs, sink=sink) as t:
-            more = run(model)
-        for key, array in more.items():
-            if t.selected(key):
-                sink(key, array)
+        traced_run(run, model, keep, rename, writer.add)
         if not writer.order:
             raise InputError(f"{path}: nothing to record: no tensor matches {' '.join(keep.select)}")
-        if honest:
-            writer.metadata["rounding"] = errors
+        if twins:
+            writer.metadata["rounding"] = {
+                arithmetic: honest_errors(run, arithmetic, twin, writer, keep, rename, tell)
+                for arithmetic, twin in twins.items()
+            }
 
 
-def honest_error(key: str, oracle: np.ndarray, honest: Sequence[Golden]) -> list[float | None]:
-    """The largest maximum error and RMSE of honest evaluations; nulls where one overflows and the oracle does not."""
-    oracle = np.asarray(oracle)
-    found = []
-    for file in honest:
-        rounded, exact = file[key], oracle
-        if key in file.sampled:
-            exact = oracle.reshape(-1)[sample_positions(key, oracle.size, rounded.size)]
-        found.append(measure(exact, rounded))
-    if any(m.nonfinite_differ for m in found):
-        return [None, None]
-    return [max(m.max_abs for m in found), max(m.rmse for m in found)]
+def traced_run(run: Run, model: Any, keep: Keep, rename: Rename | None, take: Sink) -> None:
+    """Run the model and give every tensor that is kept to `take`."""
+
+    def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
+        take(rename(key) if rename else key, array, inputs)
+
+    with trace(keep.select, keep.inputs, sink=sink) as t:
+        more = run(model)
+    for key, array in more.items():
+        if t.selected(key):
+            sink(key, array)
+
+
+def honest_errors(
+    run: Run, arithmetic: str, twin: Twin, oracle: GoldenWriter, keep: Keep, rename: Rename | None, tell: Tell
+) -> dict[str, list[float | None]]:
+    """By key, the largest maximum error and RMSE of the honest evaluations; nulls where one overflows."""
+    errors: dict[str, list[float | None]] = {}
+
+    def compare(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
+        stored = oracle.stored(key)
+        if stored.shape != array.shape:
+            array = np.asarray(array).reshape(-1)[sample_positions(key, array.size, stored.size)]
+        m = measure(stored, array)
+        known = errors.get(key, [0.0, 0.0])
+        if m.nonfinite_differ or None in known:
+            errors[key] = [None, None]
+        else:
+            errors[key] = [max(known[0] or 0.0, m.max_abs), max(known[1] or 0.0, m.rmse)]
+
+    for i in range(EVALUATIONS):
+        tell(f"the error of honest {arithmetic}: evaluation {i + 1} of {EVALUATIONS}")
+        traced_run(run, twin(i), dataclasses.replace(keep, inputs=False), rename, compare)
+    return errors
 
 
 # What is said of the model -------------------------------------------------------------------------------------------

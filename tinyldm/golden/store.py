@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinyldm.checkpoints.base import quoted
-from tinyldm.checkpoints.dtypes import STORED, tag_of, to_stored
+from tinyldm.checkpoints.dtypes import STORED, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.safetensors import Entry, build_header, read_safetensors
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.golden.seeded import integers, stream_key
@@ -112,7 +113,7 @@ class GoldenWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._data = self._temporary.open("xb")
+            self._data = self._temporary.open("x+b")
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
         return self
@@ -133,6 +134,14 @@ class GoldenWriter:
             self._inputs[key] = refs
         self._put(key, array, tag)
         self.order.append(key)
+
+    def stored(self, key: str) -> np.ndarray:
+        """Read back the values that were written under a key: the tensor, or its sample `(K,)`."""
+        entry = self._entries[key]
+        self._data.seek(entry.begin)
+        raw = self._data.read(entry.end - entry.begin)
+        self._data.seek(0, os.SEEK_END)
+        return from_stored(np.frombuffer(raw, STORED[entry.tag]), entry.tag).reshape(entry.shape)
 
     def _input(self, key: str, array: np.ndarray, tag: str | None) -> str:
         known = self._digests.get(_digest(array))
