@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyldm.errors import InputError
 from tinyldm.golden.compare import Comparison, compare
+from tinyldm.golden.names import compvis_names
 from tinyldm.golden.record import Keep, record, record_fixture, weights_digest
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Tolerance
@@ -60,20 +61,19 @@ def recorded(golden: Golden) -> tuple[dict[str, Any], dict[str, str]]:
         raise InputError(f"{golden.path}: does not say how it was made; `tinyldm golden record` writes files that do")
     if settings.get("given"):
         raise InputError(f"{golden.path}: was recorded from given inputs, which can't be made again")
-    if golden.metadata.get("names") not in (None, "diffusers"):
-        raise InputError(f"{golden.path}: has {golden.metadata['names']} names; only files with diffusers' are re-run")
     return settings, runtime
 
 
 def repeat(golden: Golden, settings: dict[str, Any], model: Any, path: Path) -> None:
     """Record the same again."""
+    rename = compvis_names(model) if golden.metadata.get("names") == "compvis" else None
     keep = Keep(tuple(settings["select"]), settings["inputs"], settings["sample"], not values_missing(golden))
     if "fixture" in settings:
         size = tuple(settings["size"]) if settings["size"] else None
-        record_fixture(model, path, settings["fixture"], seed=settings["seed"], size=size, keep=keep)
+        record_fixture(model, path, settings["fixture"], seed=settings["seed"], size=size, keep=keep, rename=rename)
         return
     names = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance_scale", "height", "width")
-    record(model, path, **{name: settings[name] for name in names}, keep=keep)
+    record(model, path, **{name: settings[name] for name in names}, keep=keep, rename=rename)
 
 
 def values_missing(golden: Golden) -> bool:

@@ -277,7 +277,7 @@ def judged(args: argparse.Namespace, golden: Any, candidate: Any) -> Any:
     return compare(
         golden,
         candidate,
-        tolerance(args, golden, candidate),
+        tolerance(args, golden, arithmetic_of(golden, candidate)),
         select=tuple(args.select or ["*"]),
         allow_missing=args.allow_missing,
         allow_extra=args.allow_extra,
@@ -285,8 +285,8 @@ def judged(args: argparse.Namespace, golden: Any, candidate: Any) -> Any:
     )
 
 
-def tolerance(args: argparse.Namespace, golden: Any, candidate: Any = None) -> Any:
-    """The tolerance that the options ask for; `auto` takes the candidate's own type unless told another.
+def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = None) -> Any:
+    """The tolerance that the options ask for; `arithmetic` is the candidate's, where it is known.
 
     Where none is asked for it is `auto` if the golden can say what the candidate's type costs.
     """
@@ -300,7 +300,7 @@ def tolerance(args: argparse.Namespace, golden: Any, candidate: Any = None) -> A
         if args.arithmetic or args.factor is not None:
             raise InputError("--arithmetic and --factor are of --tolerance auto")
         return found
-    arithmetic = args.arithmetic or arithmetic_of(golden, candidate)
+    arithmetic = args.arithmetic or arithmetic
     asked = args.tolerance == "auto" or args.arithmetic or args.factor is not None
     if asked or arithmetic in (golden.metadata.get("rounding") or {}):
         return AutoTolerance(golden, arithmetic or "float32", 4.0 if args.factor is None else args.factor)
@@ -308,10 +308,10 @@ def tolerance(args: argparse.Namespace, golden: Any, candidate: Any = None) -> A
 
 
 def arithmetic_of(golden: Any, candidate: Any) -> str | None:
-    """The coarsest type among the candidate's tensors; None where it has none below float64, or is not known yet."""
+    """The coarsest type among the candidate's tensors; None where it has none below float64."""
     from tinyldm.golden.tolerance import ARITHMETIC
 
-    shared = [candidate.dtype(key) for key in golden.order if candidate is not None and key in candidate]
+    shared = [candidate.dtype(key) for key in golden.order if key in candidate]
     types = {ARITHMETIC[tag] for tag in shared if tag in ARITHMETIC}
     return next((a for a in ("bfloat16", "float16", "float32") if a in types), None)
 
@@ -356,10 +356,12 @@ def run_check(args: argparse.Namespace) -> int:
     from tinyldm.golden.store import Golden
 
     with Golden(args.golden) as golden:
+        recorded = golden.metadata.get("runtime")
+        dtype = args.dtype or (recorded.get("dtype") if isinstance(recorded, dict) else None)
         found = check(
             golden,
             args.model,
-            tolerance(args, golden),
+            tolerance(args, golden, None if dtype == "float64" else dtype),
             backend=args.backend,
             dtype=args.dtype,
             precision=args.precision,
