@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations
+from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.pool import run
 from tinyldm.kernels.rows import (
@@ -64,7 +65,7 @@ def softmax_kernel(counter, units, scratch, x, chunk, y):  # type: ignore[no-unt
 
 def _apply(operator: str, x: np.ndarray, activation: int, width: int) -> np.ndarray:
     x = activations(x, operator)
-    y = np.empty((*x.shape[:-1], width), np.float32)
+    y = empty((*x.shape[:-1], width))
     if y.size == 0:
         return y
     flat = x.reshape(-1, x.shape[-1])
@@ -100,7 +101,7 @@ def geglu(x: np.ndarray) -> np.ndarray:
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """`exp(x) / sum(exp(x))` along `axis`."""
     moved = activations(np.moveaxis(x, axis, -1), "softmax")
-    y = np.empty(moved.shape, np.float32)
+    y = empty(moved.shape)
     if y.size:
         flat = moved.reshape(-1, moved.shape[-1])
         chunk = max(1, CHUNK // flat.shape[1])

@@ -5,9 +5,15 @@ and the output so far $O$ (not yet divided by $l$), a block with scores $S$ chan
 
 $$m' = \max(m, \max S), \quad P = e^{S - m'}, \quad l' = l\, e^{m - m'} + \sum P, \quad O' = O\, e^{m - m'} + P V.$$
 
-Why it is fast: scores live and die in the level-2 cache, so memory grows with the tokens and not with their square;
-both products run through the register tile of `tile.py` on keys and values packed once a head; the exponential is a
-polynomial on vectors.
+Why it is fast: scores live and die in the level-1 and level-2 caches, so memory grows with the tokens and not with
+their square; both products run through the register tile of `tile.py`; the exponential is a polynomial on vectors. All
+of it is computed **transposed**, with a panel of queries side by side in the lanes of the vectors:
+
+$$S^{\mathsf T} = K\, Q^{\mathsf T}, \qquad O^{\mathsf T} = V^{\mathsf T} P^{\mathsf T}.$$
+
+So the scores come out of the first product in just the order in which the second wants its packed side; maxima and
+sums run down the lanes, with no reduction across them; keys are read where they lie; and the 40 channels of a head
+in Stable Diffusion 1.5 are rows of a tile (14 + 14 + 8 + 4), not columns that would be filled up to 64.
 
 Error: as of softmax in float32 (each weight within about 3e-7 of itself, plus the rounding of the scores themselves).
 
@@ -20,79 +26,147 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from llvmlite import ir
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations
+from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
+from tinyldm.kernels.formulas import exp_negative
 from tinyldm.kernels.matmul import BLOCK_DEPTH, TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
-from tinyldm.kernels.pool import aligned, run
-from tinyldm.kernels.rows import copy_row, exp_row, put_address, row_maximum, scaled_row, zero_row
-from tinyldm.kernels.simd import address, next_unit
-from tinyldm.kernels.tile import multiply_tile
+from tinyldm.kernels.pool import run
+from tinyldm.kernels.rows import put_address
+from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
+from tinyldm.kernels.tile import multiply_rows
 
-BLOCK_QUERIES = 96
-BLOCK_KEYS = 256
+BLOCK_QUERIES = 128  # that share the keys and values a thread has in its level-2 cache
+BLOCK_KEYS = 224 // TILE_ROWS * TILE_ROWS  # their scores with a panel of queries fit the level-1 cache
+
+# What a thread knows of each panel of queries: three rows of TILE_COLUMNS values.
+LARGEST, TOTAL, FACTOR = range(3)
+ROW_BYTES = TILE_COLUMNS * FLOAT_BYTES
 
 
-@kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[:,:,::1], int64, float32, float32[:,:,:,::1],"
-    " float32[:,:,:,::1])"
-)
-def pack_kernel(counter, units, scratch, k, v, heads, scale, k_panels, v_panels):  # type: ignore[no-untyped-def]
-    """Units: a panel of keys of one head, then their values. Scaled keys transposed, values by panels of channels.
+# A panel: TILE_COLUMNS queries side by side, one row after the other ------------------------------------------------
 
-    k_panels (N*heads, panels of keys, d, TILE_COLUMNS), v_panels (N*heads, panels of channels, keys, TILE_COLUMNS).
+
+def _places(lanes: Lanes) -> range:
+    """Byte offsets of the vectors of a panel's row."""
+    return range(0, ROW_BYTES, lanes.width * FLOAT_BYTES)
+
+
+@emitted(3)
+def soften_panel(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, state: ir.Value) -> None:
+    """scores = exp(scores - largest), in place, where `largest` of each query takes `count` more scores into account.
+
+    Leaves in `state` the new largest score, the sum of all exponentials, and by what factor earlier outputs shrink. A
+    query of which all scores are -inf so far has finite weights that the next finite score brings to nothing.
     """
-    _, keys, channels = k.shape
-    d, d_v = channels // heads, v.shape[2] // heads
-    key_panels, value_panels = k_panels.shape[1], v_panels.shape[1]
+    lanes = Lanes(builder, target().width)
+    at = _places(lanes)
+
+    def row(index: ir.Value) -> ir.Value:
+        return builder.add(scores, builder.mul(index, constant(ROW_BYTES)))
+
+    def known(what: int) -> list[Value]:
+        return [lanes.load(state, what * ROW_BYTES + place) for place in at]
+
+    def largest(index: ir.Value, *now: Value) -> list[Value]:
+        return [lanes.maximum(lanes.load(row(index), place), m) for m, place in zip(now, at, strict=True)]
+
+    before = known(LARGEST)
+    now = loop(builder, constant(0), count, 1, before, largest)
+    nothing = lanes.constant(float("-inf"))
+    finite = [lanes.where(">", m, nothing, m, lanes.constant(0.0)) for m in now]
+
+    def soften(index: ir.Value, *totals: Value) -> list[Value]:
+        sums = []
+        for total, m, place in zip(totals, finite, at, strict=True):
+            weight = exp_negative(lanes, lanes.load(row(index), place) - m)
+            lanes.store(weight, row(index), place)
+            sums.append(total + weight)
+        return sums
+
+    fresh = loop(builder, constant(0), count, 1, [lanes.constant(0.0)] * len(at), soften)
+    for i, total in enumerate(known(TOTAL)):
+        factor = exp_negative(lanes, before[i] - finite[i])
+        for what, value in ((LARGEST, now[i]), (TOTAL, lanes.fma(total, factor, fresh[i])), (FACTOR, factor)):
+            lanes.store(value, state, what * ROW_BYTES + at[i])
+
+
+@emitted(3)
+def shrink_panel(builder: ir.IRBuilder, panel: ir.Value, count: ir.Value, factors: ir.Value) -> None:
+    """Multiply each of `count` rows of a panel by the row at `factors`."""
+    lanes = Lanes(builder, target().width)
+    by = [lanes.load(factors, place) for place in _places(lanes)]
+
+    def body(index: ir.Value) -> list[Value]:
+        row = builder.add(panel, builder.mul(index, constant(ROW_BYTES)))
+        for factor, place in zip(by, _places(lanes), strict=True):
+            lanes.store(lanes.load(row, place) * factor, row, place)
+        return []
+
+    loop(builder, constant(0), count, 1, [], body)
+
+
+@emitted(4)
+def add_mask(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, mask: ir.Value, mask_stride: ir.Value) -> None:
+    """Add `count` rows of the mask, `mask_stride` bytes apart, to the rows of a panel."""
+    lanes = Lanes(builder, target().width)
+
+    def body(index: ir.Value) -> list[Value]:
+        row = builder.add(scores, builder.mul(index, constant(ROW_BYTES)))
+        more = builder.add(mask, builder.mul(index, mask_stride))
+        for place in _places(lanes):
+            lanes.store(lanes.load(row, place) + lanes.load(more, place), row, place)
+        return []
+
+    loop(builder, constant(0), count, 1, [], body)
+
+
+# The kernels ---------------------------------------------------------------------------------------------------------
+
+
+@kernel("void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[:,:,::1])")
+def transpose_kernel(counter, units, scratch, v, v_rows):  # type: ignore[no-untyped-def]
+    """Units: samples by heads. v (N, keys, heads*d_v) to v_rows (N*heads, d_v, pitch), keys along the last axis."""
+    n, keys, _ = v.shape
+    heads, d_v = v_rows.shape[0] // n, v_rows.shape[1]
     while True:
         unit = next_unit(address(counter))
         if unit >= units:
             break
-        head, panel = unit // key_panels, unit % key_panels
-        n, h = head // heads, head % heads
-        first = panel * TILE_COLUMNS
-        count = min(TILE_COLUMNS, keys - first)
-        packed = k_panels[head, panel]
-        for j in range(TILE_COLUMNS):
-            for c in range(d):
-                packed[c, j] = k[n, first + j, h * d + c] * scale if j < count else np.float32(0)
-        for p in range(value_panels):
-            column = p * TILE_COLUMNS
-            width = min(TILE_COLUMNS, d_v - column)
-            for j in range(count):
-                row = address(v_panels) + ((head * value_panels + p) * keys + first + j) * TILE_COLUMNS * 4
-                copy_row(address(v) + ((n * keys + first + j) * heads * d_v + h * d_v + column) * 4, row, width)
-                zero_row(row + width * 4, TILE_COLUMNS - width)
+        sample, head = unit // heads, unit % heads
+        for first in range(0, keys, 16):
+            for c in range(d_v):
+                for key in range(first, min(first + 16, keys)):
+                    v_rows[unit, c, key] = v[sample, key, head * d_v + c]
 
 
 @kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[:,:,:,::1], float32[:,:,:,::1], float32[:,::1],"
-    " int64, int64, int64, int64, int64, float32[:,:,::1])"
+    "void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[:,:,::1], float32[:,:,::1], float32[:,:,::1],"
+    " int64, int64, int64, float32, int64, float32[:,:,::1])"
 )
 def attention_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, q, k_panels, v_panels, mask, mask_sample, mask_head, heads, block, d_v, y
+    counter, units, scratch, q, k, v_rows, mask, mask_sample, mask_head, heads, scale, block, y
 ):  # fmt: skip
     """Units: blocks of queries (fastest) of one head.
 
-    The mask's rows of head h of sample n start at n * mask_sample + h * mask_head; a mask without columns is none.
+    The mask (any, keys, queries) of head h of sample n is mask[n * mask_sample + h * mask_head]; one without keys is
+    none.
     """
     _, queries, channels = q.shape
-    _, key_panels, d, _ = k_panels.shape
-    _, value_panels, keys, _ = v_panels.shape
+    keys, d, d_v = k.shape[1], channels // heads, v_rows.shape[1]
     blocks = (queries + block - 1) // block
-    width = value_panels * TILE_COLUMNS
+    d_v_rows = (d_v + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
 
-    # This thread's memory, in float32 values: scores, outputs, and per query the maximum, the sum and a factor.
-    out = block * BLOCK_KEYS
-    largest = out + block * width
-    total = largest + block
-    factor = total + block
+    # This thread's memory, as places in `scratch`: scores, then of each panel its queries, outputs and state.
+    scaled = BLOCK_KEYS * TILE_COLUMNS
+    out = scaled + block * d
+    state = out + block * d_v_rows
     memory = address(scratch)
-    table = memory + (factor + block) * 4 // 8 * 8 + 8  # addresses of q's rows, then of the scores' rows
-    for i in range(block):
-        put_address(table + (block + i) * 8, memory + i * BLOCK_KEYS * 4)
+    key_table = memory + (state + 3 * block) * 4
+    value_table = key_table + (BLOCK_KEYS + TILE_ROWS) * 8
 
     while True:
         unit = next_unit(address(counter))
@@ -101,74 +175,56 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         head, first = unit // blocks, unit % blocks * block
         n, h = head // heads, head % heads
         count = min(block, queries - first)
-        filled = (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-        for i in range(filled):
-            row = n * queries + first + min(i, count - 1)
-            put_address(table + i * 8, address(q) + (row * channels + h * d) * 4)
-            scratch[largest + i], scratch[total + i] = -np.inf, 0
+        panels = (count + TILE_COLUMNS - 1) // TILE_COLUMNS
+
+        for i in range(panels * TILE_COLUMNS):  # what fills the last panel repeats the last query
+            panel, lane = i // TILE_COLUMNS, i % TILE_COLUMNS
+            query = first + min(i, count - 1)
+            for c in range(d):
+                scratch[scaled + (panel * d + c) * TILE_COLUMNS + lane] = q[n, query, h * d + c] * scale
+            scratch[state + (panel * 3 + LARGEST) * TILE_COLUMNS + lane] = -np.inf
+            scratch[state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane] = 0
 
         for first_key in range(0, keys, BLOCK_KEYS):
             some = min(BLOCK_KEYS, keys - first_key)
-            for p in range((some + TILE_COLUMNS - 1) // TILE_COLUMNS):
-                packed = address(k_panels) + (head * key_panels + first_key // TILE_COLUMNS + p) * d * TILE_COLUMNS * 4
+            for i in range(BLOCK_KEYS):
+                key = n * keys + first_key + min(i, some - 1)
+                put_address(key_table + i * 8, address(k) + (key * channels + h * d) * 4)
+            for c in range(d_v_rows):
+                row = (head * d_v + min(c, d_v - 1)) * v_rows.shape[2] + first_key
+                put_address(value_table + c * 8, address(v_rows) + row * 4)
+            for p in range(panels):
+                panel_state = memory + (state + p * 3 * TILE_COLUMNS) * 4
+                panel_out = memory + (out + p * d_v_rows * TILE_COLUMNS) * 4
                 for c in range(0, d, BLOCK_DEPTH):
-                    for i in range(0, filled, TILE_ROWS):
-                        multiply_tile(
-                            table + i * 8,
-                            c * 4,
-                            packed + c * TILE_COLUMNS * 4,
-                            memory + (i * BLOCK_KEYS + p * TILE_COLUMNS) * 4,
-                            BLOCK_KEYS * 4,
-                            min(BLOCK_DEPTH, d - c),
-                            c,
-                        )
-            for i in range(count):
-                row = memory + i * BLOCK_KEYS * 4
+                    packed = memory + (scaled + (p * d + c) * TILE_COLUMNS) * 4
+                    depth = min(BLOCK_DEPTH, d - c)
+                    multiply_rows(key_table, c * 4, packed, memory, ROW_BYTES, depth, c, some)
                 if mask.shape[1] > 0:
-                    scratch[factor] = 1
-                    place = n * mask_sample + h * mask_head + first + i
-                    scaled_row(address(mask) + (place * keys + first_key) * 4, row, memory + factor * 4, some, 1)
-                before = scratch[largest + i]
-                now = max(before, row_maximum(row, some))
-                scratch[largest + i] = now
-                scratch[factor] = 0 if now == -np.inf else now  # everything masked so far: all weights are 0
-                fresh = exp_row(row, row, memory + factor * 4, some)
-                if now > before:  # what was gathered so far shrinks
-                    scratch[factor + 1] = before
-                    shrink = exp_row(memory + (factor + 1) * 4, memory + (factor + 1) * 4, memory + factor * 4, 1)
-                    scratch[total + i] *= shrink
-                    if first_key > 0:
-                        scaled_row(
-                            memory + (out + i * width) * 4,
-                            memory + (out + i * width) * 4,
-                            memory + (factor + 1) * 4,
-                            width,
-                            0,
-                        )
-                scratch[total + i] += fresh
-            for p in range(value_panels):
-                packed = address(v_panels) + ((head * value_panels + p) * keys + first_key) * TILE_COLUMNS * 4
-                for i in range(0, filled, TILE_ROWS):
-                    multiply_tile(
-                        table + (block + i) * 8,
-                        0,
-                        packed,
-                        memory + (out + i * width + p * TILE_COLUMNS) * 4,
-                        width * 4,
-                        some,
-                        first_key,
-                    )
+                    start = (n * mask_sample + h * mask_head) * keys + first_key
+                    at = (start * mask.shape[2] + first + p * TILE_COLUMNS) * 4
+                    add_mask(memory, some, address(mask) + at, mask.shape[2] * 4)
+                soften_panel(memory, some, panel_state)
+                if first_key > 0:
+                    shrink_panel(panel_out, d_v, panel_state + FACTOR * ROW_BYTES)
+                multiply_rows(value_table, 0, memory, panel_out, ROW_BYTES, some, first_key, d_v)
 
         for i in range(count):
-            scratch[factor] = np.float32(1) / scratch[total + i]
-            row = n * queries + first + i
-            scaled_row(
-                memory + (out + i * width) * 4,
-                address(y) + (row * heads + h) * d_v * 4,
-                memory + factor * 4,
-                d_v,
-                0,
-            )
+            panel, lane = i // TILE_COLUMNS, i % TILE_COLUMNS
+            inverse = np.float32(1) / scratch[state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane]
+            for c in range(d_v):
+                y[n, first + i, h * d_v + c] = scratch[out + (panel * d_v_rows + c) * TILE_COLUMNS + lane] * inverse
+
+
+def _mask_columns(mask: np.ndarray, queries: int, keys: int) -> tuple[np.ndarray, int, int]:
+    """The mask as `(any, keys, whole panels of queries)`, and its steps from sample to sample and head to head."""
+    while mask.ndim < 4:
+        mask = mask[None]
+    samples, heads = mask.shape[:2]
+    mask = np.broadcast_to(mask, (samples, heads, queries, keys))
+    columns = np.zeros((samples, heads, keys, ceil_div(queries, TILE_COLUMNS) * TILE_COLUMNS), np.float32)
+    columns[..., :queries] = mask.swapaxes(-1, -2)
+    return columns.reshape(-1, keys, columns.shape[-1]), heads if samples > 1 else 0, int(heads > 1)
 
 
 def attention(
@@ -187,44 +243,34 @@ def attention(
     if k.shape != (n, keys, channels) or v.shape[:2] != (n, keys):
         raise InputError(f"attention: the shapes of q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
     d, d_v = channels // heads, v.shape[2] // heads
-    y = np.empty((n, queries, v.shape[2]), np.float32)
+    y = empty((n, queries, v.shape[2]))
     if y.size == 0:
         return y
     q, k, v = (activations(a, "attention") for a in (q, k, v))
 
-    key_panels, value_panels = ceil_div(keys, TILE_COLUMNS), ceil_div(d_v, TILE_COLUMNS)
-    k_panels = aligned(n * heads * key_panels * d * TILE_COLUMNS).reshape(n * heads, key_panels, d, TILE_COLUMNS)
-    v_panels = aligned(n * heads * value_panels * keys * TILE_COLUMNS).reshape(n * heads, value_panels, keys, -1)
-    factor = np.float32(1 / math.sqrt(d) if scale is None else scale)
-    run(pack_kernel, n * heads * key_panels, 16 * (k.size + v.size), 0, k, v, heads, factor, k_panels, v_panels)
-
-    rows = np.zeros((1, 0), np.float32)
-    mask_sample = mask_head = 0
+    pitch = (keys * FLOAT_BYTES // 64 | 1) * 16 + 16  # rows of values that begin in different sets of the cache
+    v_rows = empty((n * heads, d_v, pitch))
+    run(transpose_kernel, n * heads, 8 * v.size, 0, v, v_rows)
+    columns, mask_sample, mask_head = np.zeros((1, 0, 0), np.float32), 0, 0
     if mask is not None:
-        while mask.ndim < 4:
-            mask = mask[None]
-        mask = np.broadcast_to(mask, (*mask.shape[:2], queries, keys))
-        mask_head = queries if mask.shape[1] > 1 else 0
-        mask_sample = mask.shape[1] * queries if mask.shape[0] > 1 else 0
-        rows = np.ascontiguousarray(mask, np.float32).reshape(-1, keys)
-    block = even_blocks(queries, BLOCK_QUERIES, TILE_ROWS)
-    width = value_panels * TILE_COLUMNS
-    scratch = block * (BLOCK_KEYS + width + 3 + 4) + 16 + 4 * TILE_ROWS
-    units = n * heads * ceil_div(queries, block)
+        columns, mask_sample, mask_head = _mask_columns(mask, queries, keys)
+    block = even_blocks(queries, BLOCK_QUERIES, TILE_COLUMNS)
+    d_v_rows = ceil_div(d_v, TILE_ROWS) * TILE_ROWS
+    tables = BLOCK_KEYS + d_v_rows + 2 * TILE_ROWS
     run(
         attention_kernel,
-        units,
+        n * heads * ceil_div(queries, block),
         n * queries * keys * (channels + v.shape[2] + 16 * heads),
-        scratch,
+        BLOCK_KEYS * TILE_COLUMNS + block * (d + d_v_rows + 3) + 2 * tables,
         q,
-        k_panels,
-        v_panels,
-        rows,
+        k,
+        v_rows,
+        columns,
         mask_sample,
         mask_head,
         heads,
+        np.float32(1 / math.sqrt(d) if scale is None else scale),
         block,
-        d_v,
         y,
     )
     return y

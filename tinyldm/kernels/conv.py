@@ -15,10 +15,11 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations, parameters
-from tinyldm.kernels.matmul import TILE_ROWS, PackedWeight, ceil_div, matmul, pack_weight, pad_bias
+from tinyldm.kernels.matmul import PackedWeight, ceil_div, matmul, pack_weight, pad_bias
 from tinyldm.kernels.norm import affine, group_norm_affine
 from tinyldm.kernels.resample import upsample_nearest
 from tinyldm.kernels.rows import SILU
+from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
 
 Padding = int | tuple[int, int, int, int]
@@ -77,8 +78,7 @@ def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> Prep
 def _fewer_products(n: int, size: tuple[int, int]) -> bool:
     """Whether Winograd takes fewer products on an output of this size: not on the very smallest."""
     tiles = n * ceil_div(size[0], OUTPUTS) * ceil_div(size[1], OUTPUTS)
-    direct = ceil_div(n * size[0] * size[1], TILE_ROWS) * 9
-    return ceil_div(tiles, TILE_ROWS) * PLACES < direct
+    return tile_rows_of(tiles) * PLACES < tile_rows_of(n * size[0] * size[1]) * 9
 
 
 def _conv2d(

@@ -8,7 +8,9 @@ written ("implicit im2col").
 
 Why it is fast: the filters are packed once into panels that one register tile reads in order (`tile.py`); a block of
 `BLOCK_ROWS` rows stays in the level-2 cache while all columns of a block pass over it; the sums of a block stay in
-cache until bias, activation, gate or residual have been applied, so the result is written to memory once.
+cache until bias, activation, gate or residual have been applied, so the result is written to memory once. Where rows of
+x lie a multiple of 4096 bytes apart, they would all fall into the same few places of the level-1 cache: there a block
+copies its own.
 
 Error: each output is a sum of partial sums over at most `BLOCK_DEPTH` products, added in a fixed order: at most
 (BLOCK_DEPTH + K / BLOCK_DEPTH) * 2^-24 * sum |x w|, less than one chain of length K, and the same for every thread
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.pool import aligned, run, threads
 from tinyldm.kernels.rows import (
@@ -32,18 +35,18 @@ from tinyldm.kernels.rows import (
     copy_row,
     finish_gate,
     finish_row,
+    get_address,
     put_address,
     zero_row,
 )
 from tinyldm.kernels.simd import address, next_unit, target
-from tinyldm.kernels.tile import multiply_tile
+from tinyldm.kernels.tile import multiply_rows
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
-BLOCK_DEPTH = 160  # k steps of one register tile
-GATHERED_DEPTH = (
-    128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap alone is too short
-)
+BLOCK_DEPTH = 320  # k steps of one register tile
+GATHERED_DEPTH = 128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap is too short
+CACHE_WAY = 4096  # bytes: addresses so far apart share a place of the level-1 cache
 
 TILE_ROWS, TILE_COLUMNS = target().tile_rows, target().tile_columns
 
@@ -111,11 +114,11 @@ def pad_bias(bias: np.ndarray | None, c_out: int, gated: bool = False, shift: np
 
 @kernel(
     "void(int64[::1], int64, float32[::1], float32[:,:,:,::1], float32[:,:,:,::1], float32[:,::1], float32[::1],"
-    " float32[:,:,:,::1], int64, int64, int64, int64, int64, int64, int64, int64)"
+    " float32[:,:,:,::1], int64, int64, int64, int64, int64, int64, int64, int64, int64)"
 )
 def matmul_kernel(  # type: ignore[no-untyped-def]
     counter, units, scratch, x, panels, bias, residual, y, k_w, stride, top, left, block_rows, block_columns, ending,
-    gathered,
+    gathered, copied,
 ):  # fmt: skip
     """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples."""
     n, height, width, c_in = x.shape
@@ -129,12 +132,16 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
     depth = taps * c_in if gathered else ((c_in + depth_blocks - 1) // depth_blocks + 7) // 8 * 8
     bias_width = bias.shape[1]
 
-    # This thread's memory: sums, addresses of rows (8 bytes each), a row of zeros, gathered patches.
+    # This thread's memory: sums, addresses of rows of x (8 bytes each), copies of their pieces and addresses of those.
     sums = address(scratch)
     rows = sums + block_rows * c_stride
-    zeros = rows + taps * block_rows * 8
-    patches = zeros + (c_in + 15) // 16 * 64
+    copied_rows = rows + taps * block_rows * 8
+    zeros = copied_rows + (block_rows + TILE_ROWS) * 8
+    copies = (zeros + c_in * 4 + 63) // 64 * 64
+    pitch = (depth * 4 // 64 | 1) * 64 + 64
     zero_row(zeros, c_in)
+    for i in range(block_rows):
+        put_address(copied_rows + i * 8, copies + i * pitch)
 
     while True:
         unit = next_unit(address(counter))
@@ -144,9 +151,8 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
         panel0 = unit // row_blocks * panels_per_block
         panel1 = min(n_panels, panel0 + panels_per_block)
         count = min(block_rows, total - first)
-        filled = (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
 
-        for i in range(filled):
+        for i in range(min(block_rows, (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)):
             m = first + min(i, count - 1)
             sample, pixel = m // (out_h * out_w), m % (out_h * out_w)
             iy0, ix0 = pixel // out_w * stride - top, pixel % out_w * stride - left
@@ -156,28 +162,30 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
                 if 0 <= iy < height and 0 <= ix < width:
                     at = address(x) + ((sample * height + iy) * width + ix) * c_in * 4
                 if gathered:
-                    copy_row(at, patches + (i * taps + tap) * c_in * 4, c_in)
+                    copy_row(at, copies + i * pitch + tap * c_in * 4, c_in)
                 else:
                     put_address(rows + (tap * block_rows + i) * 8, at)
-            if gathered:
-                put_address(rows + i * 8, patches + i * taps * c_in * 4)
 
         for tap in range(1 if gathered else taps):
             for block in range(depth_blocks):
                 k0 = block * depth
                 steps = depth if gathered else min(depth, c_in - k0)
+                if copied:
+                    for i in range(count):
+                        source = get_address(rows + (tap * block_rows + i) * 8)
+                        copy_row(source + k0 * 4, copies + i * pitch, steps)
                 for p in range(panel0, panel1):
                     packed = address(panels) + ((p * taps + tap) * c_in + k0) * TILE_COLUMNS * 4
-                    for i in range(0, filled, TILE_ROWS):
-                        multiply_tile(
-                            rows + (tap * block_rows + i) * 8,
-                            k0 * 4,
-                            packed,
-                            sums + i * c_stride + (p - panel0) * TILE_COLUMNS * 4,
-                            c_stride,
-                            steps,
-                            tap + block,
-                        )
+                    multiply_rows(
+                        copied_rows if copied or gathered else rows + tap * block_rows * 8,
+                        0 if copied or gathered else k0 * 4,
+                        packed,
+                        sums + (p - panel0) * TILE_COLUMNS * 4,
+                        c_stride,
+                        steps,
+                        tap + block,
+                        count,
+                    )
 
         for i in range(count):
             m = first + i
@@ -231,7 +239,7 @@ def matmul(
     n, _, _, c_in = x.shape
     n_panels, taps, _, _ = weight.panels.shape
     c_out = weight.shape[0] // (2 if weight.gated else 1)
-    y = np.empty((n, *out_size, c_out), np.float32)
+    y = empty((n, *out_size, c_out))
     total = n * out_size[0] * out_size[1]
     if total == 0:
         return y
@@ -244,7 +252,8 @@ def matmul(
     widest = min(BLOCK_COLUMNS, max(pair, n_panels * TILE_COLUMNS // wanted))
     block_columns = even_blocks(n_panels * TILE_COLUMNS, widest, pair)
     units = row_blocks * ceil_div(n_panels * TILE_COLUMNS, block_columns)
-    scratch = block_rows * (block_columns + 2 * taps + (taps * c_in if gathered else 0)) + c_in + 64 + 4 * TILE_ROWS
+    longest = taps * c_in if gathered else min(c_in, BLOCK_DEPTH + 8)
+    scratch = block_rows * (block_columns + 2 * taps + 2 + longest + 48) + c_in + 64 + 4 * TILE_ROWS
     k_w = weight.shape[3] if len(weight.shape) == 4 else 1
     run(
         matmul_kernel,
@@ -264,5 +273,6 @@ def matmul(
         block_columns,
         RESIDUAL if residual is not None else ending,
         int(gathered),
+        int(not gathered and c_in * 4 % CACHE_WAY == 0),
     )
     return y

@@ -25,6 +25,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations, parameters
+from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.pool import run
 from tinyldm.kernels.rows import NONE, SILU, add_moments, affine_row, normalise_row, row_moments
@@ -126,7 +127,7 @@ def group_norm_affine(
 def affine(x: np.ndarray, gain: np.ndarray, shift: np.ndarray, silu: bool) -> np.ndarray:
     """`x * gain + shift`, one gain and shift a sample and channel; then SiLU if asked for."""
     n, channels = x.shape[0], x.shape[-1]
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape)
     flat = x.reshape(n, -1, channels)
     chunk = _chunk(flat.shape[1], channels)
     units = n * -(-flat.shape[1] // chunk)
@@ -148,7 +149,7 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
     if weight.shape != (channels,):
         raise InputError(f"layer_norm: x has {channels} channels, the weight has the shape {weight.shape}")
     x, weight, bias = activations(x, "layer_norm"), parameters(weight), parameters(bias)
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape)
     if x.size == 0:
         return y
     flat = x.reshape(-1, channels)

@@ -40,22 +40,27 @@ class Target:
 
     name: str
     width: int  # float32 values in one vector register
-    tile_rows: int  # rows of A that one micro-kernel call works on
+    tile_heights: tuple[int, ...]  # rows of A that a register tile works on: the usual one first, then for the rest
     tile_vectors: int  # vectors of B columns that it works on
     fused: bool = True  # the processor has a fused multiply-add
 
     @property
+    def tile_rows(self) -> int:
+        """Rows of A that a register tile works on."""
+        return self.tile_heights[0]
+
+    @property
     def tile_columns(self) -> int:
-        """Columns of B that one micro-kernel call works on."""
+        """Columns of B that a register tile works on."""
         return self.width * self.tile_vectors
 
 
 # A tile must leave registers for its operands: rows * vectors + vectors + 1 is at most 32 (AVX-512, NEON) or 16.
 TARGETS = {
-    "avx512": Target("avx512", width=16, tile_rows=14, tile_vectors=2),
-    "avx2": Target("avx2", width=8, tile_rows=6, tile_vectors=2),
-    "neon": Target("neon", width=4, tile_rows=8, tile_vectors=2),
-    "generic": Target("generic", width=4, tile_rows=4, tile_vectors=2, fused=False),
+    "avx512": Target("avx512", width=16, tile_heights=(14, 8, 4), tile_vectors=2),
+    "avx2": Target("avx2", width=8, tile_heights=(6, 4, 2), tile_vectors=2),
+    "neon": Target("neon", width=4, tile_heights=(8, 4), tile_vectors=2),
+    "generic": Target("generic", width=4, tile_heights=(4, 2), tile_vectors=2, fused=False),
 }
 
 

@@ -35,6 +35,7 @@ from functools import lru_cache
 import numpy as np
 from llvmlite import ir
 
+from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.matmul import (
     NO_RESIDUAL,
@@ -47,7 +48,7 @@ from tinyldm.kernels.matmul import (
 from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rows import NONE, RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
-from tinyldm.kernels.tile import multiply_tile
+from tinyldm.kernels.tile import multiply_rows, tile_rows_of
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -325,16 +326,16 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
                 start = address(filters) + ((panel0 + p) * TAPS * TAPS * c_in + k0) * TILE_COLUMNS * 4
                 transform_filters(start, c_in * TILE_COLUMNS * 4, u, u_place, steps * TILE_COLUMNS)
                 for place in range(PLACES):
-                    for t in range(0, tiles, TILE_ROWS):
-                        multiply_tile(
-                            table + t * 8,
-                            place * v_place,
-                            u + place * u_place,
-                            m + (p * PLACES + place) * m_place + t * TILE_COLUMNS * 4,
-                            TILE_COLUMNS * 4,
-                            steps,
-                            k0,
-                        )
+                    multiply_rows(
+                        table,
+                        place * v_place,
+                        u + place * u_place,
+                        m + (p * PLACES + place) * m_place,
+                        TILE_COLUMNS * 4,
+                        steps,
+                        k0,
+                        tiles,
+                    )
 
         column = panel0 * TILE_COLUMNS
         count = min(panels * TILE_COLUMNS, c_out - column)
@@ -356,7 +357,7 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
 
 
 VECTOR = target().width
-MOST_TILES = 16 * TILE_ROWS  # of a region: its transformed pieces and sums stay in the level-3 cache
+MOST_TILES = 112  # of a region: its transformed pieces and sums stay in the level-2 and level-3 caches
 DEPTH = 64  # channels at a time: their transformed pieces and filters share the level-2 cache, and sums stay short
 COLUMNS = 320
 
@@ -368,7 +369,7 @@ def choose_region(n: int, tiles_h: int, tiles_w: int, most: int) -> tuple[int, i
         best = (1.0, 1)
         for samples in range(1, max(1, min(n, most // (tiles_h * tiles_w))) + 1):
             regions, tiles = ceil_div(n, samples), samples * tiles_h * tiles_w
-            waste = regions * ceil_div(tiles, TILE_ROWS) * TILE_ROWS / (n * tiles_h * tiles_w)
+            waste = regions * tile_rows_of(tiles) / (n * tiles_h * tiles_w)
             best = min(best, (waste, -samples)) if samples > 1 else (waste, -samples)
         return -best[1], tiles_h, tiles_w
 
@@ -380,7 +381,7 @@ def choose_region(n: int, tiles_h: int, tiles_w: int, most: int) -> tuple[int, i
         total = 0.0
         for many_h, size_h in along(tiles_h, h):
             for many_w, size_w in along(tiles_w, w):
-                rows = ceil_div(size_h * size_w, TILE_ROWS) * TILE_ROWS
+                rows = tile_rows_of(size_h * size_w)
                 border = (size_h * OUTPUTS + 2) * (size_w * OUTPUTS + 2) / OUTPUTS**2 - size_h * size_w
                 small = 2 * TILE_ROWS  # filters are read again for every region
                 total += many_h * many_w * (rows + 0.05 * border + small)
@@ -428,7 +429,7 @@ def winograd(
     """
     n, height, width, c_in = x.shape
     c_out = weight.shape[0]
-    y = np.empty((n, *out_size, c_out), np.float32)
+    y = empty((n, *out_size, c_out))
     if y.size == 0:
         return y
     (samples, region_h, region_w), regions, block_columns = _plan(n, out_size, c_out)

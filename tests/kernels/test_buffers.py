@@ -1,0 +1,76 @@
+"""Memory for results: used again, never shared, bounded."""
+
+import gc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyldm.kernels import buffers
+
+
+@pytest.fixture(autouse=True)
+def reserve(monkeypatch):
+    monkeypatch.setattr(buffers, "_reserve", buffers._Reserve())
+    return buffers._reserve
+
+
+LARGE = (1 << 16,)  # 256 kB
+
+
+def test_an_ordinary_array():
+    y = buffers.empty((3, 100, 200))
+    assert y.shape == (3, 100, 200)
+    assert y.dtype == np.float32
+    assert y.flags.c_contiguous
+    assert y.flags.writeable
+    assert y.ctypes.data % buffers.ALIGNMENT == 0
+
+
+def test_memory_is_used_again():
+    first = buffers.empty(LARGE)
+    place = first.ctypes.data
+    del first
+    assert buffers.empty(LARGE).ctypes.data == place
+
+
+def test_a_view_keeps_the_memory():
+    first = buffers.empty(LARGE)
+    view = first.reshape(2, -1)[1, ::2]
+    place = first.ctypes.data
+    view[:] = 7
+    del first
+    second = buffers.empty(LARGE)
+    second[:] = 0
+    assert second.ctypes.data != place
+    assert (view == 7).all()
+
+
+def test_small_arrays_are_left_to_numpy(reserve):
+    kept = buffers.empty((10,))
+    assert kept.base is None
+    assert reserve.lent == 0
+
+
+def test_what_is_idle_can_be_given_back(reserve):
+    buffers.empty(LARGE)
+    buffers.release()
+    assert reserve.idle == []
+    assert reserve.lent == reserve.most_lent == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1 << 15, 1 << 20), st.integers(0, 5)), max_size=60))
+def test_arrays_never_overlap_and_memory_is_bounded(requests):
+    reserve = buffers._reserve = buffers._Reserve()
+    held = []
+    for i, (size, dropped) in enumerate(requests):
+        del held[:dropped]
+        gc.collect(0)
+        y = buffers.empty((size,))
+        y[:] = i
+        held.append((i, y))
+        assert reserve.lent + sum(m.nbytes for m in reserve.idle) <= buffers.SPARE * reserve.most_lent + size
+    for i, y in held:
+        assert (y == i).all()

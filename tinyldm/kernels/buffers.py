@@ -1,0 +1,97 @@
+"""Memory for results, used again: an array that nobody holds any more leaves its memory to the next of about its size.
+
+A model's intermediate images take up to hundreds of megabytes each. Memory fresh from the system comes as pages that it
+must fill with zeros first, when they are first touched: at 512×512 that is a fifth of the time of a decode. The sizes
+repeat from layer to layer and from step to step, so memory is kept instead: what `empty` gives is an ordinary array
+whose memory comes back here when the last array or view that shows it is gone.
+
+All of it together stays within `SPARE` times what was once in use at the same time: beyond that, what has lain idle
+longest goes back to the system.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+
+import numpy as np
+
+SMALLEST = 1 << 17  # bytes; smaller arrays stay within the C library's own reserve
+SPARE = 1.25  # of what was in use at once: lent and idle memory in all
+ALIGNMENT = 64  # bytes of a cache line
+
+
+class _Loan:
+    """Memory that an array shows: comes back when the array and its views are gone."""
+
+    __slots__ = ("__array_interface__", "memory")
+
+    def __init__(self, memory: np.ndarray, shape: tuple[int, ...]) -> None:
+        self.memory = memory
+        start = memory.ctypes.data
+        self.__array_interface__ = {
+            "shape": shape,
+            "typestr": np.dtype(np.float32).str,
+            "data": (start + -start % ALIGNMENT, False),
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        _reserve.returned.append(self.memory)  # atomic: this may run at any time, in any thread
+
+
+class _Reserve:
+    """What is lent and what lies idle."""
+
+    def __init__(self) -> None:
+        self.returned: deque[np.ndarray] = deque()
+        self.idle: list[np.ndarray] = []  # what came back longest ago first
+        self.lent = self.most_lent = 0  # bytes
+        self.lock = threading.Lock()
+
+    def take(self, size: int) -> np.ndarray:
+        """Memory of at least `size` bytes: the smallest idle piece that is large enough, or new memory."""
+        with self.lock:
+            self.collect()
+            fitting = [i for i, memory in enumerate(self.idle) if size <= memory.nbytes]
+            if fitting:
+                memory = self.idle.pop(min(fitting, key=lambda i: self.idle[i].nbytes))
+            else:
+                self.shrink_to(SPARE * max(self.most_lent, self.lent + size) - self.lent - size)
+                memory = np.empty(size, np.uint8)
+            self.lent += memory.nbytes
+            self.most_lent = max(self.most_lent, self.lent)
+            return memory
+
+    def collect(self) -> None:
+        """Take in what came back."""
+        while self.returned:
+            memory = self.returned.popleft()
+            self.lent -= memory.nbytes
+            self.idle.append(memory)
+
+    def shrink_to(self, size: float) -> None:
+        """Let go of what has lain idle longest, until no more than `size` bytes do."""
+        total = sum(memory.nbytes for memory in self.idle)
+        while self.idle and total > size:
+            total -= self.idle.pop(0).nbytes
+
+
+_reserve = _Reserve()
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialised float32 array, as `np.empty` gives, from memory that is used again."""
+    size = 4 * math.prod(shape)
+    if size < SMALLEST:
+        return np.empty(shape, np.float32)
+    return np.asarray(_Loan(_reserve.take(size + ALIGNMENT), shape))
+
+
+def release() -> None:
+    """Give all idle memory back to the system, and start counting anew."""
+    with _reserve.lock:
+        _reserve.collect()
+        _reserve.shrink_to(0)
+        _reserve.most_lent = _reserve.lent
