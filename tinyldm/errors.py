@@ -5,9 +5,23 @@ would be right. The command line prints that line alone and exits with status 2;
 traceback.
 """
 
+from __future__ import annotations
+
+import re
+
+LONG_WORD = re.compile(r"(\S{160})\S{200,}")  # a value out of a file that nobody will read to its end
+MAX_MESSAGE = 1500
+
 
 class TinyldmError(Exception):
-    """Base of all errors caused by input: a file, an argument, a configuration."""
+    """Base of all errors caused by input: a file, an argument, a configuration. Endless values are cut in its message.
+
+    The original words stay in `args`.
+    """
+
+    def __str__(self) -> str:
+        message = LONG_WORD.sub(r"\1…", super().__str__())
+        return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
 
 
 class CheckpointError(TinyldmError):

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.families import Facts, Family, Heads
 from tinyldm.checkpoints.names.autoencoder import consecutive
 from tinyldm.checkpoints.names.unet import attention_modules, convolution_modules, original_levels
+from tinyldm.errors import CheckpointError
 
 Config = dict[str, Any]
 
 SDXL_CONTEXTS = (2048, 1280)  # of the models whose added vector is pooled text with size and crop
 
 
+def sizes(source: TensorSource, name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor that tells the architecture; `CheckpointError` where it has another number of axes."""
+    shape = source.shape(name)
+    if len(shape) != rank or 0 in shape:
+        where, original = source.path_of(name), quoted(source.original_name(name))
+        raise CheckpointError(f"{where}: tensor {original} of shape {shape}, wanted {rank} axes, none of them empty")
+    return shape
+
+
+def first_resnet(source: TensorSource, modules: Mapping[str, str], level: int) -> str:
+    """The original's module for the first residual block of a level of the way down."""
+    name = f"down_blocks.{level}.resnets.0"
+    if name not in modules:
+        raise CheckpointError(f"{source.path}: the UNet's level {level} has no residual block: tensors are missing")
+    return modules[name]
+
+
 def unet_facts(source: TensorSource) -> Facts:
     """What tells a UNet's family; `source` has original names."""
     middle = "middle_block.1"
     cross = f"{middle}.transformer_blocks.0.attn2.to_k.weight"
-    width, in_channels = source.shape("input_blocks.0.0.weight")[:2]
-    context = source.shape(cross)[1] if cross in source else None
+    width, in_channels = sizes(source, "input_blocks.0.0.weight", 4)[:2]
+    context = sizes(source, cross, 2)[1] if cross in source else None
     linear = f"{middle}.proj_in.weight" in source and len(source.shape(f"{middle}.proj_in.weight")) == 2
     return Facts(width, in_channels, context, linear)
 
@@ -29,13 +48,13 @@ def unet_config(source: TensorSource, family: Family | None, heads: Heads, facto
     facts, up = unet_facts(source), original_levels(frozenset(source.names))
     down = up[::-1]
     module = {canonical: original for original, canonical, _ in convolution_modules(up)}
-    widths = [source.shape(f"{module[f'down_blocks.{i}.resnets.0']}.out_layers.3.weight")[0] for i in range(len(down))]
+    widths = [sizes(source, f"{first_resnet(source, module, i)}.out_layers.3.weight", 4)[0] for i in range(len(down))]
     layers = [level.resnets - 1 for level in down]
-    shift = source.shape(f"{module['mid_block.resnets.0']}.emb_layers.1.weight")[0] == 2 * widths[-1]
+    shift = sizes(source, f"{module['mid_block.resnets.0']}.emb_layers.1.weight", 2)[0] == 2 * widths[-1]
     config: Config = {
         "sample_size": (family.size if family else 512) // factor,
         "in_channels": facts.in_channels,
-        "out_channels": source.shape("out.2.weight")[0] if "out.2.weight" in source else 0,
+        "out_channels": sizes(source, "out.2.weight", 4)[0] if "out.2.weight" in source else 0,
         "block_out_channels": widths,
         "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
         "act_fn": "silu",
@@ -74,7 +93,7 @@ def _conditional(source: TensorSource, facts: Facts, heads: Heads) -> Config:
     for i in range(len(down)):
         first = modules.get(f"down_blocks.{i}.attentions.0", "")
         depths.append(consecutive(names, first + ".transformer_blocks.{}.norm1.weight") if first else 1)
-        own = source.shape(f"{first}.transformer_blocks.0.attn1.to_k.weight") if first else (0, 0)
+        own = sizes(source, f"{first}.transformer_blocks.0.attn1.to_k.weight", 2) if first else (0, 0)
         only_cross.append(own[0] != own[1])
     depths[-1] = consecutive(names, "middle_block.1.transformer_blocks.{}.norm1.weight")
     alike = {d for d, level in zip(depths, down, strict=True) if level.attended} | {depths[-1]}
@@ -94,21 +113,21 @@ def _conditional(source: TensorSource, facts: Facts, heads: Heads) -> Config:
 def _heads_by_level(source: TensorSource, heads: Heads) -> list[int]:
     up = original_levels(frozenset(source.names))
     module = {canonical: original for original, canonical, _ in convolution_modules(up)}
-    first = (module[f"down_blocks.{i}.resnets.0"] for i in range(len(up)))
-    return [heads(source.shape(f"{resnet}.out_layers.3.weight")[0]) for resnet in first]
+    first = (first_resnet(source, module, i) for i in range(len(up)))
+    return [heads(sizes(source, f"{resnet}.out_layers.3.weight", 4)[0]) for resnet in first]
 
 
 def _added(source: TensorSource, facts: Facts) -> Config:
     """What is added to the time embedding."""
     if "label_emb.weight" in source:
-        return {"num_class_embeds": source.shape("label_emb.weight")[0]}
+        return {"num_class_embeds": sizes(source, "label_emb.weight", 2)[0]}
     if "label_emb.0.0.weight" in source:
-        width = {"projection_class_embeddings_input_dim": source.shape("label_emb.0.0.weight")[1]}
+        width = {"projection_class_embeddings_input_dim": sizes(source, "label_emb.0.0.weight", 2)[1]}
         if facts.context in SDXL_CONTEXTS:
             return width | {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
         return width | {"class_embed_type": "projection"}
     if "time_embed.cond_proj.weight" in source:
-        return {"time_cond_proj_dim": source.shape("time_embed.cond_proj.weight")[1]}
+        return {"time_cond_proj_dim": sizes(source, "time_embed.cond_proj.weight", 2)[1]}
     return {}
 
 
@@ -117,7 +136,7 @@ def controlnet_config(source: TensorSource, heads: Heads) -> Config:
     config = unet_config(source, None, heads)
     for field in ("sample_size", "out_channels", "up_block_types", "center_input_sample"):
         del config[field]
-    hint = [source.shape(f"input_hint_block.{i}.weight") for i in (0, 4, 8, 12)]
+    hint = [sizes(source, f"input_hint_block.{i}.weight", 4) for i in (0, 4, 8, 12)]
     return config | {
         "_class_name": "ControlNetModel",
         "conditioning_channels": hint[0][1],
@@ -130,10 +149,10 @@ def tiny_config(source: TensorSource) -> Config:
     """The config of a tiny autoencoder; how many blocks a level has is the same in all that were published."""
     return {
         "_class_name": "AutoencoderTiny",
-        "in_channels": source.shape("encoder.layers.0.weight")[1],
-        "encoder_block_out_channels": [source.shape("encoder.layers.0.weight")[0]] * 4,
-        "decoder_block_out_channels": [source.shape("decoder.layers.0.weight")[0]] * 4,
-        "latent_channels": source.shape("decoder.layers.0.weight")[1],
+        "in_channels": sizes(source, "encoder.layers.0.weight", 4)[1],
+        "encoder_block_out_channels": [sizes(source, "encoder.layers.0.weight", 4)[0]] * 4,
+        "decoder_block_out_channels": [sizes(source, "decoder.layers.0.weight", 4)[0]] * 4,
+        "latent_channels": sizes(source, "decoder.layers.0.weight", 4)[1],
         "num_encoder_blocks": [1, 3, 3, 3],
         "num_decoder_blocks": [3, 3, 3, 1],
         "scaling_factor": 1.0,
@@ -146,13 +165,13 @@ def autoencoder_config(source: TensorSource, scaling_factor: float, size: int) -
     levels = consecutive(names, "encoder.down.{}.block.0.norm1.weight")
     attended = [f"encoder.down.{i}.attn.0.norm.weight" in names for i in range(levels)]
     config: Config = {
-        "in_channels": source.shape("encoder.conv_in.weight")[1],
-        "out_channels": source.shape("decoder.conv_out.weight")[0],
+        "in_channels": sizes(source, "encoder.conv_in.weight", 4)[1],
+        "out_channels": sizes(source, "decoder.conv_out.weight", 4)[0],
         "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attended],
         "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in attended[::-1]],
-        "block_out_channels": [source.shape(f"encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels)],
+        "block_out_channels": [sizes(source, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)],
         "layers_per_block": consecutive(names, "encoder.down.0.block.{}.norm1.weight"),
-        "latent_channels": source.shape("decoder.conv_in.weight")[1],
+        "latent_channels": sizes(source, "decoder.conv_in.weight", 4)[1],
         "act_fn": "silu",
         "norm_num_groups": 32,
         "sample_size": size,
@@ -160,7 +179,7 @@ def autoencoder_config(source: TensorSource, scaling_factor: float, size: int) -
         "mid_block_add_attention": "encoder.mid.attn_1.norm.weight" in names,
     }
     if "quantize.embedding.weight" in names:
-        count, width = source.shape("quantize.embedding.weight")
+        count, width = sizes(source, "quantize.embedding.weight", 2)
         return config | {"_class_name": "VQModel", "num_vq_embeddings": count, "vq_embed_dim": width}
     used = {f"use_{name}": f"{name}.weight" in names for name in ("quant_conv", "post_quant_conv")}
     return config | {"_class_name": "AutoencoderKL"} | used
@@ -168,20 +187,20 @@ def autoencoder_config(source: TensorSource, scaling_factor: float, size: int) -
 
 def clip_config(source: TensorSource, activation: str) -> Config:
     """The config of a CLIP text encoder with canonical names; its heads are 64 wide in all that were published."""
-    vocabulary, width = source.shape("embeddings.token_embedding.weight")
+    vocabulary, width = sizes(source, "embeddings.token_embedding.weight", 2)
     projected = "text_projection.weight" in source
     return {
         "architectures": ["CLIPTextModelWithProjection" if projected else "CLIPTextModel"],
         "model_type": "clip_text_model",
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "intermediate_size": source.shape("encoder.layers.0.mlp.fc1.weight")[0],
+        "intermediate_size": sizes(source, "encoder.layers.0.mlp.fc1.weight", 2)[0],
         "num_hidden_layers": consecutive(frozenset(source.names), "encoder.layers.{}.layer_norm1.weight"),
         "num_attention_heads": max(1, width // 64),
-        "max_position_embeddings": source.shape("embeddings.position_embedding.weight")[0],
+        "max_position_embeddings": sizes(source, "embeddings.position_embedding.weight", 2)[0],
         "hidden_act": activation,
         "layer_norm_eps": 1e-5,
-        "projection_dim": source.shape("text_projection.weight")[0] if projected else width,
+        "projection_dim": sizes(source, "text_projection.weight", 2)[0] if projected else width,
         "bos_token_id": 49406,
         "eos_token_id": 49407,
         "pad_token_id": 1,
@@ -190,16 +209,16 @@ def clip_config(source: TensorSource, activation: str) -> Config:
 
 def bert_config(source: TensorSource) -> Config:
     """The config of the first latent-diffusion text encoder with canonical names: 8 heads, each 64 wide."""
-    vocabulary, width = source.shape("embed_tokens.weight")
+    vocabulary, width = sizes(source, "embed_tokens.weight", 2)
     return {
         "architectures": ["LDMBertModel"],
         "model_type": "ldmbert",
         "vocab_size": vocabulary,
         "d_model": width,
-        "max_position_embeddings": source.shape("embed_positions.weight")[0],
+        "max_position_embeddings": sizes(source, "embed_positions.weight", 2)[0],
         "encoder_layers": consecutive(frozenset(source.names), "layers.{}.fc1.weight"),
-        "encoder_ffn_dim": source.shape("layers.0.fc1.weight")[0],
+        "encoder_ffn_dim": sizes(source, "layers.0.fc1.weight", 2)[0],
         "encoder_attention_heads": 8,
-        "head_dim": source.shape("layers.0.self_attn.q_proj.weight")[0] // 8,
+        "head_dim": sizes(source, "layers.0.self_attn.q_proj.weight", 2)[0] // 8,
         "activation_function": "gelu",
     }

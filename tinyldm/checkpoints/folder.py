@@ -8,13 +8,14 @@ vae/…, text_encoder/…, tokenizer/…, scheduler/scheduler_config.json
 
 from __future__ import annotations
 
-import json
+import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.safetensors import parse_json_object
+from tinyldm.checkpoints.source import is_plain, open_source
 from tinyldm.errors import CheckpointError
 
 # Components that do not take part in making the picture: what they are for, said when they are passed over.
@@ -72,8 +73,12 @@ def read_folder(path: str | Path, variant: str | None = None) -> Folder:
     for name, value in read_json(index_file).items():
         if not (isinstance(value, list) and len(value) == 2):
             options[name] = value
+        elif not is_plain(name):
+            raise CheckpointError(f"{index_file}: names the component {quoted(name)}, wanted the name of a folder")
         elif value[1] is None:
             continue  # a component that is left out
+        elif not all(isinstance(part, str) for part in value):
+            raise CheckpointError(f"{index_file}: {quoted(name)} must name a library and a class, not {quoted(value)}")
         elif name in PASSED_OVER:
             notes.append(f"{name} is passed over: it {PASSED_OVER[name]}")
         else:
@@ -116,13 +121,9 @@ def weight_rank(name: str, variant: str | None) -> tuple[int, ...] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises `CheckpointError` where it is missing, no JSON or no object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: wanted a JSON object, found {type(value).__name__}")
-    return value
+    return parse_json_object(text.removeprefix(codecs.BOM_UTF8), f"{path}:", infinite=True)

@@ -223,12 +223,12 @@ def conditioners(source: TensorSource, names: frozenset[str]) -> dict[str, Compo
             if made := text_encoder(view, frozenset(view.names), penultimate):
                 found[name] = made
     if "cond_stage_model.embedding.weight" in names:
-        count, width = source.shape("cond_stage_model.embedding.weight")
+        count, width = architecture.sizes(source, "cond_stage_model.embedding.weight", 2)
         config = {"_class_name": "ClassEmbedder", "num_classes": count, "embed_dim": width}
         table = RenamedSource(source, {"embedding.weight": "cond_stage_model.embedding.weight"})
         found["class_embedder"] = Component("ClassEmbedder", config, table)
     if "cond_stage_model.channel_mapper.weight" in names:
-        out, channels = source.shape("cond_stage_model.channel_mapper.weight")[:2]
+        out, channels = architecture.sizes(source, "cond_stage_model.channel_mapper.weight", 4)[:2]
         config = {"_class_name": "SpatialRescaler", "in_channels": channels, "out_channels": out, "n_stages": 2}
         view = inner(source, "cond_stage_model.")
         found["spatial_rescaler"] = Component("SpatialRescaler", config, view)

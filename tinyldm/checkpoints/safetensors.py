@@ -132,8 +132,11 @@ def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
     return parse_json_object(text, f"{file.path}: header"), PREFIX + length
 
 
-def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
-    """A JSON object by the letter of RFC 8259: UTF-8, no key twice, no NaN or infinity; else a `CheckpointError`."""
+def parse_json_object(text: bytes, where: str, infinite: bool = False) -> dict[str, Any]:
+    """A JSON object by the letter of RFC 8259: UTF-8, no key twice, no NaN or infinity; else a `CheckpointError`.
+
+    `infinite` lets `NaN` and `-Infinity` pass, which the original library writes into configurations.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -147,7 +150,7 @@ def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where} has {constant}, which is not JSON")
 
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=None if infinite else refuse)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where} is not UTF-8 at byte {error.start}") from None
     except RecursionError:

@@ -22,6 +22,7 @@ from tinyldm.errors import CheckpointError
 __all__ = ["MemorySource", "RenamedSource", "ShardedSource", "TensorSource", "open_source"]
 
 MAX_INDEX = 100_000_000
+LONGEST_NAME = 255  # bytes, of a file on common systems
 
 
 def open_source(path: str | PathLike[str]) -> TensorSource:
@@ -156,10 +157,15 @@ def read_index(path: str) -> dict[str, Any]:
     return index
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file or folder beside the one that mentions it: no path, nothing that leads out."""
+    plain = name not in ("", ".", "..") and not set(name) & set('/\\:"\0')
+    return plain and encodable(name) and len(name.encode()) <= LONGEST_NAME
+
+
 def open_shard(index: Path, file: str) -> TensorSource:
     """Open a file that an index names. It must lie beside the index: no path, nothing that leads out of the folder."""
-    plain = file not in ("", ".", "..") and not set(file) & set('/\\:"\0') and encodable(file)
-    if not plain:
+    if not is_plain(file):
         raise CheckpointError(f"{index}: names the file {quoted(file)}, wanted a file name in the same folder")
     path = index.with_name(file)
     if not path.exists():

@@ -208,6 +208,8 @@ TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "boo
 POSITIVE = {"num_train_timesteps", "beta_start", "beta_end", "original_inference_steps", "clip_sample_range"}
 POSITIVE |= {"sigma_min", "sigma_max", "timestep_scaling", "sample_max_value", "dynamic_thresholding_ratio"}
 
+BELOW = {"beta_start": 1, "beta_end": 1, "num_train_timesteps": 1_000_001, "steps_offset": 1_000_001}
+
 
 def read_config(config: Mapping[str, Any], scheduler_class: str, **overrides: Any) -> SchedulerConfig:
     """The fields of `config` that `scheduler_class` has, checked, with that class's defaults for the missing ones.
@@ -253,6 +255,8 @@ def check_value(scheduler_class: str, name: str, value: Any) -> Any:
         )
     if name in POSITIVE and value is not None and not 0 < value < math.inf:
         raise ConfigError(f"scheduler config: {name} is {value!r}; it must be a finite number above 0")
+    if name in BELOW and value >= BELOW[name]:
+        raise ConfigError(f"scheduler config: {name} is {value!r}; it must be below {BELOW[name]}")
     if name == "steps_offset" and value < 0:
         raise ConfigError(f"scheduler config: steps_offset is {value!r}; it must not be negative")
     return value

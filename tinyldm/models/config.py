@@ -6,10 +6,13 @@ model computes), or an error that names it. So is a value that is known to the o
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from tinyldm.checkpoints.base import quoted
 from tinyldm.errors import ConfigError
 
 T = TypeVar("T")
@@ -18,23 +21,62 @@ T = TypeVar("T")
 BOOKKEEPING = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_use_default_values"})
 
 
+MAX_NUMBER = 2**31
+LAYERS = re.compile(r"layers|num_\w+_blocks|n_stages")  # fields that say how often something is repeated
+MAX_LAYERS = 1000
+
+
 def read_config(cls: type[T], config: Mapping[str, Any], *, component: str, inert: Iterable[str] = ()) -> T:
     """Make the dataclass `cls` from a published config; lists become tuples, absent fields take their defaults.
 
-    Raises `ConfigError` for a field that is neither known nor inert, and for a needed field that is absent.
+    Raises `ConfigError` for a field that is neither known nor inert, for a needed field that is absent, and for a value
+    that is not of the field's type.
     """
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     passed = BOOKKEEPING | frozenset(inert)
     unknown = sorted(set(config) - set(known) - passed)
     if unknown:
-        more = f" (and {', '.join(unknown[1:])})" if unknown[1:] else ""
+        more = f" (and {', '.join(map(quoted, unknown[1:5]))})" if unknown[1:] else ""
         raise ConfigError(
-            f"{component} config: unknown field {unknown[0]!r} with the value {config[unknown[0]]!r}{more}"
+            f"{component} config: unknown field {quoted(unknown[0])} with the value {quoted(config[unknown[0]])}{more}"
         )
     for name, f in known.items():
         if f.default is MISSING and f.default_factory is MISSING and name not in config:
             raise ConfigError(f"{component} config: the field {name!r} is missing")
-    return cls(**{name: _frozen(config[name]) for name in known if name in config})
+    values = {name: _frozen(config[name]) for name in known if name in config}
+    kinds = get_type_hints(cls)
+    for name, value in values.items():
+        if not fits(value, kinds[name]) or not countable(name, value):
+            wanted = str(known[name].type)
+            more = f" of at most {MAX_LAYERS}" if fits(value, kinds[name]) else ""
+            raise ConfigError(f"{component} config: {name} = {quoted(config[name])}, wanted {wanted}{more}")
+    return cls(**values)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON, its lists made tuples, is of an annotated type; a whole number is a float, too."""
+    if kind is Any:
+        return True
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return type(value) is int and abs(value) <= MAX_NUMBER
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple:
+        if type(value) is not tuple or not value or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
+            return False
+        each = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return all(fits(v, k) for v, k in zip(value, each, strict=True))
+    if arguments:  # int | None
+        return any(fits(value, k) for k in arguments)
+    return type(value) is kind
+
+
+def countable(name: str, value: Any) -> bool:
+    """Whether a number of layers is one that a model can have: a loop over them ends."""
+    if isinstance(value, tuple):
+        return all(countable(name, v) for v in value)
+    return not LAYERS.search(name) or type(value) is not int or value <= MAX_LAYERS
 
 
 def require(component: str, name: str, value: Any, supported: Iterable[Any]) -> None:
@@ -42,7 +84,7 @@ def require(component: str, name: str, value: Any, supported: Iterable[Any]) -> 
     supported = list(supported)
     if not any(type(value) is type(s) and value == s for s in supported):
         raise ConfigError(
-            f"{component} config: {name} = {value!r} is not supported; supported: "
+            f"{component} config: {name} = {quoted(value)} is not supported; supported: "
             + ", ".join(repr(s) for s in supported)
         )
 

@@ -28,6 +28,7 @@ DEFAULTS = {
     "unk_token": "<|endoftext|>",
     "pad_token": "<|endoftext|>",
 }
+MAX_ID = 2**31
 DEFAULT_LENGTH = 77
 NO_LENGTH = 10**20  # the files write "no limit" as 10^30, rounded to a float
 
@@ -121,8 +122,8 @@ def _checked_vocabulary(vocab: Any, path: Path) -> dict[str, int]:
     if not isinstance(vocab, dict) or not vocab:
         raise CheckpointError(f"{path}: the vocabulary must be an object that maps tokens to ids")
     for token, index in vocab.items():
-        if type(index) is not int or index < 0:
-            raise CheckpointError(f"{path}: token {token!r} has id {index!r}; an id is a whole number from 0 up")
+        if type(index) is not int or not 0 <= index < MAX_ID:
+            raise CheckpointError(f"{path}: token {token!r} has id {index!r}; an id is a whole number from 0 up, below 2**31")
     return vocab
 
 

@@ -158,7 +158,8 @@ def write_pipeline(folder: Path, found: Recognised, tag: str | None, source: Pat
         write_component(folder / place, component, tag)
         library = "transformers" if component.class_name.startswith("CLIP") else "diffusers"
         index.setdefault(place, [library, component.class_name])
-    if index["_class_name"].startswith("StableDiffusion") and "XL" not in index["_class_name"]:
+    pipeline = str(index.get("_class_name"))
+    if pipeline.startswith("StableDiffusion") and "XL" not in pipeline:
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
         index["requires_safety_checker"] = False
     write_json(folder / "model_index.json", index)
