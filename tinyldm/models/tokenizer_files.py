@@ -123,7 +123,9 @@ def _checked_vocabulary(vocab: Any, path: Path) -> dict[str, int]:
         raise CheckpointError(f"{path}: the vocabulary must be an object that maps tokens to ids")
     for token, index in vocab.items():
         if type(index) is not int or not 0 <= index < MAX_ID:
-            raise CheckpointError(f"{path}: token {token!r} has id {index!r}; an id is a whole number from 0 up, below 2**31")
+            raise CheckpointError(
+                f"{path}: token {token!r} has id {index!r}; an id is a whole number from 0 up, below 2**31"
+            )
     return vocab
 
 
