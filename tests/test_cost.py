@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_checkpoints import write_ldm, write_refiner, write_xl
+from pipelines.test_every_family import FILES, write_file
+from tiny_checkpoints import write_lcm, write_ldm, write_ldm_text, write_refiner, write_xl
 
 import tinyldm
 from tinyldm import cli, cost, nn
 from tinyldm.architectures import ARCHITECTURES, random_model
-from tinyldm.pipelines.describe import describe_cost
+from tinyldm.pipelines.describe import describe_cost, describe_shapes
 from tinyldm.pipelines.text_to_image import latent_size
 
 
@@ -110,17 +111,31 @@ def test_attention_alone_grows_with_the_square_of_the_pixels() -> None:
     assert cost.total(convolutions[1]) == 4 * cost.total(convolutions[0])
 
 
-@pytest.mark.parametrize("write", [write_xl, write_refiner, write_ldm])
+@pytest.mark.parametrize("write", [write_xl, write_refiner, write_ldm, write_ldm_text, write_lcm])
 def test_other_families(write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "model")
     for command in (["cost"], ["info", "--shapes"]):
         assert cli.main([*command, "--model", str(folder), "--backend", "reference"]) == 0
     shown = capsys.readouterr().out
-    assert "quantize" in shown or "text_encoder_2" in shown
+    assert "quantize" in shown or "text_encoder" in shown
     model = tinyldm.load(folder, backend="reference")
     runs = cost.picture_costs(model, 16, 16, 10)
     assert runs["unet"][0] == (20 if len(runs) > 2 else 10)
     assert f"unet × {runs['unet'][0]}" in describe_cost(model, None, None, 10)
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_every_family_that_loads(family: str, tmp_path: Path) -> None:
+    """Conditions on classes, maps and pictures, BERT's words, VQ models, other ways to change the size, from files."""
+    model = tinyldm.load(write_file(tmp_path, family), backend="reference")
+    side = 8 * model.vae.config.factor
+    runs = {name: costs for name, (_, costs) in cost.picture_costs(model, side, side, 1).items()}
+    runs["vae"] = runs.pop("vae decode") + cost.vae_costs(model.vae, side, side)[0]
+    counted = {name: sum(c.parameters for c in costs) for name, costs in runs.items()}
+    assert counted == {n: sum(map(math.prod, network.parameters.values())) for n, network in model.networks.items()}
+    assert all(cost.total(costs) > 0 for name, costs in runs.items() if name != "class_embedder")
+    assert f"one picture of {side}×{side}" in describe_cost(model, side, side, 2)
+    assert "conv_out" in describe_shapes(model, side, side)
 
 
 def architectures_table() -> str:

@@ -18,7 +18,8 @@ import numpy as np
 from tinyldm import nn, ops
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import Weights
-from tinyldm.models.conditioners import ClassEmbedder
+from tinyldm.models.bert import BertEncoder
+from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.text_encoder import TextEncoder
 from tinyldm.models.unet import UNet
 from tinyldm.models.unet2d import UNet2D
@@ -26,6 +27,8 @@ from tinyldm.models.unet_config import UNetConfig
 from tinyldm.models.vq import VQModel
 
 Shape = tuple[int, ...]
+
+PROMPT_TOKENS = 77  # CLIP's
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ class Empty(np.ndarray):
     """An array of four bytes that has any shape; what is computed of it is another one."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        return empty(*np.broadcast_shapes(*(np.shape(x) for x in inputs)))
+        shape = np.broadcast_shapes(*(np.shape(x) for x in inputs))
+        if method == "reduce":  # a mean
+            axes = np.lib.array_utils.normalize_axis_tuple(options["axis"], len(shape))
+            shape = tuple(n for i, n in enumerate(shape) if i not in axes)
+        return empty(*shape)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.full_like:
@@ -77,15 +84,6 @@ def _upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, size: 
     return empty(len(x), rows, columns, weight.shape[0])
 
 
-def _upsample_nearest(x: np.ndarray, size: Any = None) -> np.ndarray:
-    rows, columns = (2 * x.shape[1], 2 * x.shape[2]) if size is None else size
-    return empty(len(x), rows, columns, x.shape[3])
-
-
-def _avg_pool2d(x: np.ndarray, kernel: int = 2) -> np.ndarray:
-    return empty(len(x), x.shape[1] // kernel, x.shape[2] // kernel, x.shape[3])
-
-
 def _same(x: np.ndarray, *_: Any) -> np.ndarray:
     return x
 
@@ -97,8 +95,6 @@ SHAPES = SimpleNamespace(
     upsample_conv2d=_upsample_conv2d,
     attention=lambda q, k, v, heads, mask=None: empty(*q.shape[:2], v.shape[2]),
     geglu=lambda x: empty(*x.shape[:-1], x.shape[-1] // 2),
-    upsample_nearest=_upsample_nearest,
-    avg_pool2d=_avg_pool2d,
     group_norm=_same,
     layer_norm=_same,
     silu=_same,
@@ -163,6 +159,8 @@ def condition_shapes(config: UNetConfig, batch: int) -> dict[str, Shape]:
         vectors = config.class_embed_type in ("projection", "simple_projection", "identity")
         width = config.projection_class_embeddings_input_dim or config.temb_dim
         shapes["class_labels"] = (batch, width) if vectors else (batch,)
+    if config.time_cond_proj_dim is not None:
+        shapes["guidance"] = (batch, config.time_cond_proj_dim)
     if config.addition_embed_type == "text_time":
         added, one = config.projection_class_embeddings_input_dim or 0, config.addition_time_embed_dim or 1
         shapes |= {"text_embeds": (batch, added - 6 * one), "time_ids": (batch, 6)}  # a refiner's 5: as wide in all
@@ -205,24 +203,20 @@ def vae_costs(vae: Any, height: int, width: int) -> tuple[list[Cost], list[Cost]
     return with_attention(encoding), codebook + with_attention(decoding)
 
 
-def text_encoder_costs(encoder: TextEncoder, batch: int = 1) -> list[Cost]:
-    """Every module of a text encoder for prompts of its full length."""
-    twin = without_weights(encoder)
-    length, width = encoder.config.max_position_embeddings, encoder.config.hidden_size
+def text_encoder_costs(encoder: TextEncoder | BertEncoder, batch: int = 1) -> list[Cost]:
+    """Every module of a text encoder for prompts of its full length, and of its pooled text where it projects that."""
+    twin, length = without_weights(encoder), encoder.config.max_position_embeddings
     with nn.trace(into=ShapeTrace()) as costs:
-        twin(np.zeros((batch, length), np.int64))
-    positions = Cost("embeddings.position_embedding", (batch, length, width), length * width, 0)  # added, not a module
-    return [positions, *with_attention(costs), *_projection(encoder, batch)]
-
-
-def _projection(encoder: TextEncoder, batch: int) -> list[Cost]:
-    """The layer behind the pooled text, of the encoders that have one: one product a prompt."""
-    shape = encoder.parameters.get("text_projection.weight")
-    return (
-        []
-        if shape is None
-        else [Cost("text_projection", (batch, shape[0]), math.prod(shape), batch * math.prod(shape))]
-    )
+        context = twin(np.zeros((batch, length), np.int64))
+    found = with_attention(costs)
+    # Positions are added where they are looked up, which is no module; the projection takes one row a prompt.
+    for name, shape in encoder.parameters.items():
+        path = name.rpartition(".")[0]
+        if path not in costs and path.endswith("text_projection"):
+            found.append(Cost(path, (batch, shape[0]), math.prod(shape), batch * math.prod(shape)))
+        elif path not in costs:
+            found.insert(0, Cost(path, context.shape, math.prod(shape), 0))
+    return found
 
 
 def class_embedder_costs(embedder: ClassEmbedder) -> list[Cost]:
@@ -230,12 +224,19 @@ def class_embedder_costs(embedder: ClassEmbedder) -> list[Cost]:
     return [Cost("embedding", (1, 1, embedder.config.embed_dim), sum(map(math.prod, embedder.parameters.values())), 0)]
 
 
+def spatial_rescaler_costs(rescaler: SpatialRescaler, height: int, width: int) -> list[Cost]:
+    """What brings a map as large as the picture to the size of the latents."""
+    with nn.trace(into=ShapeTrace()) as costs:
+        without_weights(rescaler)(empty(1, rescaler.config.in_channels, height, width))
+    return list(costs.values())
+
+
 def context_tokens(model: Any) -> int:
-    """How many tokens the context of a model has: a prompt's, one of a class, none where there is no condition."""
+    """How many tokens the context of a model has: as a prompt, also where it comes from outside; one of a class."""
     for name in ("text_encoder", "text_encoder_2"):
         if getattr(model, name) is not None:
             return int(getattr(model, name).config.max_position_embeddings)
-    return int(model.class_embedder is not None)
+    return PROMPT_TOKENS if model.class_embedder is None else 1
 
 
 def picture_costs(model: Any, height: int, width: int, steps: int) -> dict[str, tuple[int, list[Cost]]]:
@@ -250,10 +251,13 @@ def picture_costs(model: Any, height: int, width: int, steps: int) -> dict[str, 
             conditions[name] = (2, text_encoder_costs(getattr(model, name)))
     if model.class_embedder is not None:
         conditions["class_embedder"] = (2, class_embedder_costs(model.class_embedder))
+    guided = bool(conditions)
+    if getattr(model, "spatial_rescaler", None) is not None:
+        conditions["spatial_rescaler"] = (1, spatial_rescaler_costs(model.spatial_rescaler, height, width))
     _, decoder = vae_costs(model.vae, height, width)
     return {
         **conditions,
-        "unet": (2 * steps if conditions else steps, unet_costs(model.unet, height // factor, width // factor, tokens)),
+        "unet": (2 * steps if guided else steps, unet_costs(model.unet, height // factor, width // factor, tokens)),
         "vae decode": (1, decoder),
     }
 
