@@ -374,15 +374,21 @@ def test_archives_that_lie_are_refused(tmp_path):
 
 
 def test_compressed_entries_are_bounded(tmp_path):
-    zeros = bytes(10**6)
-    packed = archive(mapping(w=tensor((4,), (1,), 0, storage(count=250_000))), {"0": zeros}, zipfile.ZIP_DEFLATED)
+    zeros = bytes(60_000)
+    packed = archive(mapping(w=tensor((4,), (1,), 0, storage(count=15_000))), {"0": zeros}, zipfile.ZIP_DEFLATED)
     with read_torch(put(tmp_path / "a.pt", packed)) as source:
         assert not source.read("w").any()
     size = struct.pack("<I", len(zeros))
-    for claimed, message in [(2**31, "claims 2147483648 bytes out of"), (10**6 - 4, "not the 999996 bytes claimed")]:
+    for claimed, message in [(2**31, "claims 2147483648 bytes out of"), (59_996, "not the 59996 bytes claimed")]:
         elsewhere = archive(mapping(w=tensor((4,), (1,), 0, storage(count=claimed // 4))), {"0": zeros}, 8)
         with pytest.raises(CheckpointError, match=message):
             read_torch(put(tmp_path / "a.pt", elsewhere.replace(size, struct.pack("<I", claimed)))).read("w")
+    bomb = archive(mapping(w=tensor((4,), (1,), 0, storage(count=10**7))), {"0": bytes(4 * 10**7)}, 8)
+    assert len(bomb) < 50_000
+    with peak_memory() as peak:
+        with pytest.raises(CheckpointError, match="claims 40000000 bytes out of"):
+            read_torch(put(tmp_path / "a.pt", bomb))
+        assert peak() < 10**6
     body = zlib.compress(zeros, 6)[2:-4]
     assert body[:10] in packed
     with pytest.raises(CheckpointError, match="damaged zip entry"):

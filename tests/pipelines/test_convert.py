@@ -10,7 +10,7 @@ import pytest
 from golden.family_cases import SINGLE_FILES
 from golden.family_files import single_file
 
-from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinyldm.checkpoints.safetensors import SafetensorsWriter, read_safetensors, write_safetensors
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.pipelines.checkpoint import open_checkpoint
@@ -84,6 +84,24 @@ def test_one_component(files: Path, tmp_path: Path) -> None:
     convert(tmp_path / "vae", tmp_path / "canonical.safetensors")
     with read_safetensors(tmp_path / "canonical.safetensors") as again:
         assert set(again.names) == set(found.source.names)
+
+
+@pytest.mark.parametrize("destination", ["out.safetensors", "out"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_run_leaves_nothing(files, tmp_path, monkeypatch, destination: str, error) -> None:
+    """The interruption comes in the middle: when the hundredth tensor is written."""
+    write, count = SafetensorsWriter.write, iter(range(1000))
+
+    def interrupted(self, name, array):
+        if next(count) == 100:
+            raise error
+        write(self, name, array)
+
+    monkeypatch.setattr(SafetensorsWriter, "write", interrupted)
+    with pytest.raises((KeyboardInterrupt, CheckpointError, OSError)):
+        convert(files / "stable-diffusion-1.safetensors", tmp_path / destination)
+    assert next(count) > 100
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_refused(files: Path, checkpoint: Path, tmp_path: Path) -> None:

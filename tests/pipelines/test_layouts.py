@@ -107,6 +107,12 @@ def test_prediction_type_by_the_step_of_the_training(tmp_path: Path) -> None:
         assert told(tmp_path / "a.ckpt")[0] == wanted
 
 
+def test_unknown_tensors_are_told_once(sd1, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "a.safetensors", sd1 | {"who.knows": np.zeros(3, np.float32)})
+    notes = tinyldm.load(tmp_path / "a.safetensors", backend="reference").notes
+    assert [note for note in notes if "who.knows" in note] == ["1 tensors are not known and not used: 'who.knows'"]
+
+
 # Folders --------------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ from tinyldm.errors import CheckpointError
 
 LOCAL_HEADER = 30  # bytes in front of an entry's name and extra field
 ENCRYPTED = 1  # flag bit
-MAX_RATIO = 1032  # deflate cannot do better, so that a compressed entry's size is bounded by the file's
+# How far a compressed entry may grow: weights shrink to half at best, but deflate could claim a thousand times as much.
+MAX_GROWTH = 4  # times the size of the whole file
+ALWAYS_ALLOWED = 1 << 16  # bytes, however small the file is
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,8 @@ def locate(file: MappedFile, info: zipfile.ZipInfo) -> ZipEntry:
     end = begin + info.compress_size
     if end > file.size:
         raise CheckpointError(f"{where} ends behind the end of the file (truncated?)")
-    if info.file_size > info.compress_size * (MAX_RATIO if deflated else 1) or (
-        not deflated and info.file_size != info.compress_size
-    ):
+    allowed = max(MAX_GROWTH * file.size, ALWAYS_ALLOWED) if deflated else info.compress_size
+    if info.file_size > allowed or (not deflated and info.file_size != info.compress_size):
         raise CheckpointError(f"{where} claims {info.file_size} bytes out of {info.compress_size}")
     return ZipEntry(begin, end, info.file_size, deflated)
 

@@ -104,8 +104,6 @@ def load(
     applied = merge_loras(found, loras)
     add_words(found, tokenizers, words)
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
-    if found.unknown:
-        notes.append(f"{len(found.unknown)} tensors are not known and not used: {found.unknown[0]}, …")
     stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
     models = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
     if "controlnet" in models:
