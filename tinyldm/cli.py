@@ -143,7 +143,7 @@ def command(
 def add_checkpoint_options(p: argparse.ArgumentParser) -> None:
     """How to read a checkpoint, where it leaves something open."""
     p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
-    p.add_argument("--config", metavar="FILE", type=Path, help="JSON that overrides what a single file is taken for")
+    p.add_argument("--config", metavar="FILE", type=Path, help="JSON: fields by component, or a published config.json")
     p.add_argument("--prediction-type", metavar="T", help="epsilon, v_prediction or sample, over what the file says")
     p.add_argument("--ema", action=argparse.BooleanOptionalAction, help="running average of the weights, or plain ones")
 

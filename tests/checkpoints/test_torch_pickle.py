@@ -456,6 +456,16 @@ def test_structures_larger_than_their_pickle_are_refused(tmp_path):
     assert len(names_of(path, nested(MAX_DEPTH))[0]) == 1
 
 
+def test_tensors_that_repeat_elements_are_bounded_together(tmp_path):
+    def file(count):
+        return archive(mapping(**{f"t{i}": tensor((5000,), (0,)) for i in range(count)}), {"0": bytes(24)})
+
+    with read_torch(put(tmp_path / "a.pt", file(50))) as source:
+        assert len(source) == 50
+    with pytest.raises(CheckpointError, match="its tensors repeat elements: 10000000 bytes out of a file of"):
+        read_torch(put(tmp_path / "a.pt", file(500)))
+
+
 # Damaged files --------------------------------------------------------------------------------------------------------
 
 PIECES = (

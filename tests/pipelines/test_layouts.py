@@ -12,11 +12,12 @@ from golden.family_files import single_file
 from tiny_checkpoints import VQ, write_ldm
 
 import tinyldm
+from tinyldm import cli
 from tinyldm.checkpoints import digests
 from tinyldm.checkpoints.base import MemorySource
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.safetensors import write_safetensors
-from tinyldm.errors import CheckpointError
+from tinyldm.errors import CheckpointError, ConfigError
 from tinyldm.pipelines.checkpoint import open_checkpoint
 from tinyldm.pipelines.inspect import inspect
 
@@ -111,6 +112,21 @@ def test_unknown_tensors_are_told_once(sd1, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "a.safetensors", sd1 | {"who.knows": np.zeros(3, np.float32)})
     notes = tinyldm.load(tmp_path / "a.safetensors", backend="reference").notes
     assert [note for note in notes if "who.knows" in note] == ["1 tensors are not known and not used: 'who.knows'"]
+
+
+def test_a_published_config_as_an_override(sd2: Path, tmp_path: Path) -> None:
+    """`--config` takes the `config.json` of a component and a `scheduler_config.json` as they are published, too."""
+    vae = {**open_checkpoint(sd2).components["vae"].config, "scaling_factor": 0.5}
+    assert open_checkpoint(sd2, config=vae).components["vae"].config["scaling_factor"] == 0.5
+    schedule = {"_class_name": "PNDMScheduler", "prediction_type": "epsilon"}
+    assert open_checkpoint(sd2, config=schedule).scheduler["_class_name"] == "PNDMScheduler"
+    with pytest.raises(ConfigError, match=r"is of a UNet2DModel, and there is unet \(UNet2DConditionModel\), vae"):
+        open_checkpoint(sd2, config={"_class_name": "UNet2DModel"})
+    with pytest.raises(ConfigError, match="wanted the fields of the component 'unet', not 3"):
+        open_checkpoint(sd2, config={"unet": 3})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(vae))
+    assert cli.main(["inspect", "--summary", "--config", str(file), str(sd2)]) == 0
 
 
 # Folders --------------------------------------------------------------------------------------------------------------

@@ -121,8 +121,15 @@ def unrecognised(source: TensorSource) -> str:
 
 
 def override(found: Recognised, prediction_type: str | None, config: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put what the caller knows better in place of what was recognised."""
+    """Put what the caller knows better in place of what was recognised.
+
+    `config` has fields by component, or is the published configuration of one: all of it, known by its class.
+    """
+    if "_class_name" in config or "architectures" in config:
+        config = {component_for(config, found): config}
     for name, fields in config.items():
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"config: wanted the fields of the component {name!r}, not {quoted(fields)}")
         if name == "scheduler":
             found.scheduler = {**(found.scheduler or {}), **fields}
         elif name in found.components:
@@ -134,6 +141,25 @@ def override(found: Recognised, prediction_type: str | None, config: Mapping[str
         found.scheduler = {**found.scheduler, "prediction_type": prediction_type}
         found.notes = [note for note in found.notes if not note.startswith("prediction type")]
         resize(found, prediction_type, config)
+
+
+def component_for(config: Mapping[str, Any], found: Recognised) -> str:
+    """The component that a published configuration is of. Raises `ConfigError` where there is none of its class."""
+    kind = class_of(config)
+    if kind.endswith("Scheduler"):
+        return "scheduler"
+    names = [name for name, component in found.components.items() if component.class_name == kind]
+    if len(names) != 1:
+        here = ", ".join(f"{name} ({component.class_name})" for name, component in found.components.items())
+        raise ConfigError(f"config: is of a {kind}, and there is {here or 'nothing'} here")
+    return names[0]
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The published class that a component's config is of."""
+    architectures = config.get("architectures")
+    named = config.get("_class_name") or (architectures[0] if isinstance(architectures, list) and architectures else "")
+    return named if isinstance(named, str) and named else "unknown"
 
 
 def resize(found: Recognised, prediction_type: str, config: Mapping[str, Mapping[str, Any]]) -> None:

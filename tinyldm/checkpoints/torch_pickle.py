@@ -10,6 +10,8 @@ Source: the file formats as torch.serialization writes them (`_save`, `_legacy_s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -33,6 +35,8 @@ LEGACY_START = b"\x8a\n" + MAGIC_NUMBER.to_bytes(10, "little") + b"."  # LONG1, 
 MAX_DEPTH = 32
 MAX_EXTRAS = 1000
 MAX_TEXT = 1000
+MAX_REPEATED = 16  # how many times the file's size all tensors together may have
+ALWAYS_ALLOWED = 1 << 20  # bytes, however small the file is
 # What training loops keep beside the weights, at the top of a file that has no `state_dict`.
 TRAINING = frozenset(
     "optimizer optimizers optimizer_state optimizer_states optimizer_state_dict optim lr_scheduler lr_schedulers "
@@ -66,6 +70,7 @@ class TorchFile(TensorSource):
             self.root, length = open_zip(self._file) if is_zip else open_legacy(self._file)
             self._tensors, self.extras = flatten(self.root, length, self.path)
             self.metadata = plain_entries(self.root)
+            check_total(self._tensors, self._file.size, self.path)
         except BaseException:
             self._file.close()
             raise
@@ -244,6 +249,16 @@ def flatten(root: Any, length: int, path: str) -> tuple[dict[str, LazyTensor | N
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors")
     return tensors, extras
+
+
+def check_total(tensors: Mapping[str, LazyTensor | NumpyArray], size: int, path: str) -> None:
+    """Check that the tensors together are not far larger than their file, which they can be by repeating elements.
+
+    Each alone is bounded by the file's size; thousands of them would make a huge file when they are written anew.
+    """
+    total = sum(math.prod(tensor.shape) * STORED[tensor.tag].itemsize for tensor in tensors.values())
+    if total > MAX_REPEATED * size + ALWAYS_ALLOWED:
+        raise CheckpointError(f"{path}: its tensors repeat elements: {total} bytes out of a file of {size}")
 
 
 def choose_weights(root: Any) -> tuple[Any, dict[str, str]]:

@@ -11,7 +11,7 @@ from tinyldm.checkpoints.digests import known_prediction_type
 from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.published_names import text_encoder_names, vae_names
-from tinyldm.checkpoints.recognise import Component, Recognised, override, parameterization, recognise
+from tinyldm.checkpoints.recognise import Component, Recognised, class_of, override, parameterization, recognise
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError
 
@@ -118,13 +118,6 @@ def open_component(path: Path, variant: str | None = None) -> Recognised:
     config = stated_scale(kind, config, found.notes)
     found.components[path.name] = Component(kind, config, tensors)
     return found
-
-
-def class_of(config: Mapping[str, Any]) -> str:
-    """The published class that a component's config is of."""
-    architectures = config.get("architectures")
-    named = config.get("_class_name") or (architectures[0] if isinstance(architectures, list) and architectures else "")
-    return named if isinstance(named, str) and named else "unknown"
 
 
 def open_file(path: Path, prediction_type: str | None, ema: bool | None, config: Config | None) -> Recognised:

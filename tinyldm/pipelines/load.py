@@ -78,9 +78,10 @@ def load(
     them. The environment variables `TINYLDM_BACKEND`, `TINYLDM_PRECISION` and `TINYLDM_THREADS` stand in for arguments
     that are not given.
 
-    `variant` prefers the weight files of a folder with that word in their names (`"fp16"`). Of a single file, `config`
-    overrides fields of what was recognised (`{"unet": {…}}`) and `ema` chooses the running average of the weights or
-    the plain ones; `prediction_type` overrides what the schedule of either says. `notes` tell what was assumed.
+    `variant` prefers the weight files of a folder with that word in their names (`"fp16"`). `config`
+    overrides fields of what was found (`{"unet": {…}}`, or the published config of one component, which its class
+    tells), `prediction_type` what the schedule says. Of a single file, `ema` chooses the running average of the weights
+    or the plain ones. `notes` tell what was assumed.
 
     `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `text_encoder` the text
     encoder (the retrieval-augmented model is published without one), `loras` merges LoRA files, each alone or with a
