@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -87,23 +86,19 @@ def peak_of(command: list[str], environment: dict[str, str] | None = None) -> tu
 
     The count is read until the process ends; that of `getrusage` would begin with this process's own.
     """
-    start, peak = time.perf_counter(), 0
-    process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
-    )
-    errors: list[str] = []
-    reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))
-    reader.start()
-    while process.poll() is None:
-        with contextlib.suppress(OSError):
-            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-            peak = max(peak, int(found[1]) * 1024 if found else 0)
-        time.sleep(0.02)
-    seconds = time.perf_counter() - start
-    reader.join()
-    if process.returncode:
-        print(errors[0], file=sys.stderr)
-        raise subprocess.CalledProcessError(process.returncode, command)
+    with tempfile.TemporaryFile() as errors:
+        start, peak = time.perf_counter(), 0
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+                peak = max(peak, int(found[1]) * 1024 if found else 0)
+            time.sleep(0.02)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            print(errors.read().decode(errors="replace"), file=sys.stderr)
+            raise subprocess.CalledProcessError(process.returncode, command)
     return seconds, peak
 
 
