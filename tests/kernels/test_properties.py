@@ -7,6 +7,7 @@ by as much as its argument is, and a few units in the last place more. What is b
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import NamedTuple
 
@@ -363,3 +364,11 @@ def test_every_operator_is_checked_here():
     elsewhere = {"silu": "activation", "gelu": "activation", "quick_gelu": "activation", "norm_silu": "group_norm"}
     assert {elsewhere.get(name, name) for name in both} <= tested
     assert set(ops.__all__) - both == {"causal_mask"}  # made once, and read by the kernel as it is
+
+
+@pytest.mark.parametrize(
+    "file", ["activation", "attention", "conv", "embedding", "linear", "matmul", "norm", "resample"]
+)
+def test_every_file_of_operators_states_its_error(file):
+    module = importlib.import_module(f"tinyldm.kernels.{file}")
+    assert "Error: " in module.__doc__ or "Error:\n" in module.__doc__

@@ -1,6 +1,13 @@
 """SiLU, GELU, quick GELU, GEGLU and softmax on their own, for where nothing before them can take them along.
 
-The formulas, and their error bounds, are in `formulas.py`: vectors of polynomials instead of one library call a number.
+Why it is fast: vectors of polynomials (`formulas.py`) instead of one library call a number, and one pass over memory;
+a softmax finds the maximum, the exponentials with their sum, and the quotient while a row lies in cache.
+
+Error: at most 12 · 2^-24 of the value itself; for SiLU and quick GELU below zero, where e^-x takes the rounding of its
+argument, 4 |x| · 2^-24 of it more. A softmax adds the rounding of x - max. Where e^-x would be infinite (x below -87)
+the result is of the size of 1e-33 instead of nothing. `tests/kernels/test_properties.py` holds all of it.
+
+Elfwing et al. 2017, arXiv 1702.03118; Hendrycks and Gimpel 2016, arXiv 1606.08415; Shazeer 2020, arXiv 2002.05202.
 """
 
 from __future__ import annotations

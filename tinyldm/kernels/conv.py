@@ -4,6 +4,8 @@ Two algorithms. **Direct** (`matmul.py`) sums all taps and channels in one fixed
 **Winograd** (`winograd.py`) takes a quarter of the multiply-adds for 3×3 filters of stride 1, exactly the same in
 theory and within twice the rounding error. `precision="strict"` allows only the first.
 
+Error: of each, see there; a residual and a shift add one rounding, a normalisation in front its own (`norm.py`).
+
 Filters are packed once, at their own size in float32, for both.
 """
 

@@ -1,6 +1,10 @@
 """Embeddings: a table row for every token, and the timestep's sines and cosines in float64, rounded once.
 
 Both are a few hundred numbers a step; NumPy is fast enough.
+
+Error: none of a table row; of the sines and cosines, half a unit of the last place.
+
+Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
 """
 
 from __future__ import annotations

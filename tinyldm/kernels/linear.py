@@ -2,6 +2,8 @@
 
 Bias, activation, gate and residual are applied to a block of sums while it lies in cache: each composite is one pass
 over its input and one over its output.
+
+Error: that of the matrix product, carried through the activation (whose slope is at most 1.13) and its own few units.
 """
 
 from __future__ import annotations
