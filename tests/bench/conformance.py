@@ -286,11 +286,13 @@ on {machine}, {date}.
 {table}
 
 Each row is one runtime computing the networks (text encoder, UNet, decoder); tinyldm's tokens, noise, sampler and
-guidance drive them all. *Tensors within*: how many recorded tensors are within their limit, which is 4 × the error
-that an honest evaluation in the row's arithmetic makes in that tensor, in the maximum and in the root mean square
-([how it is defined](golden-format.md#tolerances)). PyTorch and tinyldm show every module; of the compiled runtimes only
-what goes in and out of each network can be seen. *Picture*: the largest difference from the oracle's 8-bit picture, and
-the share of values that are more than one level off. A row passes when every tensor is within its limit.
+guidance drive them all. *Tensors within*: how many recorded tensors are within their limit, which is 4 × the largest
+error that eight honest evaluations in the row's arithmetic make in that tensor, in the maximum and in the root mean
+square ([how it is defined](golden-format.md#tolerances)). PyTorch and tinyldm show every module as they run. A compiled
+runtime ran twice: as it is, for the picture and what goes in and out of each network, and with the output of every
+module among the network's own, which hinders some fusions. *Worst*: the tensor that uses up most of its limit, and how
+much of it. *Picture*: the largest difference from the oracle's 8-bit pictures, and the share of values that are more
+than one level off. A row passes when every tensor is within its limit.
 {notes}"""
 
 
