@@ -149,6 +149,8 @@ BROKE = {
     "endless layers": ("text_encoder/config.json", {"num_hidden_layers": 2**70}, "wanted int"),
     "a million layers": ("text_encoder/config.json", {"num_hidden_layers": 10**6}, "wanted int of at most 1000"),
     "a million blocks": ("unet/config.json", {"layers_per_block": [10**6, 1]}, "of at most 1000"),
+    "no groups": ("vae/config.json", {"norm_num_groups": 0}, "norm_num_groups = 0, wanted 1 or more"),
+    "part of a transformer": ("unet/config.json", {"transformer_layers_per_block": [3.7, 1]}, "wanted int . tuple"),
     "part of a layer": ("text_encoder/config.json", {"num_hidden_layers": 3.7}, "num_hidden_layers = 3.7, wanted int"),
     "nested widths": ("unet/config.json", {"block_out_channels": [[8], 16]}, "block_out_channels = .*wanted tuple"),
     "one width": ("vae/config.json", {"block_out_channels": 4}, "block_out_channels = 4, wanted tuple"),
@@ -168,6 +170,20 @@ def test_what_broke_once_is_named(own_checkpoint: Path, what: str) -> None:
             tinyldm.load(own_checkpoint, backend="reference")
         assert peak() < 20_000_000
     assert len(str(caught.value)) < 1000 + len(str(path))
+
+
+@pytest.mark.parametrize("file", ["tokenizer/vocab.json", "unet/config.json", "model_index.json"])
+def test_json_that_is_nested_too_deeply(own_checkpoint: Path, file: str) -> None:
+    (own_checkpoint / file).write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"JSON|nested"):
+        tinyldm.load(own_checkpoint, backend="reference")
+
+
+def test_a_table_of_tokens_with_one_axis() -> None:
+    tensors = single_file("stable-diffusion-1")
+    tensors["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"] = np.zeros(5, np.float32)
+    with pytest.raises(CheckpointError, match=r"token_embedding.weight' of shape \(5,\), wanted 2 axes"):
+        recognise(MemorySource(tensors))
 
 
 def test_numbers_of_too_many_digits(own_checkpoint: Path) -> None:

@@ -301,7 +301,7 @@ def text_encoder(source: TensorSource, names: frozenset[str], penultimate: bool 
 
 def clip_width(view: TensorSource) -> int:
     """The width of a text encoder with canonical names."""
-    return view.shape("embeddings.token_embedding.weight")[1]
+    return architecture.sizes(view, "embeddings.token_embedding.weight", 2)[1]
 
 
 def clip_view(source: TensorSource) -> TensorSource:

@@ -24,6 +24,7 @@ BOOKKEEPING = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "
 MAX_NUMBER = 2**31
 LAYERS = re.compile(r"layers|num_\w+_blocks|n_stages")  # fields that say how often something is repeated
 MAX_LAYERS = 1000
+DIVISORS = re.compile(r"num_groups|heads|head_dim")  # fields that widths are divided by
 
 
 def read_config(cls: type[T], config: Mapping[str, Any], *, component: str, inert: Iterable[str] = ()) -> T:
@@ -46,6 +47,8 @@ def read_config(cls: type[T], config: Mapping[str, Any], *, component: str, iner
     values = {name: _frozen(config[name]) for name in known if name in config}
     kinds = get_type_hints(cls)
     for name, value in values.items():
+        if DIVISORS.search(name) and type(value) is int and value < 1:
+            raise ConfigError(f"{component} config: {name} = {value}, wanted 1 or more")
         if not fits(value, kinds[name]) or not countable(name, value):
             wanted = str(known[name].type)
             more = f" of at most {MAX_LAYERS}" if fits(value, kinds[name]) else ""

@@ -111,7 +111,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep
         raise CheckpointError(f"{path}: not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: must hold a JSON object, not a {type(content).__name__}")

@@ -236,7 +236,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `CheckpointError` for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: wanted a JSON object, found {type(value).__name__}")
