@@ -63,7 +63,9 @@ def test_norm_silu_conv2d(n, height, width, per_group, c_out, precision):
         residual=residual,
     )
     reference = ops.norm_silu_conv2d(*exact[:3], groups, 1e-6, *exact[3:5], shift=exact[5], residual=exact[6])
-    close(y, reference, 3 * c_in**0.5)
+    # x * gain + shift: both grow as 1 / deviation, which is 1e-3 where a group is a single value.
+    deviation = (exact[0].reshape(n, -1, groups, per_group).var(axis=(1, 3)).min() + 1e-6) ** 0.5
+    close(y, reference, 3 * c_in**0.5 * (1 + 0.03 / deviation))
 
 
 @settings(deadline=None, max_examples=15)

@@ -10,11 +10,13 @@ import pytest
 
 import tinyldm
 from tinyldm import kernels
+from tinyldm.kernels import buffers
 
 
 def peak(function: Callable[[], object]) -> int:
     """Bytes that NumPy held at most, beyond what was there before; after a call that makes what is kept."""
     function()
+    buffers.release()
     tracemalloc.start()
     function()
     _, most = tracemalloc.get_traced_memory()

@@ -124,6 +124,28 @@ def add_mask(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, mask: ir.
     loop(builder, constant(0), count, 1, [], body)
 
 
+@emitted(6)
+def scaled_column(
+    builder: ir.IRBuilder,
+    source: ir.Value,
+    source_stride: ir.Value,
+    destination: ir.Value,
+    destination_stride: ir.Value,
+    factor: ir.Value,
+    count: ir.Value,
+) -> None:
+    """destination = source * the number at address `factor`, `count` values with strides in bytes."""
+    one = Lanes(builder, 1)
+    by = one.broadcast(factor)
+
+    def body(index: ir.Value) -> list[Value]:
+        value = one.load(source, builder.mul(index, source_stride)) * by
+        one.store(value, destination, builder.mul(index, destination_stride))
+        return []
+
+    loop(builder, constant(0), count, 1, [], body)
+
+
 # The kernels ---------------------------------------------------------------------------------------------------------
 
 
@@ -164,9 +186,11 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     scaled = BLOCK_KEYS * TILE_COLUMNS
     out = scaled + block * d
     state = out + block * d_v_rows
+    factor = state + 3 * block
     memory = address(scratch)
-    key_table = memory + (state + 3 * block) * 4
+    key_table = memory + (factor + 2) * 4
     value_table = key_table + (BLOCK_KEYS + TILE_ROWS) * 8
+    scratch[factor] = scale
 
     while True:
         unit = next_unit(address(counter))
@@ -180,8 +204,9 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         for i in range(panels * TILE_COLUMNS):  # what fills the last panel repeats the last query
             panel, lane = i // TILE_COLUMNS, i % TILE_COLUMNS
             query = first + min(i, count - 1)
-            for c in range(d):
-                scratch[scaled + (panel * d + c) * TILE_COLUMNS + lane] = q[n, query, h * d + c] * scale
+            row = address(q) + ((n * queries + query) * channels + h * d) * 4
+            column = memory + (scaled + panel * d * TILE_COLUMNS + lane) * 4
+            scaled_column(row, 4, column, ROW_BYTES, memory + factor * 4, d)
             scratch[state + (panel * 3 + LARGEST) * TILE_COLUMNS + lane] = -np.inf
             scratch[state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane] = 0
 
@@ -211,9 +236,11 @@ def attention_kernel(  # type: ignore[no-untyped-def]
 
         for i in range(count):
             panel, lane = i // TILE_COLUMNS, i % TILE_COLUMNS
-            inverse = np.float32(1) / scratch[state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane]
-            for c in range(d_v):
-                y[n, first + i, h * d_v + c] = scratch[out + (panel * d_v_rows + c) * TILE_COLUMNS + lane] * inverse
+            inverse = state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane
+            scratch[inverse] = np.float32(1) / scratch[inverse]
+            column = memory + (out + panel * d_v_rows * TILE_COLUMNS + lane) * 4
+            row = address(y) + ((n * queries + first + i) * heads + h) * d_v * 4
+            scaled_column(column, ROW_BYTES, row, 4, memory + inverse * 4, d_v)
 
 
 def _mask_columns(mask: np.ndarray, queries: int, keys: int) -> tuple[np.ndarray, int, int]:
@@ -261,7 +288,7 @@ def attention(
         attention_kernel,
         n * heads * ceil_div(queries, block),
         n * queries * keys * (channels + v.shape[2] + 16 * heads),
-        BLOCK_KEYS * TILE_COLUMNS + block * (d + d_v_rows + 3) + 2 * tables,
+        BLOCK_KEYS * TILE_COLUMNS + block * (d + d_v_rows + 3) + 2 + 2 * tables,
         q,
         k,
         v_rows,

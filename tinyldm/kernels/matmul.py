@@ -44,7 +44,7 @@ from tinyldm.kernels.tile import multiply_rows
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
-BLOCK_DEPTH = 160  # k steps of one register tile
+BLOCK_DEPTH = 192  # k steps of one register tile
 GATHERED_DEPTH = 128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap is too short
 CACHE_WAY = 4096  # bytes: addresses so far apart share a place of the level-1 cache
 

@@ -6,7 +6,9 @@ computes does not, and no sum is ever split over units: so the bytes that come o
 threads.
 
 Kernels release the GIL, so plain Python threads run them at once; and because all state of a run is in its arguments,
-several callers may run kernels at the same time.
+several callers may run kernels at the same time. A helper that has nothing to do watches for the next kernel a while
+before it sleeps: a model is hundreds of kernels with little between them, and waking a thread takes as long as a small
+one.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.compile import Kernel
+from tinyldm.kernels.compile import Kernel, kernel
+from tinyldm.kernels.simd import address, wait_for_change
 
 WORTH_A_THREAD = 2e6  # multiply-adds: some 40 microseconds
 ALIGNMENT = 64  # bytes of a cache line
+WATCHED = 20_000  # looks for a next task before a helper sleeps: some 200 microseconds
 
 
 def _available() -> int:
@@ -33,7 +37,7 @@ def _available() -> int:
 
 class _State:
     threads = 0
-    executor: ThreadPoolExecutor | None = None
+    crew: Crew | None = None
     lock = threading.Lock()
 
 
@@ -58,7 +62,9 @@ def set_threads(count: int | None) -> None:
         if count and count == _State.threads:
             return
         _State.threads = count or 0
-        _State.executor = None  # its idle threads end when it is collected
+        if _State.crew is not None:
+            _State.crew.dismiss()
+            _State.crew = None
 
 
 @contextlib.contextmanager
@@ -72,15 +78,84 @@ def using_threads(count: int | None) -> Iterator[None]:
         set_threads(before or None)
 
 
-def _executor(workers: int) -> ThreadPoolExecutor:
+class Task:
+    """A part in a kernel, for a helper or, if none has begun it when the caller is done, for nobody."""
+
+    def __init__(self, part: Callable[[], None]) -> None:
+        self.part = part
+        self.error: BaseException | None = None
+        self._claim = threading.Lock()
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def run(self) -> None:
+        """Do it, unless it was called off."""
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self.part()
+        except BaseException as error:
+            self.error = error
+        self._done.release()
+
+    def finish(self) -> None:
+        """Call it off if it has not begun; else wait for its end, and raise what it raised."""
+        if self._claim.acquire(blocking=False):
+            return
+        self._done.acquire()
+        if self.error is not None:
+            raise self.error
+
+
+@kernel("void(int64[::1], int64, int64)")
+def watch_kernel(posted, seen, looks):  # type: ignore[no-untyped-def]
+    """Return when the number of posted tasks is no longer `seen`, or after so many looks."""
+    wait_for_change(address(posted), seen, looks)
+
+
+class Crew:
+    """Helpers, each a thread, that do the tasks that are posted."""
+
+    def __init__(self, helpers: int) -> None:
+        self._helpers = helpers
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._posted = np.zeros(1, np.int64)
+        self._watch = watch_kernel.compiled
+        for _ in range(helpers):
+            threading.Thread(target=self._work, name="tinyldm", daemon=True).start()
+
+    def post(self, task: Task | None) -> None:
+        """Give a task to whichever helper is first; None ends one."""
+        self._tasks.put(task)
+        self._posted[0] += 1
+
+    def dismiss(self) -> None:
+        """Let every helper end."""
+        for _ in range(self._helpers):
+            self.post(None)
+
+    def _work(self) -> None:
+        while (task := self._next()) is not None:
+            task.run()
+            del task  # its arrays are not held while waiting for the next
+
+    def _next(self) -> Task | None:
+        seen = int(self._posted[0])
+        with contextlib.suppress(Empty):
+            return self._tasks.get_nowait()
+        self._watch(self._posted, seen, WATCHED)
+        return self._tasks.get()
+
+
+def _crew(helpers: int) -> Crew:
     with _State.lock:
-        if _State.executor is None:
-            _State.executor = ThreadPoolExecutor(workers, thread_name_prefix="tinyldm")
-        return _State.executor
+        if _State.crew is None:
+            _State.crew = Crew(helpers)
+        return _State.crew
 
 
 def _forget_after_fork() -> None:
-    _State.executor, _State.lock = None, threading.Lock()
+    _State.crew, _State.lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -123,10 +198,12 @@ def run(kernel: Kernel, units: int, work: float, scratch: int, *arguments: objec
     if helpers < 1 or work < WORTH_A_THREAD:
         take_part()
         return
-    executor = _executor(threads() - 1)
-    futures = [executor.submit(take_part) for _ in range(helpers)]
-    take_part()
-    for future in futures:
-        # What has not begun by now has nothing left to do.
-        if not future.cancel():
-            future.result()
+    crew = _crew(threads() - 1)
+    tasks = [Task(take_part) for _ in range(helpers)]
+    for task in tasks:
+        crew.post(task)
+    try:
+        take_part()
+    finally:
+        for task in tasks:
+            task.finish()

@@ -327,3 +327,27 @@ def address(context, array):  # type: ignore[no-untyped-def]  # array -> int64
 def next_unit(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
     """Take the next number from a counter that several threads share: one atomic add."""
     return builder.atomic_rmw("add", builder.inttoptr(counter, POINTER), constant(1), "monotonic")
+
+
+@emitted(3)
+def wait_for_change(builder: ir.IRBuilder, place: ir.Value, seen: ir.Value, looks: ir.Value) -> None:
+    """Look at the number at `place` again and again, until it is not `seen` or `looks` are used up."""
+    pointer = builder.inttoptr(place, POINTER)
+    entry = builder.block
+    head, again, after = (builder.append_basic_block(name) for name in ("look", "again", "seen"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(I64)
+    index.add_incoming(constant(0), entry)
+    now = builder.load_atomic(pointer, "monotonic", 8, typ=I64)
+    same = builder.icmp_signed("==", now, seen)
+    builder.cbranch(builder.and_(same, builder.icmp_signed("<", index, looks)), again, after)
+    builder.position_at_end(again)
+    if llvm.get_process_triple().startswith("x86_64"):  # leaves the core to its other thread, and saves power
+        pause = builder.module.globals.get("llvm.x86.sse2.pause")
+        if pause is None:
+            pause = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
+        builder.call(pause, [])
+    index.add_incoming(builder.add(index, constant(1)), again)
+    builder.branch(head)
+    builder.position_at_end(after)
