@@ -38,17 +38,14 @@ def test_an_error_comes_back():
 
 
 def test_dismissed_helpers_end():
-    def count():
-        return sum(thread.name == "tinyldm" for thread in threading.enumerate())
-
-    before, crew = count(), Crew(3)
-    assert count() == before + 3
+    before = set(threading.enumerate())
+    crew = Crew(3)
+    helpers = set(threading.enumerate()) - before
+    assert len(helpers) == 3
     crew.dismiss()
-    for _ in range(1000):
-        if count() <= before:
-            return
-        time.sleep(0.005)
-    pytest.fail("helpers are still there")
+    for helper in helpers:
+        helper.join(10)
+        assert not helper.is_alive()
 
 
 def test_a_helper_that_sleeps_wakes_up():
