@@ -12,40 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from golden.family_cases import SGM
-from golden.family_files import shapes_of
 from golden.full_width_cases import DIFFUSERS, FULL_WIDTH, Published, kept
-from golden.model_checks import SeededSource
+from golden.full_width_files import component_of, published_file
 from golden.provenance import load_golden
 
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
-from tinyldm.checkpoints.recognise import Component, Recognised, recognise, text_encoder
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.models.build import build, expected
 from tinyldm.nn import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64), low_memory=True)
-
-
-def published_file(name: str, case: Published) -> Recognised:
-    """What a file of the model in original names is recognised as; the weights are made when they are read."""
-    shapes = shapes_of(load_golden(f"full_width/{name}")[0])
-    source = SeededSource(shapes, 0, {})
-    prefix = {"unet": "model.diffusion_model.", "bert": "cond_stage_model.transformer."}.get(case.kind, "")
-    renamed: TensorSource = RenamedSource(source, {prefix + n: n for n in source.names})
-    return recognise(renamed)
-
-
-def component_of(name: str, case: Published) -> Component:
-    """The class, config and tensors of a case."""
-    if case.repository == DIFFUSERS:
-        shapes = shapes_of(load_golden(f"full_width/{name}")[0])
-        return Component(case.kind, case.parameters, SeededSource(shapes, 0, {}))
-    if name == "sd2-text-encoder":  # which leaves out the tower's last layer
-        source = SeededSource(shapes_of(load_golden(f"full_width/{name}")[0]), 0, {})
-        made = text_encoder(source, frozenset(source.names), penultimate=True)
-        assert made is not None
-        return made
-    return next(iter(published_file(name, case).components.values()))
 
 
 def inputs_of(case: Published) -> dict[str, np.ndarray]:
