@@ -59,7 +59,7 @@ def unet(family: str, repository: str, size: int = 8, tokens: int = 77, **parame
 
 
 def first_stage(z_channels: int, ch_mult: list[int], attended: list[int] | None = None, **more: Any) -> Published:
-    """A first stage, on pictures of 64 × 64; `codebook` is the number of its entries."""
+    """A first stage, on pictures of 32 × 32; `codebook` is the number of its entries."""
     codebook = more.pop("codebook", None)
     parameters = {
         "z_channels": z_channels,
@@ -74,8 +74,8 @@ def first_stage(z_channels: int, ch_mult: list[int], attended: list[int] | None 
         "dropout": 0.0,
         **more,
     }
-    side = 64 // 2 ** (len(ch_mult) - 1)
-    inputs = {"pixels": (1, 3, 64, 64), "z": (1, z_channels, side, side)}
+    side = 32 // 2 ** (len(ch_mult) - 1)
+    inputs = {"pixels": (1, 3, 32, 32), "z": (1, z_channels, side, side)}
     return Published("first_stage", LDM, parameters, inputs, "vq" if codebook else "kl", {"codebook": codebook})
 
 
@@ -122,7 +122,7 @@ ASYMMETRIC = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "sample_size": 256,
 }
-SIXTY_FOUR = {"pixels": (1, 3, 64, 64), "z": (1, 4, 8, 8)}
+PIXELS = {"pixels": (1, 3, 32, 32), "z": (1, 4, 4, 4)}
 LCM_INPUTS = {"z": (1, 4, 8, 8), "t": [499], "context": (1, 77, 768), "guidance": (1, 256)}
 
 FULL_WIDTH: dict[str, Published] = {
@@ -285,20 +285,20 @@ FULL_WIDTH: dict[str, Published] = {
     "vq-f8": first_stage(4, [1, 2, 2, 4], [32], codebook=16384),
     "vq-f8-n256": first_stage(4, [1, 2, 2, 4], [32], codebook=256),
     "vq-f16": first_stage(8, [1, 1, 2, 2, 4], [16], codebook=16384),
-    "taesd": of_diffusers("AutoencoderTiny", {}, **SIXTY_FOUR),
+    "taesd": of_diffusers("AutoencoderTiny", {}, **PIXELS),
     "asymmetric-x1.5": of_diffusers(
         "AsymmetricAutoencoderKL",
         {**ASYMMETRIC, "up_block_out_channels": [192, 384, 768, 768], "layers_per_up_block": 3},
-        **SIXTY_FOUR,
-        image=(1, 3, 64, 64),
-        mask=(1, 1, 64, 64),
+        **PIXELS,
+        image=(1, 3, 32, 32),
+        mask=(1, 1, 32, 32),
     ),
     "asymmetric-x2": of_diffusers(
         "AsymmetricAutoencoderKL",
         {**ASYMMETRIC, "up_block_out_channels": [256, 512, 1024, 1024], "layers_per_up_block": 5},
-        **SIXTY_FOUR,
-        image=(1, 3, 64, 64),
-        mask=(1, 1, 64, 64),
+        **PIXELS,
+        image=(1, 3, 32, 32),
+        mask=(1, 1, 32, 32),
     ),
     "controlnet-sd1": of_diffusers(
         "ControlNetModel",
