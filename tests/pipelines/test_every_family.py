@@ -271,6 +271,21 @@ def test_text_command_with_berts_words(files, tmp_path: Path) -> None:
     same(unguided, model.decode(by_hand(model, z, context=context)))
 
 
+def test_a_folder_of_a_text_model_has_berts_words(files, tmp_path: Path) -> None:
+    file, folder = files("ldm-text2img-256"), tmp_path / "folder"
+    assert cli.main(["convert", str(file), str(folder)]) == 0
+    assert {"bert", "vqvae", "unet", "tokenizer", "scheduler"} <= {path.name for path in folder.iterdir()}
+    ours, theirs = tinyldm.load(folder, backend="reference"), tinyldm.load(file, backend="reference")
+    ids = ours.tokenizer.encode("a virus monster")
+    np.testing.assert_array_equal(ids, theirs.tokenizer.encode("a virus monster"))
+    np.testing.assert_array_equal(ours.text_encoder(ids), theirs.text_encoder(ids))
+    for command in (["info", "--shapes"], ["cost", "--steps", "2"]):
+        assert (
+            cli.main([*command, "--model", str(folder), "--backend", "reference", "--width", "64", "--height", "64"])
+            == 0
+        )
+
+
 @pytest.mark.parametrize("family", some_slow("ldm-cin256", "ldm-cin256-v2"))
 def test_class_command(family: str, files, tmp_path: Path) -> None:
     found = sample(tmp_path, "207", *small(files(family)), "--guidance-scale", "1")

@@ -20,6 +20,7 @@ from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.safetensors import SafetensorsWriter
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.tokenizer import Tokenizer
+from tinyldm.models.wordpiece import WordPiece
 from tinyldm.pipelines.checkpoint import ALIASES, open_checkpoint
 
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
@@ -34,7 +35,11 @@ PIPELINES = {
     "stable-diffusion-2-inpainting": "StableDiffusionInpaintPipeline",
     "stable-diffusion-xl": "StableDiffusionXLPipeline",
     "stable-diffusion-xl-refiner": "StableDiffusionXLImg2ImgPipeline",
+    "ldm-text2img-256": "LDMTextToImagePipeline",
+    "ldm-text2img-large": "LDMTextToImagePipeline",
 }
+BERT_WORDS = 30522  # entries of BERT's vocabulary; the layout model's text encoder reads boxes, not words
+LIBRARIES = {"LDMBertModel": "latent_diffusion"}  # of the classes that are of neither library
 
 
 def convert(
@@ -152,11 +157,14 @@ def write_pipeline(folder: Path, found: Recognised, tag: str | None, source: Pat
             (folder / "scheduler").mkdir()
             write_json(folder / "scheduler" / "scheduler_config.json", found.scheduler)
     names = {ALIASES.get(name, name): name for name in index}
+    if index["_class_name"].startswith("LDM"):
+        names = {ours: published for published, ours in ALIASES.items()} | names
     for name, component in found.components.items():
         place = names.get(name, name)
         (folder / place).mkdir()
         write_component(folder / place, component, tag)
         library = "transformers" if component.class_name.startswith("CLIP") else "diffusers"
+        library = LIBRARIES.get(component.class_name, library)
         index.setdefault(place, [library, component.class_name])
     pipeline = str(index.get("_class_name"))
     if pipeline.startswith("StableDiffusion") and "XL" not in pipeline:
@@ -187,7 +195,21 @@ def write_tokenizers(folder: Path, found: Recognised) -> dict[str, list[str]]:
             (folder / place).mkdir()
             write_tokenizer(folder / place, pad)
             index[place] = ["transformers", "CLIPTokenizer"]
+        elif component.class_name == "LDMBertModel" and component.config["vocab_size"] == BERT_WORDS:
+            write_word_pieces(folder / "tokenizer", component.config["max_position_embeddings"])
+            index["tokenizer"] = ["transformers", "BertTokenizer"]
     return index
+
+
+def write_word_pieces(folder: Path, length: int) -> None:
+    """Write BERT's vocabulary as `vocab.txt`, and how long a text is."""
+    folder.mkdir()
+    vocab = WordPiece.bert().vocab
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocab), encoding="utf-8")
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "BertTokenizer", "model_max_length": length, "do_lower_case": True},
+    )
 
 
 def write_tokenizer(folder: Path, pad_token: str) -> None:
