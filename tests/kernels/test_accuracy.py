@@ -33,19 +33,8 @@ def test_strict_is_as_exact_as_pytorch(pytorch, vectors):
     assert np.mean(ours) ** 0.5 <= 1.1 * np.mean(theirs) ** 0.5
 
 
-# PyTorch's convolutions with AVX-512 vectors err a quarter as much as with AVX2.
-BEYOND = {"conv_320", "conv_residual"}
-beyond = pytest.mark.xfail(strict=True, reason="Winograd with AVX-512 vectors: 3.03 and 3.06 times")
-
-
-@pytest.mark.parametrize(
-    ("vectors", "case"),
-    [
-        pytest.param(vectors, case, marks=beyond if vectors == "avx512" and case in BEYOND else ())
-        for vectors in VECTORS
-        for case in CASES
-    ],
-)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("vectors", VECTORS)
 def test_fast_is_within_three_times_pytorch(pytorch, vectors, case):
     assert error(case, "fast") <= 3 * pytorch[vectors][case]
 

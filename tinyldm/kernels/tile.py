@@ -13,8 +13,9 @@ and attention (rows = keys, then channels of the values).
 The last rows of a block take a lower tile, of the target's `tile_heights`: the small images deep in a UNet have four
 or eight tiles in all, of which a tile of 14 rows would be mostly empty.
 
-Each sum runs over k in order in one chain of fused multiply-adds, so its error is at most K * 2^-24 * sum |a b|, and it
-does not depend on where the tile lies, on its height, or on which thread works on it.
+Each sum runs over k in order, in one chain of fused multiply-adds; from `HALVED` steps on in two, one for each half of
+k, which are added at the end: an error of at most (K / 2 + 1) * 2^-24 * sum |a b|. It does not depend on where the tile
+lies, on its height, or on which thread works on it.
 
 Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; the row table: Dukhan 2019, "The
 indirect convolution algorithm", arXiv 1907.02129.
@@ -29,6 +30,7 @@ from tinyldm.kernels.simd import BYTE, FLOAT_BYTES, I64, POINTER, Lanes, Value, 
 UNROLL = 4
 PREFETCHED_LINES = 2
 CACHE_LINE = 64
+HALVED = 48  # steps of k from which a sum is made of two
 
 
 def tile_rows_of(count: int) -> int:
@@ -36,6 +38,14 @@ def tile_rows_of(count: int) -> int:
     heights = target().tile_heights
     rest = count % heights[0]
     return count - rest + (min(h for h in heights if h >= rest) if rest else 0)
+
+
+def _merged(builder: ir.IRBuilder, *ways: tuple[ir.Block, Value]) -> Value:
+    """The value that came along the way taken."""
+    phi = builder.phi(ways[0][1].raw.type)
+    for block, value in ways:
+        phi.add_incoming(value.raw, block)
+    return Value(ways[0][1].lanes, phi)
 
 
 def _tile(
@@ -83,10 +93,25 @@ def _tile(
 
         return body
 
-    sums = [lanes.constant(0.0)] * (height * shape.tile_vectors)
+    zeros = [lanes.constant(0.0)] * (height * shape.tile_vectors)
+    with builder.goto_entry_block():
+        kept = builder.alloca(lanes.type, size=len(zeros))
+    halved = builder.icmp_signed(">=", depth, constant(HALVED))
+    half = builder.select(halved, builder.and_(builder.ashr(depth, constant(1)), constant(-UNROLL)), constant(0))
+    with builder.if_then(halved):
+        for i, value in enumerate(loop(builder, constant(0), half, UNROLL, zeros, steps(UNROLL))):
+            lanes.store(value, kept, i * vector_bytes)
     whole = builder.and_(depth, constant(-UNROLL))
-    sums = loop(builder, constant(0), whole, UNROLL, sums, steps(UNROLL))
+    sums = loop(builder, half, whole, UNROLL, zeros, steps(UNROLL))
     sums = loop(builder, whole, depth, 1, sums, steps(1))
+
+    before, both, after = builder.block, builder.append_basic_block("both"), builder.append_basic_block("sums")
+    builder.cbranch(halved, both, after)
+    builder.position_at_end(both)
+    added = [value + lanes.load(kept, i * vector_bytes) for i, value in enumerate(sums)]
+    builder.branch(after)
+    builder.position_at_end(after)
+    sums = [_merged(builder, (before, one), (both, two)) for one, two in zip(sums, added, strict=True)]
 
     def write(add: bool) -> None:
         row = builder.inttoptr(c, POINTER)
