@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def digest(found):
 
 def test_another_process():
     """Other addresses, another hash seed, another number of threads: the same bytes."""
-    root = str(tinyldm.__path__[0]) + "/.."
+    root = Path(__file__).parents[2]
     for threads in ("1", "3"):
         done = subprocess.run(
             [sys.executable, "-c", PROCESS, threads], capture_output=True, text=True, cwd=root, check=True
