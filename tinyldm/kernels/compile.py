@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -162,16 +162,6 @@ def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
     """Make a function a `Kernel`: `@kernel("void(float32[::1], int64)")`."""
 
     def decorate(function: Callable[..., None]) -> Kernel:
-        made = Kernel(function, signature)
-        _KERNELS.append(made)
-        return made
+        return Kernel(function, signature)
 
     return decorate
-
-
-_KERNELS: list[Kernel] = []
-
-
-def all_kernels() -> Iterator[Kernel]:
-    """Every kernel of the modules imported so far."""
-    yield from _KERNELS

@@ -12,9 +12,9 @@ cache until bias, activation, gate or residual have been applied, so the result 
 x lie a multiple of 4096 bytes apart, they would all fall into the same few places of the level-1 cache: there a block
 copies its own.
 
-Error: each output is a sum of partial sums over at most `BLOCK_DEPTH` products, each of two halves (`tile.py`), added in
-a fixed order: at most (BLOCK_DEPTH / 2 + 1 + K / BLOCK_DEPTH) * 2^-24 * sum |x w|, less than one chain of length K, and
-the same for every thread count.
+Error: each output is a sum of partial sums over at most `BLOCK_DEPTH` products, each in two halves (`tile.py`), added
+in a fixed order: at most (BLOCK_DEPTH / 2 + 1 + K / BLOCK_DEPTH) * 2^-24 * sum |x w|, less than one chain of length K,
+and the same for every thread count.
 
 Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Dukhan 2019, arXiv 1907.02129.
 """
