@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "diffusion": ({"errors"}, {"numpy"}),
     "random": ({"errors", "diffusion"}, {"numpy"}),
     "cost": (MATH, {"numpy"}),
-    "golden": (MATH | {"cost", "pipelines"}, {"numpy", "PIL", "tqdm"}),
+    "golden": (MATH | {"kernels", "cost", "pipelines"}, {"numpy", "PIL", "tqdm"}),
     "pipelines": (MATH | {"cost"}, {"numpy", "PIL", "tqdm"}),
 }
 # Parts on top, which may import everything: the commands, and what `import tinyldm` offers.

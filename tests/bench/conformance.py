@@ -49,6 +49,7 @@ from tinyldm.golden.torch_recorder import TorchRecorder  # noqa: E402
 from tinyldm.golden.tracing import trace  # noqa: E402
 
 PROMPTS = ("red apple", "fox", "owl", "guitar")  # each with its place as the seed
+STARTED = time.perf_counter()
 Run = Callable[[Any], Mapping[str, np.ndarray]]
 
 
@@ -206,7 +207,7 @@ def record_oracles(subject: Subject, arithmetics: Sequence[str]) -> None:
     model = subject.load(backend="reference", dtype="float64")
     twins = {a: partial(rounded_model, model, a) for a in arithmetics}
     for case in subject.cases:
-        write(case.oracle, case.run, model, twins, {"settings": {}}, Keep())
+        write(case.oracle, case.run, model, twins, {"settings": {}}, Keep(), tell=tell)
 
 
 def text_to_image(prompt: str, seed: int, steps: int, side: int | None, model: Any) -> dict[str, np.ndarray]:
@@ -314,6 +315,21 @@ def cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def tell(text: str) -> None:
+    """What is being done, on the standard error, with the seconds since the start and the largest memory so far."""
+    print(f"{time.perf_counter() - STARTED:6.0f} s {peak_memory():5.1f} GB  {text}", file=sys.stderr, flush=True)
+
+
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in GB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", help="checkpoint folder (default: the embedded one)")
@@ -331,17 +347,18 @@ def main() -> None:
             folder = Path(top) / str(i)
             folder.mkdir()
             subject = make(folder)
-            print(f"{subject.name}: recording the oracle", file=sys.stderr)
+            tell(f"{subject.name}: recording the oracle")
             record_oracles(subject, ["float32", "bfloat16"])
             for run in runtimes(args.runtimes):
                 try:
                     found = run(subject)
                 except (RuntimeError, ImportError) as error:
                     skipped.append(f"{subject.name}: {str(error).splitlines()[0]}")
+                    tell(f"not run: {skipped[-1]}")
                     continue
                 rows.append(found)
                 gc.collect()
-                print(" | ".join(found.cells()), f"| {found.seconds:.0f} s", file=sys.stderr, flush=True)
+                tell(" | ".join([*found.cells(), f"{found.seconds:.0f} s"]))
     text = page(rows, skipped, " ".join(["python", "tests/bench/conformance.py", *sys.argv[1:]]))
     if args.output:
         args.output.write_text(text, encoding="utf-8")

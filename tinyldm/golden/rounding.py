@@ -59,7 +59,6 @@ def rounding(arithmetic: str) -> Round:
 
 
 EVALUATIONS = 8
-BLOCK = 1 << 16  # values at a time: they stay in the cache
 
 
 @functools.lru_cache(1024)
@@ -75,30 +74,9 @@ def ordered_product(a: np.ndarray, b: np.ndarray, evaluation: int = 0) -> np.nda
 
     A matrix product of a library adds in several partial sums and is more exact than it need be; a port's may not be.
     """
-    order = order_of_terms(evaluation, a.shape[-1])
-    columns, rows = np.moveaxis(a, -1, 0)[order, ..., None], np.moveaxis(b, -2, 0)[order][..., None, :]
-    total = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
-    width = total.size // max(a.shape[-2], 1)  # values in a row of all products
-    step = max(1, BLOCK // max(width, 1))
-    for i in range(0, a.shape[-2], step):
-        add_terms(total[..., i : i + step, :], columns[..., i : i + step, :], rows)
-    return total
+    from tinyldm.kernels.ordered import ordered_matmul  # here, because Numba takes a while to import
 
-
-def add_terms(total: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> None:
-    """`total += columns[k] * rows[k]` for one k after the other."""
-    # Few sums: many terms a call. NumPy reduces the first axis in its order, unless it is all that there is.
-    at_once = BLOCK // total.size if 1 < total.size <= BLOCK // 8 else 1
-    if at_once > 1:
-        for k in range(0, len(columns), at_once):
-            terms = columns[k : k + at_once] * rows[k : k + at_once]
-            terms[0] += total
-            np.add.reduce(terms, axis=0, out=total)
-        return
-    term = np.empty_like(total)
-    for column, row in zip(columns, rows, strict=True):
-        np.multiply(column, row, out=term)
-        total += term
+    return ordered_matmul(a, b, order_of_terms(evaluation, a.shape[-1]))
 
 
 class Rounded(np.ndarray):
@@ -262,6 +240,10 @@ class RoundedSource(TensorSource):
         value = self._source.read(name, dtype)
         return as_rounded(self._round(value), self._round) if value.dtype.kind == "f" else value
 
+    def release(self) -> None:
+        """Let go of the source's pages."""
+        self._source.release()
+
     def __contains__(self, name: object) -> bool:
         return name in self._source
 
@@ -279,6 +261,7 @@ def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> A
         runtime=runtime,
         settings=component.weights.rules,
         dtype=np.float32,
+        keep=component.weights.keep,
     )
     return twin
 
