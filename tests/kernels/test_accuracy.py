@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from golden.kernels.cases import CASES, VECTORS, arrays, call, relative_rms
+from golden.kernels.cases import CASES, VECTORS, arrays, call, prepared, relative_rms
 from golden.provenance import load_golden
 
 from tinyldm import kernels, ops
@@ -11,13 +11,7 @@ from tinyldm import kernels, ops
 def error(case, precision):
     inputs = arrays(case)
     oracle = call(ops, case, [a.astype(np.float64) for a in inputs])
-    operator, shapes, settings = CASES[case]
-    for i, (name, array) in enumerate(zip(shapes, inputs, strict=True)):
-        if name == "w.weight" and operator == "upsample_conv2d":
-            inputs[i] = kernels.prepare_upsample_conv2d(array, precision)
-        elif name == "w.weight" and array.ndim == 4:
-            inputs[i] = kernels.prepare_conv2d(array, settings.get("stride", 1), precision)
-    return relative_rms(call(kernels, case, inputs), oracle)
+    return relative_rms(call(kernels, case, prepared(case, inputs, precision)), oracle)
 
 
 @pytest.fixture(scope="module")

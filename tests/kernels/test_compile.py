@@ -1,5 +1,6 @@
 """The compile cache: found again, never stale, never fatal."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tinyldm.kernels import compile as compiling
-from tinyldm.kernels.compile import Kernel, cache_folder, fingerprint, user_cache
+from tinyldm.kernels.compile import Kernel, cache_folder, fingerprint, source_of, user_cache
 
 
 @pytest.fixture
@@ -44,35 +45,85 @@ def test_kernels_are_kept_in_a_folder_named_by_their_sources(folder):
     assert file.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", None])
-def test_a_broken_file_is_compiled_again(folder, content):
+def one_bit_off(content):
+    """In the machine code: such a file still unpickles, and may end the process, or compute something else."""
+    place = len(content) // 4
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "nothing": lambda content: b"",
+    "junk": lambda content: b"junk",
+    "truncated": lambda content: content[:-100],
+    "zeros": lambda content: bytes(len(content)),
+    "one bit": one_bit_off,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_broken_file_is_compiled_again(folder, damage):
     doubled()
     (file,) = folder.rglob("*.bin")
-    file.write_bytes(file.read_bytes()[:100] if content is None else content)
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
     assert doubled() == [0, 2, 4]
-    assert len(file.read_bytes()) > 100
+    digest, code = file.read_bytes()[:32], file.read_bytes()[32:]
+    assert hashlib.sha256(code).digest() == digest
 
 
-def test_any_kernel_file_changes_the_fingerprint(tmp_path, monkeypatch):
-    before = fingerprint()
+def test_a_folder_in_the_place_of_a_file(folder):
+    doubled()
+    (file,) = folder.rglob("*.bin")
+    file.unlink()
+    file.mkdir()
+    assert doubled() == [0, 2, 4]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_full_disk_leaves_nothing_half_written(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiling.Path, "replace", full)
+    assert doubled() == [0, 2, 4]
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_any_kernel_file_changes_the_fingerprint(tmp_path):
     copy = tmp_path / "kernels"
     shutil.copytree(Path(compiling.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(compiling, "__file__", str(copy / "compile.py"))
-    assert fingerprint() == before
+    assert fingerprint(source_of(copy)) == fingerprint()
     for path in copy.glob("*.py"):
         text = path.read_text()
         path.write_text(text + "\n")
-        assert fingerprint() != before
+        assert fingerprint(source_of(copy)) != fingerprint()
         path.write_text(text)
 
 
 def test_old_folders_are_dropped(folder):
     for i in range(8):
-        old = folder / "kernels" / f"old{i}"
+        old = folder / "kernels" / f"{i:016x}"
         old.mkdir(parents=True)
         os.utime(old, (i, i))
     assert cache_folder().name == fingerprint()
-    assert len(list((folder / "kernels").iterdir())) == compiling.KEPT_FOLDERS
+    kept = {path.name for path in (folder / "kernels").iterdir()}
+    assert kept == {fingerprint(), *(f"{i:016x}" for i in (5, 6, 7))}
+    assert len(kept) == compiling.KEPT_FOLDERS
+
+
+def test_what_else_lies_there_stays(folder):
+    """TINYLDM_CACHE may name a folder that has another use too."""
+    for i in range(8):
+        (folder / "kernels" / f"mine{i}").mkdir(parents=True)
+    (folder / "kernels" / "mine.txt").write_text("")
+    assert cache_folder().name == fingerprint()
+    assert len(list((folder / "kernels").iterdir())) == 10
+
+
+def test_a_folder_that_another_process_drops_meanwhile(folder, monkeypatch):
+    gone = folder / "kernels" / f"{0:016x}"
+    real = compiling.Path.iterdir
+    monkeypatch.setattr(compiling.Path, "iterdir", lambda path: [gone, *real(path)])
+    assert cache_folder() == folder / "kernels" / fingerprint()
 
 
 def test_without_a_writable_folder(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden.kernels.cases import CASES, arrays, call, prepared
 
 import tinyldm
 from tinyldm import kernels
@@ -42,6 +43,19 @@ def test_threads_and_runs(precision, monkeypatch):
             assert kernels.threads() == threads
             results.append(b"".join(y.tobytes() for y in _pipeline(precision)))
     assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("precision", ["fast", "strict"])
+def test_every_operator(case, precision, monkeypatch):
+    """`test_accuracy.py` sees to it that every operator that rounds has a case; the others copy."""
+    monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
+    inputs = prepared(case, arrays(case), precision)
+    results = set()
+    for threads in (1, 2, 4, 1):
+        with kernels.using_threads(threads):
+            results.add(call(kernels, case, inputs).tobytes())
+    assert len(results) == 1
 
 
 def _networks(model):

@@ -4,8 +4,9 @@ Numba's own cache looks at the time stamp of the file that a function is in. A k
 (the vector instructions, the formulas, the register tile), so its cache folder is named by a hash of all of them, of
 the versions of Python, Numba, llvmlite and NumPy, and of the processor with its features. A change in any of those is
 another folder; a folder shared between machines is no danger. Each kernel is one file, written under a temporary name
-and then renamed, so two first runs at once only do the work twice. A file that can't be read is compiled again; where
-no folder can be written, kernels live in memory only.
+and then renamed, so two first runs at once only do the work twice. Machine code that was damaged must never run: a file
+begins with a digest of the rest, and where that does not fit, or the file can't be read, the kernel is compiled again.
+Where no folder can be written, kernels live in memory only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import os
 import pickle
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -34,6 +36,7 @@ from numba.core.caching import _Cache
 from tinyldm.kernels.simd import target
 
 KEPT_FOLDERS = 4  # caches of older versions that are left for a program still running
+DIGEST_BYTES = 32  # SHA-256, at the beginning of each file
 
 
 def user_cache() -> Path:
@@ -47,15 +50,23 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinyldm"
 
 
-def fingerprint() -> str:
-    """What compiled code depends on, as 16 hex digits."""
+def source_of(folder: Path) -> bytes:
+    """A digest of all Python files of a folder."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
+    return digest.digest()
+
+
+# Read now: when the first kernel compiles, a new version may have been installed over the one that was imported.
+SOURCE = source_of(Path(__file__).parent)
+
+
+def fingerprint(source: bytes = SOURCE) -> str:
+    """What compiled code depends on, as 16 hex digits."""
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
     processor = (llvm.get_host_cpu_name(), llvm.get_process_triple(), llvm.get_host_cpu_features().flatten())
-    digest.update(repr((versions, processor, target())).encode())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(source + repr((versions, processor, target())).encode()).hexdigest()[:16]
 
 
 @cache
@@ -80,8 +91,13 @@ def cache_folder() -> Path | None:
 
 
 def _drop_old(kernels: Path) -> None:
-    folders = sorted(kernels.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in folders[KEPT_FOLDERS:]:
+    """Delete the caches longest unused; whatever else lies there has another kind of name, and stays."""
+    used: dict[Path, float] = {}
+    for path in kernels.iterdir():
+        if re.fullmatch("[0-9a-f]{16}", path.name):
+            with contextlib.suppress(OSError):  # another process may be dropping it too
+                used[path] = path.stat().st_mtime
+    for path in sorted(used, key=lambda path: -used[path])[KEPT_FOLDERS:]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -103,19 +119,28 @@ class FileCache(_Cache):
             return None
         target_context.refresh()
         try:
-            return compiler.CompileResult._rebuild(target_context, *pickle.loads(self.path.read_bytes()))
-        except Exception:  # truncated or foreign: whatever is wrong with the file, compiling again puts it right
+            content = self.path.read_bytes()
+            digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+            if hashlib.sha256(code).digest() != digest:
+                return None
+            return compiler.CompileResult._rebuild(target_context, *pickle.loads(code))
+        except Exception:  # unreadable: whatever is wrong with the file, compiling again puts it right
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the compiled kernel under a temporary name, then rename it."""
         if self.path is None:
             return
-        with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
-            with os.fdopen(handle, "wb") as file:
-                file.write(numba.core.serialize.dumps(data._reduce()))
-            Path(temporary).replace(self.path)
+        code = numba.core.serialize.dumps(data._reduce())
+        with contextlib.suppress(OSError):  # a full disk, say: the kernel then lives in memory only
+            handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
+            temporary = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(code).digest() + code)
+                temporary.replace(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def enable(self) -> None:
         """Part of the protocol; the cache is always on."""

@@ -62,8 +62,8 @@ def polynomial(lanes: Lanes, x: Value, coefficients: Sequence[float]) -> Value:
 
 
 def exp_negative(lanes: Lanes, x: Value) -> Value:
-    """e^x for x <= 88; below -87, where it is less than 2^-125, what it is at -87."""
-    x = lanes.maximum(x, lanes.constant(SMALLEST))
+    """e^x for x <= 88; below -87, where it is less than 2^-125, what it is at -87; NaN of NaN."""
+    x = lanes.maximum(lanes.constant(SMALLEST), x)  # in this order, what is no number stays so
     shifted = lanes.fma(x, lanes.constant(1 / math.log(2)), lanes.constant(ROUNDER))
     n = shifted - ROUNDER
     r = lanes.fma(n, lanes.constant(-LN2_HIGH), x)
@@ -73,7 +73,7 @@ def exp_negative(lanes: Lanes, x: Value) -> Value:
 
 def exp(lanes: Lanes, x: Value) -> Value:
     """e^x, within [e^-87, e^88]."""
-    return exp_negative(lanes, lanes.minimum(x, lanes.constant(LARGEST)))
+    return exp_negative(lanes, lanes.minimum(lanes.constant(LARGEST), x))
 
 
 def silu(lanes: Lanes, x: Value) -> Value:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyldm import kernels
 from tinyldm.golden.seeded import seeded_input, seeded_weight
 
 # name: (operator of tinyldm.ops, shapes of its inputs and weights in order, keyword arguments). Weights have a dot in
@@ -123,6 +124,18 @@ def call(module: Any, case: str, inputs: list[Any]) -> np.ndarray:
     given = list(by_name.values())
     place = 3 if operator == "norm_silu_conv2d" else len(given)
     return getattr(module, operator)(*given[:place], *plain, *given[place:], **keywords, **optional)
+
+
+def prepared(case: str, inputs: list[np.ndarray], precision: str) -> list[Any]:
+    """The inputs with the filters of a convolution prepared for the kernels."""
+    operator, shapes, settings = CASES[case]
+    given: list[Any] = list(inputs)
+    for i, (name, array) in enumerate(zip(shapes, inputs, strict=True)):
+        if name == "w.weight" and operator == "upsample_conv2d":
+            given[i] = kernels.prepare_upsample_conv2d(array, precision)
+        elif name == "w.weight" and array.ndim == 4:
+            given[i] = kernels.prepare_conv2d(array, settings.get("stride", 1), precision)
+    return given
 
 
 def relative_rms(y: np.ndarray, oracle: np.ndarray) -> float:
