@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,8 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tinyldm
 from tinyldm import __version__, cli
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinyldm.kernels import target, using_threads
+from tinyldm.models.vae import AutoencoderKL
+from tinyldm.pipelines import describe
 
 
 @pytest.fixture
@@ -111,6 +116,18 @@ def test_info(run) -> None:
     assert status == 0
     for word in ("unet", "parameters", "F32", "reference", "mid_block.resnets.0.conv1", "1×16×4×4"):
         assert word in out
+    assert "None" not in out
+
+
+def test_info_says_what_computes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--threads", "1"], f"precision fast, {target().name} vectors of {target().width} numbers, 1 thread\n"),
+        (["--threads", "3", "--precision", "strict"], "precision strict, "),
+        (["--backend", "reference", "--dtype", "float64"], f"reference (NumPy {np.__version__}), float64\n"),
+    ):
+        with using_threads(None):
+            assert cli.main(["info", "--model", str(checkpoint), *words]) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_cost(run) -> None:
@@ -135,6 +152,7 @@ BAD = {
     "size": (["sample", "x", "--width", "15"], "multiple of 2"),
     "steps": (["sample", "x", "--steps", "0"], "steps"),
     "sampler": (["sample", "x", "--sampler", "magic"], "ddim"),
+    "guidance": (["sample", "x", "--guidance-scale", "nan"], "finite"),
     "count": (["sample", "x", "-n", "0"], "-n"),
     "folder": (["sample", "x", "-o", "missing/a.png"], "missing"),
     "suffix": (["sample", "x", "-o", "a.jpg"], ".png"),
@@ -142,6 +160,7 @@ BAD = {
     "no picture": (["img2img", "x", "--image", "nothing.png"], "nothing.png"),
     "text as picture": (["encode", "note.txt"], "note.txt"),
     "picture size": (["encode", "odd.png"], "multiples of 2"),
+    "picture as latent": (["decode", "odd.png"], "not safetensors"),
     "not a latent": (["decode", "other.safetensors"], "latent"),
     "latent of another model": (["decode", "wide.safetensors"], "4"),
     "strength": (
@@ -166,6 +185,44 @@ def test_bad_input_is_one_line_and_status_2(run, case: str) -> None:
     assert message in last
     assert "Traceback" not in err
     assert sorted(os.listdir()) == before
+
+
+def test_too_little_memory(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before the work begins; and where the system refuses, one line as for every other error."""
+    monkeypatch.setattr(describe, "machine_bytes", lambda: 1_000_000)
+    _, _, err = run("sample", "x", "-o", "a.png", "--steps", "1")
+    assert "note: this machine has 1.0 MB of memory; with --low-memory it is about " in err
+    _, _, err = run("sample", "x", "-o", "b.png", "--steps", "1", "--low-memory")
+    assert "this machine has 1.0 MB of memory\n" in err
+    monkeypatch.setattr(describe, "machine_bytes", lambda: 1 << 50)
+    assert "this machine" not in run("sample", "x", "-o", "b.png", "--steps", "1")[2]
+
+    def refuse(*_, **__):
+        raise MemoryError("Unable to allocate 147. TiB")
+
+    monkeypatch.setattr(tinyldm.LatentDiffusion, "text_to_image", refuse)
+    status, _, err = run("sample", "x", "-o", "c.png")
+    assert status == 2
+    assert err.splitlines()[-1].startswith("tinyldm: error: not enough memory: Unable to allocate 147. TiB; ")
+
+
+def test_a_disk_that_is_full(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    status, _, err = run("sample", "x", "-o", "a.png", "--steps", "1")
+    assert status == 2
+    assert err.splitlines()[-1] == f"tinyldm: error: a.png: can't be written: {os.strerror(errno.ENOSPC)}"
+    assert os.listdir() == []
+
+
+def test_a_picture_of_nan_is_noted(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AutoencoderKL, "decode", lambda self, z: np.full((1, 3, 16, 16), np.nan, np.float32))
+    status, _, err = run("sample", "x", "-o", "a.png", "--steps", "1")
+    assert status == 0
+    assert "note: 100.0% of the picture's values are NaN" in err
+    assert opened("a.png").getextrema() == ((0, 0),) * 3
 
 
 def test_debug_shows_the_traceback(run) -> None:

@@ -122,6 +122,12 @@ def write_sd(folder: Path) -> Path:
     return write_folder(folder, INDEX, {"unet": UNET, "vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER})
 
 
+def write_depth(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes a map of depth behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 5}, **parts})
+
+
 def write_xl(folder: Path) -> Path:
     """A Stable Diffusion XL."""
     encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}

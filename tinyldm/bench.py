@@ -29,7 +29,7 @@ from tinyldm import cost
 from tinyldm.models.unet2d import UNet2D
 from tinyldm.models.vq import VQModel
 from tinyldm.nn import Runtime
-from tinyldm.pipelines.describe import describe_runtime, human_bytes
+from tinyldm.pipelines.describe import describe_runtime, human_bytes, machine_bytes
 
 MATMUL_SIZE = 1536  # of the square matrices whose product is the machine's best
 TEXT_ENCODERS = {"text_encoder": "text encoder", "text_encoder_2": "text encoder 2"}
@@ -270,8 +270,8 @@ def machine() -> str:
 
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parts = [f"{processor_name()} ({llvm.get_host_cpu_name()})", f"{count} processor{'s' * (count > 1)}"]
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
-        parts.append(human_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    memory = machine_bytes()
+    parts += [] if memory is None else [human_bytes(memory)]
     return ", ".join(parts)
 
 

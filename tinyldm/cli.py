@@ -82,6 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"tinyldm: error: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        if args.debug:
+            raise
+        hint = "; take fewer or smaller pictures, or --low-memory" if "low_memory" in args else ""
+        print(f"tinyldm: error: not enough memory: {error}{hint}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ntinyldm: interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -613,12 +619,19 @@ def progress_bar(steps: range) -> Iterator[int]:
 
 def print_expectation(model: LatentDiffusion, h: int, w: int, count: int) -> None:
     """Say what a run will take before it begins."""
-    from tinyldm.pipelines.describe import expected_bytes, human_bytes
+    from tinyldm.pipelines.describe import expected_bytes, human_bytes, machine_bytes
 
     size = f"{w * model.vae.config.factor}×{h * model.vae.config.factor}"
     pictures = "1 picture" if count == 1 else f"{count} pictures"
-    memory = human_bytes(expected_bytes(model, h, w, count))
-    print(f"{pictures} of {size}, about {memory} of memory; time left is shown after the first step", file=sys.stderr)
+    needed, there = expected_bytes(model, h, w, count), machine_bytes()
+    print(
+        f"{pictures} of {size}, about {human_bytes(needed)} of memory; time left is shown after the first step",
+        file=sys.stderr,
+    )
+    if there is not None and needed > there:
+        lower = expected_bytes(model, h, w, count, low_memory=True)
+        hint = f"; with --low-memory it is about {human_bytes(lower)}" if lower < needed else ""
+        print(f"note: this machine has {human_bytes(there)} of memory{hint}", file=sys.stderr)
 
 
 def print_result(files: Sequence[Path], seed: int, started: float) -> None:

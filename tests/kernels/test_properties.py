@@ -20,7 +20,7 @@ from tinyldm import kernels, ops
 
 UNIT = 2.0**-24  # the rounding of a float32
 TINY = 2.0**-149  # the smallest of them
-KINDS = ("normal", "denormal", "large", "constant", "zero", "mixed")
+KINDS = ("normal", "small", "denormal", "large", "constant", "zero", "mixed")
 SLOPE = 1.13  # no activation is steeper
 
 EXAMPLES = int(os.environ.get("TINYLDM_TEST_EXAMPLES", "25"))
@@ -44,6 +44,8 @@ class Values(NamedTuple):
         x = self.rng.standard_normal(shape)
         if self.kind == "denormal":
             x *= 1e-40
+        elif self.kind == "small":  # of a variance as large as the epsilon of a norm
+            x *= 2e-3
         elif self.kind == "large":
             x = np.where(x < 0, -1e4, 1e4)
         elif self.kind == "constant":

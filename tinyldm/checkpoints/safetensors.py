@@ -123,7 +123,9 @@ def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
         raise CheckpointError(f"{file.path}: {file.size} bytes are too few for a safetensors file (truncated?)")
     length = int.from_bytes(file.view(0, PREFIX), "little")
     if length > MAX_HEADER:
-        raise CheckpointError(f"{file.path}: header of {length} bytes, at most {MAX_HEADER} are allowed")
+        raise CheckpointError(
+            f"{file.path}: not safetensors, or damaged: a header of {length} bytes, at most {MAX_HEADER} are allowed"
+        )
     if PREFIX + length > file.size:
         raise CheckpointError(f"{file.path}: header of {length} bytes in a file of {file.size} (truncated?)")
     text = bytes(file.view(PREFIX, PREFIX + length))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 
 import numpy as np
 
 from tinyldm import cost
+from tinyldm.diffusion.config import SchedulerConfig
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.text_to_image import latent_size
 
@@ -30,6 +33,7 @@ def describe(model: LatentDiffusion) -> str:
     lines += [f"{'in all':14} {'':16} {total:13,} {human_bytes(total_bytes):>10}", ""]
     h, w = latent_size(model, None, None)
     factor, scheduler = model.vae.config.factor, model.scheduler_config
+    usual = SchedulerConfig()  # what a field that the file lacks is
     tokenizer = model.tokenizer or model.tokenizer_2
     if tokenizer is not None:
         lines.append(f"tokenizer      {tokenizer.vocab_size:,} tokens, {tokenizer.max_length} a prompt")
@@ -38,8 +42,10 @@ def describe(model: LatentDiffusion) -> str:
         f"scaling factor {model.vae.config.scaling_factor:g}"
     )
     lines.append(
-        f"schedule       {scheduler.get('beta_schedule')}, {scheduler.get('num_train_timesteps')} steps, "
-        f"predicts {scheduler.get('prediction_type', 'epsilon')}, published with {scheduler.get('_class_name')}"
+        f"schedule       {scheduler.get('beta_schedule', usual.beta_schedule)}, "
+        f"{scheduler.get('num_train_timesteps', usual.num_train_timesteps)} steps, "
+        f"predicts {scheduler.get('prediction_type', usual.prediction_type)}, "
+        f"published with {scheduler.get('_class_name')}"
     )
     lines.append(f"computes with  {describe_runtime(model)}")
     return "\n".join(lines)
@@ -52,7 +58,8 @@ def describe_runtime(model: LatentDiffusion) -> str:
         return f"reference (NumPy {np.__version__}), {runtime.dtype}"
     ops = runtime.ops
     vectors = f"{ops.target().name} vectors of {ops.target().width} numbers"
-    return f"numba, float32, precision {runtime.precision}, {vectors}, {ops.threads()} threads"
+    threads = f"{ops.threads()} thread{'s' * (ops.threads() > 1)}"
+    return f"numba, float32, precision {runtime.precision}, {vectors}, {threads}"
 
 
 def describe_shapes(model: LatentDiffusion, height: int | None = None, width: int | None = None) -> str:
@@ -103,13 +110,15 @@ def _sums(costs: list[cost.Cost]) -> tuple[int, int]:
     return sum(c.parameters for c in costs), cost.total(costs)
 
 
-def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
+def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memory: bool | None = None) -> int:
     """About how much memory sampling `count` pictures takes, for latents of `h` × `w`.
 
     Weights in the runtime's dtype, plus the larger of what the UNet holds for its guided batch (every skip, and a few
     maps of its largest size) and what the decoder holds for one picture. With low memory, of the weights only the
-    largest one at a time, as it was read and as it is arranged for the kernel.
+    largest one at a time, as it was read and as it is arranged for the kernel. `low_memory` is the model's own
+    setting unless given.
     """
+    low_memory = model.runtime.low_memory if low_memory is None else low_memory
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
@@ -117,11 +126,18 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int) -> int:
     factor, config = model.vae.config.factor, model.vae.config
     narrow = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
-    if model.runtime.low_memory:
+    if low_memory:
         numbers = max(2 * max(sizes["unet"]) + unet, 2 * max(sizes["vae"]) + decoder)
     else:
         numbers = sum(map(sum, sizes.values())) + max(unet, decoder)
     return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
+
+
+def machine_bytes() -> int | None:
+    """The memory of this machine; None where the system does not say (Windows)."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
 
 
 def item_bytes(tag: str) -> int:

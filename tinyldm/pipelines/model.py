@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,8 +38,10 @@ class Defaults(NamedTuple):
     sampler: str
 
     def filled(self, steps: int | None, guidance_scale: float | None, sampler: str | None) -> Defaults:
-        """These defaults, with what is given in their place."""
+        """These defaults, with what is given in their place. Raises `InputError` for a scale that is no number."""
         given = (steps, guidance_scale, sampler)
+        if guidance_scale is not None and not math.isfinite(guidance_scale):
+            raise InputError(f"guidance_scale must be a finite number, not {guidance_scale}")
         return Defaults(*(own if other is None else other for own, other in zip(self, given, strict=True)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -30,7 +31,15 @@ def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> np.nda
 
 
 def to_images(pixels: np.ndarray) -> list[Image.Image]:
-    """Pixels `(N, 3, H, W)`, clipped to [-1, 1], as 8-bit pictures."""
+    """Pixels `(N, 3, H, W)`, clipped to [-1, 1], as 8-bit pictures; warns of NaN, which becomes black."""
+    missing = np.isnan(pixels)
+    if missing.any():
+        warnings.warn(
+            f"{missing.mean():.1%} of the picture's values are NaN, and black: the weights hold NaN, or a number "
+            "overflowed on the way",
+            stacklevel=2,
+        )
+        pixels = np.where(missing, -1, pixels)
     levels = np.clip(pixels / 2 + 0.5, 0, 1)
     return [Image.fromarray(np.round(p * 255).astype(np.uint8)) for p in np.moveaxis(levels, 1, -1)]
 
