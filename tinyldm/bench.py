@@ -179,7 +179,7 @@ def bench(
         forget_peak()
         report.models.append(Timing(name, median_seconds(run, repeat), products, peak_bytes=peak_bytes()))
         if operators:
-            report.operators[name] = by_operator(model.runtime, run)
+            report.operators[name] = by_operator(model.runtime, run, repeat)
     return report
 
 
@@ -227,16 +227,20 @@ def unet_work(model: Any, rng: np.random.Generator, batch: int, h: int, w: int) 
     return run
 
 
-def by_operator(runtime: Runtime, run: Callable[[], Any]) -> list[Timing]:
-    """The time of one run by operator, the longest first."""
+def by_operator(runtime: Runtime, run: Callable[[], Any], repeat: int = 1) -> list[Timing]:
+    """The time of a run by operator, each the median of `repeat` runs; the longest first."""
     ops = runtime.ops
-    timed = TimedOps(ops)
-    runtime.__dict__["ops"] = timed  # the property's cache: models ask the runtime for its operators at every call
+    runs = []
     try:
-        run()
+        for _ in range(repeat):
+            runs.append(timed := TimedOps(ops))
+            runtime.__dict__["ops"] = timed  # the property's cache: models ask the runtime for its operators each time
+            run()
     finally:
         runtime.__dict__["ops"] = ops
-    return sorted(timed.timings.values(), key=lambda t: -t.seconds)
+    for name, timing in runs[0].timings.items():
+        timing.seconds = statistics.median(timed.timings[name].seconds for timed in runs)
+    return sorted(runs[0].timings.values(), key=lambda t: -t.seconds)
 
 
 def median_seconds(run: Callable[[], Any], repeat: int) -> float:

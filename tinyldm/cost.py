@@ -100,6 +100,7 @@ SHAPES = SimpleNamespace(
     silu=_same,
     gelu=_same,
     quick_gelu=_same,
+    embedding=ops.embedding,
     timestep_embedding=ops.timestep_embedding,
 )
 

@@ -292,7 +292,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.
 
 def embedding(ids: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.embedding` with the node's table."""
-    return _traced(w, ops.embedding(ids, w.weight), np.asarray(ids))
+    return _traced(w, w.runtime.ops.embedding(ids, w.weight), np.asarray(ids))
 
 
 def silu(x: np.ndarray, w: Weights, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyldm import kernels
+from tinyldm.kernels import pool
 from tinyldm.kernels.ordered import COLUMNS, DEPTH, ROWS, STEPS, ordered_matmul
 
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-42, 1.0], np.float32)
@@ -72,3 +73,11 @@ def test_strided_operands_and_any_number_of_threads():
         with kernels.using_threads(count):
             found.append(ordered_matmul(a, b, order).tobytes())
     assert found == [ordered_matmul(a.copy(), b.copy(), order).tobytes()] * 3
+
+
+@pytest.mark.parametrize("spare", [1, 100_000])
+def test_a_thread_s_memory_may_be_larger(spare, monkeypatch):
+    """It is that of whichever kernel wanted the most."""
+    monkeypatch.setattr(pool._local, "buffer", pool.aligned((DEPTH + ROWS) * COLUMNS + spare), raising=False)
+    a, b = np.ones((3, 5), np.float32), np.ones((5, 7), np.float32)
+    assert (ordered_matmul(a, b, np.arange(5)) == 5).all()

@@ -43,7 +43,7 @@ def ordered_kernel(counter, units, scratch, a, b, along_k, along_n, order, y):  
     columns = y.shape[2]
     panels, blocks = (columns + COLUMNS - 1) // COLUMNS, (rows + ROWS - 1) // ROWS
     terms = scratch[: DEPTH * COLUMNS].reshape(DEPTH, COLUMNS)
-    sums = scratch[DEPTH * COLUMNS :].reshape(-1, COLUMNS)
+    sums = scratch[DEPTH * COLUMNS : (DEPTH + min(rows, ROWS)) * COLUMNS].reshape(-1, COLUMNS)
     while True:
         unit = next_unit(address(counter))
         if unit >= units:
