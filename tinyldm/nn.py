@@ -123,6 +123,16 @@ class Trace(dict[str, np.ndarray]):
         """Whether `record` is to be given the inputs of this module."""
         return False
 
+    def wants_alone(self, path: str) -> bool:
+        """Whether `alone` is to be told how this module is computed."""
+        return False
+
+    def alone(self, path: str, output: np.ndarray, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """A module has ended whose output is that of `function(*arguments)`, or the first of its outputs.
+
+        Images are channels-last here. Whoever wants to can compute it again, on these inputs, in another way.
+        """
+
     def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Weights | None) -> None:
         """A module has ended; the arrays are not copied yet. `w` is its node, None for one without weights."""
         if fnmatchcase(path, self.select):
@@ -198,6 +208,21 @@ def _traced(w: Weights, y: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
     return traced(w.path, y, *inputs, w=w)
 
 
+def _computed(path: str, function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`; the trace is told that it is what the module `path` computes."""
+    if _trace is None or not _trace.wants_alone(path):
+        return function(*args)
+    kept = tuple(_snapshot(arg) for arg in args)
+    y = function(*args)
+    _trace.alone(path, y[0] if isinstance(y, tuple) else y, function, kept)
+    return y
+
+
+def _snapshot(arg: Any) -> Any:
+    """An argument as it is now: what is in it may be used up or written over."""
+    return [x.copy() for x in arg] if isinstance(arg, list) else arg.copy() if isinstance(arg, np.ndarray) else arg
+
+
 def module(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function whose last positional argument is its node as a module: its output is traced under that path."""
 
@@ -207,9 +232,26 @@ def module(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         w = args[-1]
         inputs = [x.copy() for x in _arrays(args[:-1], w)] if _trace.wants_inputs(w.path) else []
-        y = function(*args, **kwargs)
+        y = _computed(w.path, functools.partial(function, **kwargs), *args)
         _traced(w, y[0] if isinstance(y, tuple) else y, *inputs)
         return y
+
+    return run
+
+
+def as_module(path: str, function: Callable[..., np.ndarray], x: np.ndarray, *args: Any) -> np.ndarray:
+    """`function(x, *args)` as the module `path`, which the original has and the weights' names do not show."""
+    return traced(path, _computed(path, function, x, *args), x)
+
+
+def operator(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Mark a function of an array and a node that traces its own output: the trace is told how it is computed."""
+
+    @functools.wraps(function)
+    def run(x: np.ndarray, w: Weights, *args: Any, **kwargs: Any) -> np.ndarray:
+        if _trace is None:
+            return function(x, w, *args, **kwargs)
+        return _computed(w.path, functools.partial(function, **kwargs), x, w, *args)
 
     return run
 
@@ -249,6 +291,7 @@ def _silu_after(norm: Weights) -> str:
 # Operators ----------------------------------------
 
 
+@operator
 def linear(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.linear` with the node's weight and bias; a 1×1 convolution's weight is taken as the matrix that it is."""
     y = w.runtime.ops.linear(x, _matrix(w), w.get("bias"))
@@ -262,6 +305,7 @@ def _tokens(x: np.ndarray) -> np.ndarray:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
+@operator
 def conv2d(x: np.ndarray, w: Weights, stride: int = 1, padding: Padding | None = None) -> np.ndarray:
     """`ops.conv2d` with the node's weight and bias; the default padding keeps the size at stride 1."""
     padding = (w.shape()[-1] - 1) // 2 if padding is None else padding
@@ -271,6 +315,7 @@ def conv2d(x: np.ndarray, w: Weights, stride: int = 1, padding: Padding | None =
     return _traced(w, y, x)
 
 
+@operator
 def group_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.group_norm` with the node's weight, bias, groups and epsilon."""
     y = w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps"))
@@ -280,6 +325,7 @@ def group_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     return _traced(w, y, x)
 
 
+@operator
 def layer_norm(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.layer_norm` with the node's weight, bias and epsilon."""
     return _traced(w, w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps")), x)
@@ -290,6 +336,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.
     return w.runtime.ops.attention(q, k, v, w.setting("heads"), mask)
 
 
+@operator
 def embedding(ids: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.embedding` with the node's table."""
     return _traced(w, w.runtime.ops.embedding(ids, w.weight), np.asarray(ids))
@@ -297,7 +344,11 @@ def embedding(ids: np.ndarray, w: Weights) -> np.ndarray:
 
 def silu(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
     """`ops.silu`, for the small vectors of the time embedding; to the original, it is the module `name` of the node."""
-    return traced(f"{w.path}.{name}", w.runtime.ops.silu(x), x)
+    return as_module(f"{w.path}.{name}", _activate, x, "silu", w)
+
+
+def _activate(x: np.ndarray, name: str, w: Weights) -> np.ndarray:
+    return getattr(w.runtime.ops, name)(x)
 
 
 # What a backend makes of a weight: the array itself, or a copy that was arranged for its kernels once -----------------
@@ -345,7 +396,7 @@ def norm_silu_conv2d(
     """`ops.norm_silu_conv2d` with padding that keeps the size: norm, SiLU, convolution, plus shift, plus residual."""
     if _trace is not None:
         h = group_norm(x, norm)
-        h = conv2d(traced(_silu_after(norm), conv.runtime.ops.silu(h), h), conv)
+        h = conv2d(as_module(_silu_after(norm), _activate, h, "silu", conv), conv)
         h = h if shift is None else h + shift[:, None, None, :]
         return h if residual is None else h + residual
     padding = (conv.shape()[-1] - 1) // 2
@@ -363,6 +414,7 @@ def norm_silu_conv2d(
     )
 
 
+@operator
 def upsample_conv2d(x: np.ndarray, w: Weights, size: tuple[int, int] | None = None) -> np.ndarray:
     """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
     y = w.runtime.ops.upsample_conv2d(x, _upsampling_filters(w), w.get("bias"), size)
@@ -383,13 +435,17 @@ def linear_residual(x: np.ndarray, w: Weights, residual: np.ndarray) -> np.ndarr
 def linear_geglu(x: np.ndarray, w: Weights) -> np.ndarray:
     """`ops.linear_geglu`: a linear layer to twice the channels, one half gating the other."""
     if _trace is not None:
-        return traced(w.path.removesuffix(".proj"), w.runtime.ops.geglu(linear(x, w)), x)
+        return as_module(w.path.removesuffix(".proj"), _linear_then_geglu, x, w)
     return w.runtime.ops.linear_geglu(x, _matrix(w, gated=True), w.get("bias"))
+
+
+def _linear_then_geglu(x: np.ndarray, w: Weights) -> np.ndarray:
+    return w.runtime.ops.geglu(linear(x, w))
 
 
 def linear_activation(x: np.ndarray, w: Weights, activation: str) -> np.ndarray:
     """`ops.linear_activation`: a linear layer and one of `silu`, `gelu`, `quick_gelu`."""
     if _trace is not None:
         h = linear(x, w)
-        return traced(f"{w.path.rpartition('.')[0]}.activation_fn", getattr(w.runtime.ops, activation)(h), h)
+        return as_module(f"{w.path.rpartition('.')[0]}.activation_fn", _activate, h, activation, w)
     return w.runtime.ops.linear_activation(x, _matrix(w), w.get("bias"), activation)

@@ -12,7 +12,7 @@ from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.bisect import bisect, load_callable
 from tinyldm.golden.check import check
 from tinyldm.golden.record import Keep, record, record_fixture
-from tinyldm.golden.tolerance import Tolerance
+from tinyldm.golden.tolerance import AutoTolerance, Tolerance
 
 NORMS = "0000/unet/*norm*"
 
@@ -62,6 +62,90 @@ def test_modules_that_the_candidate_lacks_are_counted(oracle):
     assert found.missing
     with pytest.raises(TinyldmError, match="nothing to compare"):
         bisect(oracle, lambda key, inputs: None, select=[NORMS])
+
+
+# Limits of a module alone ------------------------------------------------------------------------------------------
+
+
+def layer_by_layer(model, eps_factor=1.0):
+    """A candidate that computes the UNet's convolutions, norms and linear layers with the model's own operators."""
+    nodes = {node.path: node for node in model.unet.weights.walk()}
+
+    def run(key, inputs):
+        node = nodes.get(key.partition("/unet/")[2])
+        if node is None or "weight" not in node or len(inputs) != 1:
+            return None
+        x = inputs[0].astype(model.runtime.dtype)
+        if len(node.shape()) == 1 and x.ndim == 3:
+            return tinyldm.ops.layer_norm(x, node.weight, node.bias, node.setting("eps") * eps_factor)
+        if x.ndim != 4:
+            return tinyldm.nn.linear(x, node)
+        x = np.moveaxis(x, 1, -1)
+        if len(node.shape()) == 1:
+            y = tinyldm.ops.group_norm(
+                x, node.weight, node.bias, node.setting("groups"), node.setting("eps") * eps_factor
+            )
+        else:
+            y = tinyldm.nn.conv2d(x, node, stride=2 if "downsamplers" in key else 1)
+        return np.moveaxis(y, -1, 1)
+
+    return run
+
+
+DEEP = ["0000/unet/mid_block.resnets.1.norm1", "0000/unet/conv_norm_out"]
+
+
+def test_a_small_error_deep_in_the_network_hides_in_what_has_gathered_and_not_in_the_module_alone(oracle, model64):
+    """An epsilon of 1e-6 where it is 1e-5."""
+    wrong = layer_by_layer(model64, eps_factor=0.1)
+    assert bisect(oracle, wrong, AutoTolerance(oracle, "float32"), select=DEEP).status == 0
+    found = bisect(oracle, wrong, AutoTolerance(oracle, "float32", alone=True), select=DEEP)
+    assert [r.key for r in found.failed] == DEEP
+    assert "of each module alone" in found.tolerance
+    right = bisect(oracle, layer_by_layer(model64), AutoTolerance(oracle, "float32", alone=True), select=DEEP)
+    assert right.status == 0
+
+
+@pytest.mark.parametrize("precision", ["strict", "fast"])
+def test_honest_modules_pass_alone(oracle, checkpoint, precision):
+    model = tinyldm.load(checkpoint, backend="numba", precision=precision)
+    found = bisect(oracle, layer_by_layer(model), AutoTolerance(oracle, "float32", alone=True), select=["0000/unet/*"])
+    assert found.status == 0
+    assert len(found.results) > 80
+
+
+def test_every_module_with_inputs_has_an_error_of_its_own(oracle):
+    for arithmetic, errors in oracle.metadata["rounding_alone"].items():
+        assert set(errors) == set(oracle.inputs)
+        whole = oracle.metadata["rounding"][arithmetic]
+        # What has gathered since the run began is more, but for the first modules and by luck.
+        assert np.median([whole[key][1] / errors[key][1] for key in errors if errors[key][1]]) > 2
+
+
+def test_the_error_alone_is_that_of_the_operator_on_rounded_inputs(oracle, model64):
+    """A SiLU by its definition: in bfloat16 the input is rounded, then the result."""
+    from tinyldm.golden.rounding import to_bfloat16
+
+    key = "0000/unet/conv_act"
+    x = to_bfloat16(oracle[oracle.inputs[key][0]].astype(np.float32))
+    wanted = np.abs(to_bfloat16(x / (1 + np.exp(-x))) - oracle[key])
+    found = oracle.metadata["rounding_alone"]["bfloat16"][key]
+    np.testing.assert_allclose(found, [wanted.max(), np.sqrt(np.mean(wanted**2))], rtol=0.01)  # a tie may go either way
+
+
+def test_a_file_without_errors_of_single_modules_says_so(oracle):
+    del oracle.metadata["rounding_alone"]
+    found = AutoTolerance(oracle, "float32", alone=True)
+    assert found.errors == oracle.metadata["rounding"]["float32"]
+    assert "whole run" in found.describe()
+
+
+@pytest.mark.parametrize("table", [7, [1], {"float32": 1}, {"float32": {"a": 1}}, {"float32": {"a": [1, "x"]}}])
+@pytest.mark.parametrize("entry", ["rounding", "rounding_alone"])
+def test_malformed_tables_are_told(oracle, entry, table):
+    oracle.metadata[entry] = table
+    with pytest.raises(TinyldmError, match=f"metadata entry '{entry}'"):
+        AutoTolerance(oracle, "float32", alone=True)
 
 
 PORT = """

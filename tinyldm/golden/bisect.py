@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +25,14 @@ from tinyldm.golden.store import Golden, GoldenWriter
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.golden.torch_recorder import to_numpy
 
-Candidate = Callable[[str, list[np.ndarray]], np.ndarray | None]
+Candidate = Callable[[str, list[np.ndarray]], Any]  # an array, a tensor of PyTorch, or None
 INPUT = re.compile(r"(.*):input\.(\d+)")
 
 
 def bisect(
     golden: Golden,
     candidate: Candidate | str | Sequence[str],
-    tolerance: Tolerance | None = None,
+    tolerance: Tolerance | Callable[[Golden], Tolerance] | None = None,
     *,
     select: Sequence[str] = ("*",),
 ) -> Comparison:
@@ -39,6 +40,9 @@ def bisect(
 
     A command (text, or a list of arguments) is run once, with two more arguments: the file of inputs to read, in which
     the tensor `KEY:input.N` is input N of the module `KEY`, and the file of outputs to write, under `KEY`.
+
+    `tolerance` may be a function of the file of outputs, whose types say what arithmetic the candidate is in.
+    `AutoTolerance(golden, arithmetic, alone=True)` holds each module to what an honest evaluation of it alone errs by.
 
     The comparison holds the modules that the candidate has; the others are its `missing`. Raises `InputError` where
     there is nothing to run, or the command fails.
@@ -57,7 +61,7 @@ def bisect(
             run_command(golden, keys, candidate, Path(folder) / "inputs.safetensors", outputs)
         with Golden(outputs) as file:
             file.inputs = {key: golden.inputs[key] for key in file.order if key in golden.inputs}
-            return _judge(golden, file, keys, tolerance)
+            return _judge(golden, file, keys, tolerance(file) if callable(tolerance) else tolerance)
 
 
 def _judge(golden: Golden, outputs: Golden, keys: list[str], tolerance: Tolerance | None) -> Comparison:
@@ -84,23 +88,25 @@ def run_callable(golden: Golden, keys: Sequence[str], candidate: Candidate, outp
     """Call the candidate on the inputs of each module, and write down what it returns."""
     with GoldenWriter(outputs) as writer:
         for key in keys:
-            result = called(candidate, key, [np.array(golden[ref]) for ref in golden.inputs[key]])
-            if result is not None:
-                writer.add(key, result)
+            array, tag = called(candidate, key, [np.array(golden[ref]) for ref in golden.inputs[key]])
+            if array is not None:
+                writer.add(key, array, tag=tag)
 
 
-def called(candidate: Candidate, key: str, inputs: list[np.ndarray]) -> np.ndarray | None:
-    """What the candidate makes of a module's inputs; an error of its own is told with the module."""
+def called(candidate: Candidate, key: str, inputs: list[np.ndarray]) -> tuple[np.ndarray | None, str | None]:
+    """What the candidate makes of a module's inputs, and its type where NumPy lacks it; an error of the candidate's
+    own is told with the module.
+    """
     try:
         result = candidate(key, inputs)
-        array = None if result is None else to_numpy(result)[0]
+        array, tag = (None, None) if result is None else to_numpy(result)
     except Exception as error:
         shapes = ", ".join(str(x.shape) for x in inputs)
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"the candidate failed at {key} (inputs {shapes}): {said} (--debug shows where)") from error
     if array is not None and array.dtype.kind not in "fiub":
         raise InputError(f"the candidate gave a {type(result).__name__} for {key}, not an array of numbers")
-    return array
+    return array, tag
 
 
 def run_command(golden: Golden, keys: Sequence[str], command: str | Sequence[str], inputs: Path, outputs: Path) -> None:

@@ -285,8 +285,9 @@ def judged(args: argparse.Namespace, golden: Any, candidate: Any) -> Any:
     )
 
 
-def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = None) -> Any:
-    """The tolerance that the options ask for; `arithmetic` is the candidate's, where it is known.
+def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = None, alone: bool = False) -> Any:
+    """The tolerance that the options ask for; `arithmetic` is the candidate's, where it is known, and `alone` whether
+    modules are judged alone.
 
     Where none is asked for it is `auto` if the golden can say what the candidate's type costs.
     """
@@ -303,7 +304,7 @@ def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = No
     arithmetic = args.arithmetic or arithmetic
     asked = args.tolerance == "auto" or args.arithmetic or args.factor is not None
     if asked or arithmetic in (golden.metadata.get("rounding") or {}):
-        return AutoTolerance(golden, arithmetic or "float32", 4.0 if args.factor is None else args.factor)
+        return AutoTolerance(golden, arithmetic or "float32", 4.0 if args.factor is None else args.factor, alone)
     return Tolerance()
 
 
@@ -347,7 +348,13 @@ def run_bisect(args: argparse.Namespace) -> int:
         raise InputError("say what to judge: either --candidate MODULE:FUNCTION or --command COMMAND")
     candidate = load_callable(args.candidate) if args.candidate else args.command
     with Golden(args.golden) as golden:
-        return show(args, bisect(golden, candidate, tolerance(args, golden), select=tuple(args.select or ["*"])))
+
+        def judge(outputs: Golden) -> Any:
+            return tolerance(args, golden, arithmetic_of(golden, outputs), alone=True)
+
+        judge_any = next(iter(golden.metadata.get("rounding") or {}), None)
+        tolerance(args, golden, judge_any, alone=True)  # wrong options are told before the candidate runs
+        return show(args, bisect(golden, candidate, judge, select=tuple(args.select or ["*"])))
 
 
 def run_check(args: argparse.Namespace) -> int:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 import tinyldm
+from tinyldm import nn
 from tinyldm.errors import InputError
-from tinyldm.golden.metrics import measure
+from tinyldm.golden.alone import AloneTrace, Errors, worse
 from tinyldm.golden.rounding import EVALUATIONS, rounded_component, rounded_model
 from tinyldm.golden.rounding import rounding as check_arithmetic
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.golden.store import GoldenWriter, sample_positions
-from tinyldm.golden.tracing import GoldenTrace, Sink, trace
+from tinyldm.golden.tracing import GoldenTrace, Sink
 
 COMPONENTS = ("text_encoder", "unet", "vae")
 Run = Callable[[Any], Mapping[str, np.ndarray]]  # the model -> more arrays to record, by key
@@ -214,8 +215,9 @@ def write(
         "inputs": keep.inputs,
         "rounding": list(twins),
     }
+    rename = rename or (lambda key: key)
     with GoldenWriter(path, metadata, sample=keep.sample, values=keep.values) as writer:
-        traced_run(run, model, keep, rename, writer.add)
+        alone = traced_run(run, model, keep, rename, writer.add, twins if keep.inputs else {}, tell)
         if not writer.order:
             raise InputError(f"{path}: nothing to record: no tensor matches {' '.join(keep.select)}")
         if twins:
@@ -223,37 +225,48 @@ def write(
                 arithmetic: honest_errors(run, arithmetic, twin, writer, keep, rename, tell)
                 for arithmetic, twin in twins.items()
             }
+        if alone:
+            writer.metadata["rounding_alone"] = alone
 
 
-def traced_run(run: Run, model: Any, keep: Keep, rename: Rename | None, take: Sink) -> None:
-    """Run the model and give every tensor that is kept to `take`."""
+def traced_run(
+    run: Run,
+    model: Any,
+    keep: Keep,
+    rename: Rename,
+    take: Sink,
+    twins: Mapping[str, Twin] | None = None,
+    tell: Tell = ignore,
+) -> dict[str, Errors]:
+    """Run the model and give every tensor that is kept to `take`; with twins, the honest errors of modules alone."""
 
     def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
-        take(rename(key) if rename else key, array, inputs)
+        take(rename(key), array, inputs)
 
-    with trace(keep.select, keep.inputs, sink=sink) as t:
+    t = GoldenTrace(keep.select, keep.inputs, sink)
+    if twins:
+        tell(f"the run, and the error of every module alone in honest {', '.join(twins)}")
+        t = AloneTrace(keep.select, sink, {arithmetic: twin(0) for arithmetic, twin in twins.items()})
+    with nn.trace(into=t):
         more = run(model)
     for key, array in more.items():
         if t.selected(key):
             sink(key, array)
+    found = t.errors if isinstance(t, AloneTrace) else {}
+    return {arithmetic: {rename(key): e for key, e in errors.items()} for arithmetic, errors in found.items()}
 
 
 def honest_errors(
-    run: Run, arithmetic: str, twin: Twin, oracle: GoldenWriter, keep: Keep, rename: Rename | None, tell: Tell
-) -> dict[str, list[float | None]]:
+    run: Run, arithmetic: str, twin: Twin, oracle: GoldenWriter, keep: Keep, rename: Rename, tell: Tell
+) -> Errors:
     """By key, the largest maximum error and RMSE of the honest evaluations; nulls where one overflows."""
-    errors: dict[str, list[float | None]] = {}
+    errors: Errors = {}
 
     def compare(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
         stored = oracle.stored(key)
         if stored.shape != array.shape:
             array = np.asarray(array).reshape(-1)[sample_positions(key, array.size, stored.size)]
-        m = measure(stored, array)
-        known = errors.get(key, [0.0, 0.0])
-        if m.nonfinite_differ or None in known:
-            errors[key] = [None, None]
-        else:
-            errors[key] = [max(known[0] or 0.0, m.max_abs), max(known[1] or 0.0, m.rmse)]
+        worse(errors, key, stored, array)
 
     for i in range(EVALUATIONS):
         tell(f"the error of honest {arithmetic}: evaluation {i + 1} of {EVALUATIONS}")

@@ -4,10 +4,10 @@ That is what a good port in that arithmetic computes, no better and no worse: we
 each operator (a matrix product, a norm, an activation, each of attention's three, an addition) computed in float32 and
 rounded once. Its difference from the float64 oracle is the yardstick of `--tolerance auto`.
 
-What that leaves open is the order in which the terms of a matrix product are added. Two orders round differently, a
-deep network grows the difference, and a single evaluation comes out exact in some tensor by luck. So the model is
-evaluated `EVALUATIONS` times, the terms added one by one in an order of each time's own, and the yardstick is the
-largest of the errors.
+What that leaves open is the order in which the terms of a sum are added: a matrix product's, a norm's, a softmax's.
+Two orders round differently, a deep network grows the difference, and a single evaluation comes out exact in some
+tensor by luck. So the model is evaluated `EVALUATIONS` times, the terms added one by one in an order of each time's
+own, and the yardstick is the largest of the errors.
 """
 
 from __future__ import annotations
@@ -114,12 +114,14 @@ def as_rounded(array: np.ndarray, round_: Round) -> Rounded:
 class RoundedOps:
     """The operators of `tinyldm.ops`, their inputs and their result rounded to a type; composites are taken apart.
 
-    `evaluation` says in which order the terms of the matrix products are added (`order_of_terms`).
+    `evaluation` says in which order the terms of sums are added (`order_of_terms`); `sums` counts the operators that
+    it made a difference to.
     """
 
     def __init__(self, round_: Round, evaluation: int = 0) -> None:
         self._to_type = round_
-        self._evaluation = evaluation
+        self.evaluation = evaluation
+        self.sums = 0
 
     def _round(self, x: np.ndarray) -> np.ndarray:
         return self._to_type(plain(x))
@@ -128,10 +130,22 @@ class RoundedOps:
         return as_rounded(self._round(x), self._to_type)
 
     def _product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return ordered_product(a, b, self._evaluation)
+        self.sums += 1
+        return ordered_product(a, b, self.evaluation)
+
+    def _sum(self, x: np.ndarray) -> np.ndarray:
+        """The sum over the second axis, term by term: `(N, terms, G) -> (N, 1, G)`."""
+        return self._product(np.ones((len(x), 1, x.shape[1]), np.float32), x)
+
+    def _standardised(self, x: np.ndarray, eps: float) -> np.ndarray:
+        """Mean 0 and variance 1 over the second axis of `(N, terms, G)`."""
+        count = np.float32(x.shape[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = x - self._sum(x) / count
+            return centred / np.sqrt(self._sum(np.square(centred)) / count + np.float32(eps))
 
     def __getattr__(self, name: str) -> Callable[..., np.ndarray]:
-        """Any operator that is one rounding: the norms, the activations, resampling."""
+        """Any operator that is one rounding and no sum: the activations, resampling."""
         operator = getattr(ops, name)
 
         def rounded(*args: Any, **kwargs: Any) -> np.ndarray:
@@ -169,6 +183,28 @@ class RoundedOps:
         y = self._product(terms, np.moveaxis(plain(weight), 1, 3).reshape(len(weight), -1).T).reshape(*shape, -1)
         return self._out(y if bias is None else y + plain(bias))
 
+    def group_norm(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float) -> np.ndarray:
+        """`ops.group_norm`, its two sums in float32 term by term, rounded once."""
+        x = self._round(x)
+        split = x.reshape(len(x), -1, groups, x.shape[-1] // groups)  # (N, P, G, C/G)
+        n, pixels, _, channels = split.shape
+        terms = split.transpose(0, 1, 3, 2).reshape(n, pixels * channels, groups)
+        y = self._standardised(terms, eps).reshape(n, pixels, channels, groups).transpose(0, 1, 3, 2)
+        return self._out(y.reshape(x.shape) * self._round(weight) + self._round(bias))
+
+    def layer_norm(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
+        """`ops.layer_norm`, its two sums in float32 term by term, rounded once."""
+        x = self._round(x)
+        y = self._standardised(x.reshape(1, -1, x.shape[-1]).swapaxes(1, 2), eps).swapaxes(1, 2)
+        return self._out(y.reshape(x.shape) * self._round(weight) + self._round(bias))
+
+    def softmax(self, x: np.ndarray, axis: int = -1) -> np.ndarray:
+        """`ops.softmax`, its sum in float32 term by term, rounded once."""
+        x = np.moveaxis(self._round(x), axis, -1)
+        powers = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+        total = self._sum(powers.reshape(1, -1, x.shape[-1]).swapaxes(1, 2))
+        return self._out(np.moveaxis(powers / total.reshape(*x.shape[:-1], 1), -1, axis))
+
     def geglu(self, x: np.ndarray) -> np.ndarray:
         """`ops.geglu` as two operators: the activation, then the product."""
         a, g = np.split(self._round(x), 2, axis=-1)
@@ -189,7 +225,7 @@ class RoundedOps:
         s = np.float32(1 / math.sqrt(channels // heads) if scale is None else scale)
         with np.errstate(over="ignore", invalid="ignore"):
             scores = self._round(s * self._product(q, k.transpose(0, 1, 3, 2)))
-            weights = self._round(ops.softmax(scores if mask is None else scores + mask))
+            weights = plain(self.softmax(scores if mask is None else scores + mask))
             out = self._product(weights, v)
         return self._out(out.transpose(0, 2, 1, 3).reshape(n, queries, -1))
 

@@ -67,23 +67,31 @@ class Tolerance:
 class AutoTolerance(Tolerance):
     """`factor` times the error of an honest evaluation in `arithmetic`, as the golden file states it.
 
-    No tensor is held to less than one rounding of that type.
+    With `alone` each module's is that of an honest evaluation of this module on the golden's own inputs, where the file
+    states it, and not that which has gathered since the run began. No tensor is held to less than one rounding of that
+    type.
     """
 
-    def __init__(self, golden: Golden, arithmetic: str, factor: float = FACTOR) -> None:
+    def __init__(self, golden: Golden, arithmetic: str, factor: float = FACTOR, alone: bool = False) -> None:
         super().__init__()
-        found: dict[str, Any] = golden.metadata.get("rounding") or {}
         if arithmetic not in UNIT_ROUNDOFF:
             raise InputError(f"arithmetic {arithmetic!r} is unknown; known are {', '.join(UNIT_ROUNDOFF)}")
+        if not factor > 0:
+            raise InputError(f"factor: must be above 0, not {factor}")
+        found = error_tables(golden, "rounding")
         if arithmetic not in found:
             held = ", ".join(found) or "none"
             raise InputError(
                 f"{golden.path}: holds no rounding errors of {arithmetic}, which --tolerance auto needs (held: "
                 f"{held}); record it with --dtype float64 --rounding {arithmetic}"
             )
-        if not factor > 0:
-            raise InputError(f"factor: must be above 0, not {factor}")
-        self.errors: dict[str, list[float | None]] = found[arithmetic]
+        of_modules = error_tables(golden, "rounding_alone").get(arithmetic) if alone else None
+        self.errors = found[arithmetic] | (of_modules or {})
+        self.of = "of the float64 oracle"
+        if alone:
+            self.of = (
+                "of each module alone" if of_modules else "of the whole run (the file states none of single modules)"
+            )
         self.arithmetic = arithmetic
         self.factor = factor
 
@@ -99,4 +107,25 @@ class AutoTolerance(Tolerance):
 
     def describe(self) -> str:
         """In words."""
-        return f"{self.factor:g} × the error of an honest {self.arithmetic} evaluation of the float64 oracle"
+        return f"{self.factor:g} × the error of an honest {self.arithmetic} evaluation {self.of}"
+
+
+def error_tables(golden: Golden, entry: str) -> dict[str, dict[str, list[float | None]]]:
+    """By arithmetic and key, the maximum error and the RMSE that a metadata entry states. Raises `InputError`."""
+    tables = golden.metadata.get(entry) or {}
+    pairs = [pair for t in tables.values() for pair in t.values()] if is_tables(tables) else [None]
+    if not all(type(pair) is list and len(pair) == 2 and all(map(is_error, pair)) for pair in pairs):
+        raise InputError(
+            f"{golden.path}: the metadata entry {entry!r} must be {{arithmetic: {{key: [max_abs, rmse]}}}}"
+        )
+    return tables
+
+
+def is_tables(value: Any) -> bool:
+    """Whether it is a mapping of mappings."""
+    return isinstance(value, dict) and all(isinstance(table, dict) for table in value.values())
+
+
+def is_error(value: Any) -> bool:
+    """Whether it is a size of an error, or a null."""
+    return value is None or (type(value) in (int, float) and value >= 0)

@@ -226,13 +226,13 @@ def to_numpy(value: Any) -> tuple[np.ndarray, str | None]:
     return value.numpy(), None
 
 
-def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) -> Callable[..., np.ndarray | None]:
+def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) -> Callable[..., Any]:
     """A candidate for `bisect` out of PyTorch modules: `module_runner(torch.from_numpy, unet=pipe.unet)`.
 
     It runs modules that take one tensor, and the diffusers blocks whose arguments it knows; of others it says nothing.
     """
 
-    def run(key: str, inputs: list[np.ndarray]) -> np.ndarray | None:
+    def run(key: str, inputs: list[np.ndarray]) -> Any:
         _, name, path = [*key.split("/", 2), "", ""][:3]
         module = dict(components[name].named_modules()).get(path.partition("#")[0]) if name in components else None
         if module is None:
@@ -243,7 +243,7 @@ def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) ->
         arguments = call_arguments(module, given)
         if arguments is None:
             return None
-        return to_numpy(next(tensors([module(*arguments[0], **arguments[1])])))[0]
+        return next(tensors([module(*arguments[0], **arguments[1])]))
 
     return run
 

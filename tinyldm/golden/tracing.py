@@ -52,11 +52,15 @@ class GoldenTrace(nn.Trace):
 
     def wants_inputs(self, path: str) -> bool:
         """See `nn.Trace`."""
-        return self._keep_inputs and self.selected(f"{self._at}/{path}")
+        return self._keep_inputs and self.selected(self.key(path))
+
+    def key(self, path: str) -> str:
+        """The key of a module of the model that is running."""
+        return f"{self._at}/{path}"
 
     def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Any) -> None:
         """See `nn.Trace`."""
-        self._take(f"{self._at}/{path}", output, inputs)
+        self._take(self.key(path), output, inputs)
 
     def save(self, path: str | PathLike[str], **metadata: Any) -> None:
         """Write what was kept as a golden file."""

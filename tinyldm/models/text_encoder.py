@@ -19,6 +19,7 @@ from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
 from tinyldm.nn import (
     Runtime,
+    as_module,
     attention,
     begin,
     embedding,
@@ -116,10 +117,8 @@ class TextEncoder:
             raise InputError(f"text encoder: layer {layer} is not there; it has {-count - 1} … {count}")
         w = self.weights
         length = ids.shape[1]
-        position = w.embeddings.position_embedding.array("weight")[:length]
         begin(self.name, ids=ids)
-        traced("embeddings.position_embedding", position[None])
-        h = traced("embeddings", embedding(ids, w.embeddings.token_embedding) + position, ids)
+        h = as_module("embeddings", embeddings, ids, w.embeddings)
         mask = causal_mask(length, h.dtype)
         for i in range(layer % (count + 1)):
             h = encoder_layer(h, mask, self.config.hidden_act, w.encoder.layers[i])
@@ -154,6 +153,13 @@ class TextEncoder:
                 f"{self.config.vocab_size} entries (is this the tokenizer of another model?)"
             )
         return ids
+
+
+def embeddings(ids: np.ndarray, w: Weights) -> np.ndarray:
+    """A vector for each token and one for each place, added: `(N, L) integers -> (N, L, D)`."""
+    position = w.position_embedding.array("weight")[: ids.shape[1]]
+    traced(w.position_embedding.path, position[None])
+    return embedding(ids, w.token_embedding) + position
 
 
 @module

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.unet_config import UNetConfig
-from tinyldm.nn import Weights, embedding, linear, silu, traced
+from tinyldm.nn import Weights, as_module, embedding, linear, silu
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Conditions:
 
 def time_embedding(t: np.ndarray, given: Conditions, config: UNetConfig, w: Weights) -> np.ndarray:  # (N,) -> (N,T)
     """Sines and cosines of the timestep through two linear layers; a guidance embedding is added in between."""
-    emb = traced("time_proj", sinusoidal(t, config.block_out_channels[0], config, w), t)
+    emb = as_module("time_proj", sinusoidal, t, config.block_out_channels[0], config, w)
     if given.guidance is not None:
         emb = emb + linear(given.guidance, w.cond_proj)
-    return traced("time_embedding", two_layers(emb, w), emb)
+    return as_module("time_embedding", two_layers, emb, w)
 
 
 def condition_embedding(temb: np.ndarray, given: Conditions, config: UNetConfig, w: Weights) -> np.ndarray:
@@ -78,14 +78,14 @@ def condition_embedding(temb: np.ndarray, given: Conditions, config: UNetConfig,
     if given.time_ids is not None and given.text_embeds is not None:
         n, width = len(given.time_ids), config.addition_time_embed_dim or 0
         times = given.time_ids.reshape(-1)
-        numbers = traced("add_time_proj", sinusoidal(times, width, config, w), times).reshape(n, -1)
+        numbers = as_module("add_time_proj", sinusoidal, times, width, config, w).reshape(n, -1)
         vector = np.concatenate([given.text_embeds, numbers], axis=-1)
         if vector.shape[1] != config.projection_class_embeddings_input_dim:
             raise InputError(
                 f"UNet: text_embeds {given.text_embeds.shape} and time_ids {given.time_ids.shape} make "
                 f"{vector.shape[1]} numbers, the model takes {config.projection_class_embeddings_input_dim}"
             )
-        temb = temb + traced("add_embedding", two_layers(vector, w.add_embedding), vector)
+        temb = temb + as_module("add_embedding", two_layers, vector, w.add_embedding)
     return temb
 
 

@@ -1,0 +1,76 @@
+"""The honest error of every module alone: what an honest evaluation of it errs by, given the oracle's own inputs.
+
+While the oracle runs, each module is computed again in every honest evaluation (`rounding`), on the inputs that it has
+just had, rounded. A module inside another one is judged by itself and as a part of that: so the whole costs some four
+times a run of the honest evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyldm import nn
+from tinyldm.checkpoints.tree import Weights
+from tinyldm.golden.metrics import measure
+from tinyldm.golden.rounding import EVALUATIONS, as_rounded, rounding
+from tinyldm.golden.tracing import GoldenTrace, Sink
+
+Errors = dict[str, list[float | None]]  # by key, the largest maximum error and RMSE; nulls where one overflows
+
+
+def worse(errors: Errors, key: str, stored: np.ndarray, array: np.ndarray) -> None:
+    """Take one honest evaluation of a tensor into account."""
+    m = measure(stored, array)
+    largest, rmse = errors.get(key, [0.0, 0.0])
+    if m.nonfinite_differ or largest is None or rmse is None:
+        errors[key] = [None, None]
+    else:
+        errors[key] = [max(largest, m.max_abs), max(rmse, m.rmse)]
+
+
+class AloneTrace(GoldenTrace):
+    """A trace of the oracle with inputs that also fills `errors`: by arithmetic, of every module alone.
+
+    `twins` are models that evaluate in each arithmetic (`rounding.rounded_model`).
+    """
+
+    def __init__(self, select: str | Sequence[str], sink: Sink, twins: Mapping[str, Any]) -> None:
+        super().__init__(select, inputs=True, sink=sink)
+        self.errors: dict[str, Errors] = {arithmetic: {} for arithmetic in twins}
+        self._twins = twins
+
+    def wants_alone(self, path: str) -> bool:
+        """See `nn.Trace`."""
+        return self.wants_inputs(path)
+
+    def alone(self, path: str, output: np.ndarray, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """See `nn.Trace`."""
+        key = self.key(path)
+        component = key.split("/")[1]
+        for arithmetic, twin in self._twins.items():
+            network = twin.networks[component]
+            given = in_twin(arguments, network, arithmetic)
+            ops = network.runtime.ops
+            ops.sums = 0
+            for ops.evaluation in range(EVALUATIONS):
+                with nn.trace(into=nn.Trace(select="")):  # a trace that keeps nothing: composites are taken apart
+                    found = function(*(list(x) if isinstance(x, list) else x for x in given))  # skips are used up
+                worse(self.errors[arithmetic], key, output, found[0] if isinstance(found, tuple) else found)
+                if not ops.sums:
+                    break  # no order of terms to try
+
+
+def in_twin(argument: Any, network: Any, arithmetic: str) -> Any:
+    """An argument of a module, for the module of a rounded twin: floating arrays rounded, nodes those of the twin."""
+    if isinstance(argument, Weights):
+        return network.weights.at(argument.path)
+    if isinstance(argument, np.ndarray) and argument.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            round_ = rounding(arithmetic)
+            return as_rounded(round_(argument.astype(np.float32)), round_)
+    if isinstance(argument, list | tuple):
+        return type(argument)(in_twin(x, network, arithmetic) for x in argument)
+    return argument
