@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite.binding import FeatureMap
 
 from tinyldm.kernels import compile as compiling
 from tinyldm.kernels.compile import Kernel, cache_folder, fingerprint, source_of, user_cache
+from tinyldm.kernels.simd import TARGETS
 
 
 @pytest.fixture
@@ -97,6 +99,34 @@ def test_any_kernel_file_changes_the_fingerprint(tmp_path):
         path.write_text(text + "\n")
         assert fingerprint(source_of(copy)) != fingerprint()
         path.write_text(text)
+
+
+CHANGES = {
+    "processor": (compiling.llvm, "get_host_cpu_name", lambda: "another"),
+    "features": (compiling.llvm, "get_host_cpu_features", lambda: FeatureMap(avx2=True)),
+    "vectors": (compiling, "target", lambda: TARGETS["generic"]),
+    "Numba": (compiling.numba, "__version__", "0.0"),
+    "llvmlite": (compiling.llvmlite, "__version__", "0.0"),
+    "NumPy": (compiling.np, "__version__", "0.0"),
+    "Python": (compiling.platform, "python_version", lambda: "0.0"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_machine_or_version_has_another_fingerprint(change, monkeypatch):
+    before = fingerprint()
+    monkeypatch.setattr(*CHANGES[change])
+    assert fingerprint() != before
+
+
+def test_a_folder_in_use_is_not_an_old_one(folder):
+    own = folder / "kernels" / fingerprint()
+    for i, path in enumerate([own, *(folder / "kernels" / f"{i:016x}" for i in range(8))]):
+        path.mkdir(parents=True)
+        os.utime(path, (i, i))
+    (own / "a.bin").write_text("")
+    assert cache_folder() == own
+    assert (own / "a.bin").exists()
 
 
 def test_old_folders_are_dropped(folder):
