@@ -25,32 +25,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.page import setting, table, write_section
+from tiny_checkpoints import INDEX, SCHEDULER
 
 from tinyldm.architectures import ARCHITECTURES, RandomWeights
 from tinyldm.checkpoints.recognise import Component
 from tinyldm.models.build import expected
 from tinyldm.pipelines.convert import write_component, write_tokenizer
 
-INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "requires_safety_checker": False,
-    "safety_checker": [None, None],
-    "feature_extractor": [None, None],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
-SCHEDULER = {
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
 DIFFUSERS = """
 import sys, torch
 from diffusers import StableDiffusionPipeline

@@ -406,17 +406,23 @@ def write(
     print(f"{path.name}: {len(shapes)} weights, {path.stat().st_size} bytes", flush=True)
 
 
-def main() -> None:
-    """Make what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def asked(description: str) -> argparse.Namespace:
+    """The originals' folder and the names of the command line; the process is made ready to import originals."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("originals", type=Path)
     parser.add_argument("names", nargs="*", help="cases; without any, all")
     arguments = parser.parse_args()
     os.environ["ATTN_PRECISION"] = "fp64"
     sys.dont_write_bytecode = True
-    torch.set_num_threads(1)
-    stand_in("omegaconf")
+    stand_in("omegaconf", ListConfig=ListConfig)
     stand_in("omegaconf.listconfig", ListConfig=ListConfig)
+    return arguments
+
+
+def main() -> None:
+    """Make what the command line names."""
+    arguments = asked(__doc__)
+    torch.set_num_threads(1)
     for family in UNETS:
         if not arguments.names or f"unet-{family}" in arguments.names:
             make_unet(arguments.originals, family)

@@ -7,8 +7,6 @@ right after, so that the largest, of 20 GB in float64, takes little more than it
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -27,7 +25,7 @@ from golden.full_width_cases import DIFFUSERS, FULL_WIDTH, Published, kept  # no
 from golden.make_families import (  # noqa: E402
     PATCHES,
     FirstStage,
-    ListConfig,
+    asked,
     commit,
     given,
     original_module,
@@ -238,14 +236,7 @@ def make(originals: Path, name: str) -> None:
 
 def main() -> None:
     """Make what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("originals", type=Path)
-    parser.add_argument("names", nargs="*", help="cases; without any, all")
-    arguments = parser.parse_args()
-    os.environ["ATTN_PRECISION"] = "fp64"
-    sys.dont_write_bytecode = True
-    stand_in("omegaconf", ListConfig=ListConfig)
-    stand_in("omegaconf.listconfig", ListConfig=ListConfig)
+    arguments = asked(__doc__)
     for name in arguments.names or FULL_WIDTH:
         make(arguments.originals, name)
 

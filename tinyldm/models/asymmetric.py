@@ -17,6 +17,7 @@ from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config
+from tinyldm.models.first_stage import checked, checked_pixels
 from tinyldm.models.vae import (
     LOGVAR_RANGE,
     AutoencoderConfig,
@@ -120,9 +121,7 @@ class AsymmetricAutoencoderKL:
 
         Raises `InputError` for another shape, or a size that is not a multiple of the factor.
         """
-        pixels = self._checked(pixels, self.config.in_channels, "pixels")
-        if pixels.shape[2] % self.config.factor or pixels.shape[3] % self.config.factor:
-            raise InputError(f"VAE: height and width must be multiples of {self.config.factor}, not {pixels.shape[2:]}")
+        pixels = checked_pixels(pixels, self)
         begin("vae.encode", pixels=pixels)
         h = linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv)
         mean, logvar = np.split(channels_first(h), 2, axis=1)
@@ -136,7 +135,7 @@ class AsymmetricAutoencoderKL:
         `image` `(N, 3, H, W)` and `mask` `(N, 1, H, W)`, 1 where the picture is new and 0 where it is known, are given
         together or not at all. Raises `InputError` for another shape.
         """
-        z = self._checked(z, self.config.latent_channels, "z")
+        z = checked(z, self.config.latent_channels, "z", self)
         begin("vae.decode", z=z)
         h = channels_last(z)
         h = linear(h, self.weights.post_quant_conv)
@@ -145,8 +144,8 @@ class AsymmetricAutoencoderKL:
         known = None
         if image is not None and mask is not None:
             size = tuple(self.config.factor * side for side in h.shape[1:3])
-            image = self._checked(image, self.config.out_channels, "image")
-            mask = self._checked(mask, 1, "mask")
+            image = checked(image, self.config.out_channels, "image", self)
+            mask = checked(mask, 1, "mask", self)
             if image.shape[2:] != size or mask.shape[2:] != size:
                 raise InputError(f"VAE: image and mask must be of {size} pixels, not {image.shape} and {mask.shape}")
             known = channels_last(image), channels_last(mask)
@@ -161,12 +160,6 @@ class AsymmetricAutoencoderKL:
     def unscale(self, z: np.ndarray) -> np.ndarray:
         """From the latents of the diffusion to the decoder's: `z / scaling_factor`."""
         return (z / self.config.scaling_factor).astype(z.dtype, copy=False)
-
-    def _checked(self, x: np.ndarray, channels: int, name: str) -> np.ndarray:
-        x = np.asarray(x, self.runtime.dtype)
-        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-            raise InputError(f"VAE: {name} must have the shape (N, {channels}, height, width), not {x.shape}")
-        return x
 
 
 @module

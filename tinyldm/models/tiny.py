@@ -14,9 +14,9 @@ import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import Weights, bind_weights
-from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
+from tinyldm.models.first_stage import checked, checked_pixels
 from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, module, note
 from tinyldm.ops import upsample_nearest
 
@@ -102,11 +102,7 @@ class AutoencoderTiny:
 
         Raises `InputError` for another shape, or a size that is not a multiple of the factor.
         """
-        pixels, c = self._checked(pixels, self.config.in_channels, "pixels"), self.config
-        if pixels.shape[2] % c.factor or pixels.shape[3] % c.factor:
-            raise InputError(
-                f"VAE: height and width must be multiples of {c.factor}, not {pixels.shape[2]} and {pixels.shape[3]}"
-            )
+        pixels = checked_pixels(pixels, self)
         begin("vae.encode", pixels=pixels)
         z = channels_first(encoder(channels_last(pixels), self.weights.encoder))
         note(mean=z)
@@ -117,7 +113,7 @@ class AutoencoderTiny:
 
         Raises `InputError` for another shape.
         """
-        z = self._checked(z, self.config.latent_channels, "z")
+        z = checked(z, self.config.latent_channels, "z", self)
         begin("vae.decode", z=z)
         pixels = channels_first(decoder(channels_last(z), self.config, self.weights.decoder))
         note(pixels=pixels)
@@ -130,12 +126,6 @@ class AutoencoderTiny:
     def unscale(self, z: np.ndarray) -> np.ndarray:
         """From the latents of the diffusion to the decoder's: `z / scaling_factor + shift`."""
         return (z / self.config.scaling_factor + self.config.shift_factor).astype(z.dtype, copy=False)
-
-    def _checked(self, x: np.ndarray, channels: int, name: str) -> np.ndarray:
-        x = np.asarray(x, self.runtime.dtype)
-        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-            raise InputError(f"VAE: {name} must have the shape (N, {channels}, height, width), not {x.shape}")
-        return x
 
 
 @module

@@ -15,7 +15,6 @@ import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import Weights, bind_weights
-from tinyldm.errors import InputError
 from tinyldm.models.blocks import (
     Parameters,
     affine,
@@ -27,6 +26,7 @@ from tinyldm.models.blocks import (
     upsample,
 )
 from tinyldm.models.config import read_config, require
+from tinyldm.models.first_stage import checked, checked_pixels
 from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
 
 LOGVAR_RANGE = (-30.0, 20.0)  # the log-variance is clamped to it, so that exp(logvar) neither vanishes nor overflows
@@ -170,12 +170,7 @@ class AutoencoderKL:
 
         Raises `InputError` for another shape, or a size that is not a multiple of the factor.
         """
-        pixels = self._checked(pixels, self.config.in_channels, "pixels")
-        if pixels.shape[2] % self.config.factor or pixels.shape[3] % self.config.factor:
-            raise InputError(
-                f"VAE: height and width must be multiples of {self.config.factor}, "
-                f"not {pixels.shape[2]} and {pixels.shape[3]}"
-            )
+        pixels = checked_pixels(pixels, self)
         begin("vae.encode", pixels=pixels)
         h = encoder(channels_last(pixels), self.weights.encoder)
         h = linear(h, self.weights.quant_conv) if self.config.use_quant_conv else h
@@ -189,7 +184,7 @@ class AutoencoderKL:
 
         Raises `InputError` for another shape.
         """
-        z = self._checked(z, self.config.latent_channels, "z")
+        z = checked(z, self.config.latent_channels, "z", self)
         begin("vae.decode", z=z)
         h = channels_last(z)
         h = linear(h, self.weights.post_quant_conv) if self.config.use_post_quant_conv else h
@@ -204,12 +199,6 @@ class AutoencoderKL:
     def unscale(self, z: np.ndarray) -> np.ndarray:
         """From the latents of the diffusion to the decoder's: `z / scaling_factor + shift`."""
         return (z / self.config.scaling_factor + (self.config.shift_factor or 0.0)).astype(z.dtype, copy=False)
-
-    def _checked(self, x: np.ndarray, channels: int, name: str) -> np.ndarray:
-        x = np.asarray(x, self.runtime.dtype)
-        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-            raise InputError(f"VAE: {name} must have the shape (N, {channels}, height, width), not {x.shape}")
-        return x
 
 
 @module

@@ -14,9 +14,9 @@ import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.tree import bind_weights
-from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
+from tinyldm.models.first_stage import checked, checked_pixels
 from tinyldm.models.vae import check_blocks, decoder, decoder_parameters, encoder, encoder_parameters
 from tinyldm.nn import Runtime, begin, channels_first, channels_last, embedding, linear, note
 from tinyldm.ops.quantize import nearest_code
@@ -94,11 +94,7 @@ class VQModel:
 
         Raises `InputError` for another shape, or a size that is not a multiple of the factor.
         """
-        pixels = self._checked(pixels, self.config.in_channels, "pixels")
-        if pixels.shape[2] % self.config.factor or pixels.shape[3] % self.config.factor:
-            raise InputError(
-                f"VQ model: height and width must be multiples of {self.config.factor}, not {pixels.shape}"
-            )
+        pixels = checked_pixels(pixels, self, "VQ model")
         begin("vae.encode", pixels=pixels)
         z = channels_first(linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv))
         note(mean=z)
@@ -109,7 +105,7 @@ class VQModel:
 
         Raises `InputError` for another shape.
         """
-        z = self._checked(z, self.config.code_dim, "z")
+        z = checked(z, self.config.code_dim, "z", self, "VQ model")
         begin("vae.decode", z=z)
         h = channels_last(z)
         if quantize:
@@ -120,7 +116,7 @@ class VQModel:
 
     def codes(self, z: np.ndarray) -> np.ndarray:
         """The number of the codebook's entry nearest to each latent: `(N, C, h, w) -> (N, h, w)` integers."""
-        h = channels_last(self._checked(z, self.config.code_dim, "z"))
+        h = channels_last(checked(z, self.config.code_dim, "z", self, "VQ model"))
         return nearest_code(h, self.weights.quantize.embedding.weight)
 
     def scale(self, z: np.ndarray) -> np.ndarray:
@@ -130,9 +126,3 @@ class VQModel:
     def unscale(self, z: np.ndarray) -> np.ndarray:
         """From the latents of the diffusion to the decoder's: `z / scaling_factor`."""
         return (z / self.config.scaling_factor).astype(z.dtype, copy=False)
-
-    def _checked(self, x: np.ndarray, channels: int, name: str) -> np.ndarray:
-        x = np.asarray(x, self.runtime.dtype)
-        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-            raise InputError(f"VQ model: {name} must have the shape (N, {channels}, height, width), not {x.shape}")
-        return x
