@@ -236,13 +236,31 @@ def test_fixtures_are_repeated(component, model64, tmp_path):
         assert golden.order
 
 
-def test_a_fixture_of_given_inputs(model64, tmp_path):
-    z = np.ones((1, 4, 5, 7))
-    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": z}, keep=Keep(select=("*:*",)))
+@pytest.mark.parametrize(
+    "keep", [Keep(), Keep(inputs=True), Keep(sample=3), Keep(values=False), Keep(select=("*/*/*",))]
+)
+def test_a_fixture_of_given_inputs_is_repeated(model64, tmp_path, keep):
+    z = np.linspace(-1, 1, 140, dtype=np.float32).reshape(1, 4, 5, 7)
+    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": z}, keep=keep)
     with Golden(tmp_path / "a") as golden:
-        np.testing.assert_array_equal(golden["0000/vae:decode.z"], z)
-        with pytest.raises(TinyldmError, match="given inputs"):
-            check(golden)
+        np.testing.assert_array_equal(golden[golden.given["z"]], z)
+        assert check(golden, tolerance=Tolerance(0)).status == 0
+        assert not any(key.startswith("given") for key in golden.order)
+
+
+def test_a_given_array_that_is_a_result_too_is_not_stored_twice(model64, tmp_path):
+    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": np.ones((1, 4, 5, 7))})
+    with Golden(tmp_path / "a") as golden:
+        assert golden.given == {"z": "0000/vae:decode.z"}
+
+
+def test_given_inputs_that_are_too_large_are_told(model64, tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyldm.golden.record.GIVEN_BYTES", 100)
+    told = []
+    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": np.ones((1, 4, 5, 7))}, tell=told.append)
+    assert told == ["the given inputs, 1,120 bytes, are not kept: `golden check` can't run this file again"]
+    with Golden(tmp_path / "a") as golden, pytest.raises(TinyldmError, match="does not hold z"):
+        check(golden)
 
 
 def test_names_of_the_original_layout(model64, tmp_path):

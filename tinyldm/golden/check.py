@@ -59,8 +59,11 @@ def recorded(golden: Golden) -> tuple[dict[str, Any], dict[str, str]]:
     digests = golden.metadata.get("weights_sha256")
     if not (isinstance(settings, dict) and isinstance(runtime, dict) and isinstance(digests, dict)):
         raise InputError(f"{golden.path}: does not say how it was made; `tinyldm golden record` writes files that do")
-    if settings.get("given"):
-        raise InputError(f"{golden.path}: was recorded from given inputs, which can't be made again")
+    lost = [name for name in settings.get("given") or () if name not in golden.given]
+    if lost:
+        raise InputError(
+            f"{golden.path}: was recorded from given inputs, and does not hold {', '.join(lost)}: it can't be run again"
+        )
     return settings, runtime
 
 
@@ -70,7 +73,9 @@ def repeat(golden: Golden, settings: dict[str, Any], model: Any, path: Path) -> 
     keep = Keep(tuple(settings["select"]), settings["inputs"], settings["sample"], not values_missing(golden))
     if "fixture" in settings:
         size = tuple(settings["size"]) if settings["size"] else None
-        record_fixture(model, path, settings["fixture"], seed=settings["seed"], size=size, keep=keep, rename=rename)
+        given = {name: golden[ref] for name, ref in golden.given.items()}
+        kind, seed = settings["fixture"], settings["seed"]
+        record_fixture(model, path, kind, inputs=given, seed=seed, size=size, keep=keep, rename=rename)
         return
     names = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance_scale", "height", "width")
     record(model, path, **{name: settings[name] for name in names}, keep=keep, rename=rename)

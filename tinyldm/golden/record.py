@@ -23,6 +23,7 @@ from tinyldm.golden.store import GoldenWriter, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
 
 COMPONENTS = ("text_encoder", "unet", "vae")
+GIVEN_BYTES = 1 << 28  # of inputs that are kept in the file, so that `check` can run it again
 Run = Callable[[Any], Mapping[str, np.ndarray]]  # the model -> more arrays to record, by key
 Rename = Callable[[str], str]
 Twin = Callable[[int], Any]  # which honest evaluation -> the model that makes it
@@ -128,7 +129,8 @@ def record_fixture(
 
         twins = {a: functools.partial(twin, a) for a in rounding}
     settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
-    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename, tell)
+    metadata = describe(model) | {"settings": settings}
+    write(path, run, model, twins, metadata, keep or Keep(), rename, tell, given=inputs or {})
 
 
 def fixture_inputs(model: Any, component: str, seed: int, size: tuple[int, int] | None) -> dict[str, np.ndarray]:
@@ -200,8 +202,12 @@ def write(
     keep: Keep,
     rename: Rename | None = None,
     tell: Tell = ignore,
+    given: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Run and write; then repeat the run in every honest evaluation, compare tensor by tensor, and write that too."""
+    """Run and write; then repeat the run in every honest evaluation, compare tensor by tensor, and write that too.
+
+    `given` are inputs that no seed can make again: they are kept in the file.
+    """
     for arithmetic in twins:
         check_arithmetic(arithmetic)
     if twins and not keep.values:
@@ -227,6 +233,17 @@ def write(
             }
         if alone:
             writer.metadata["rounding_alone"] = alone
+        keep_given(writer, given or {}, tell)
+
+
+def keep_given(writer: GoldenWriter, given: Mapping[str, np.ndarray], tell: Tell) -> None:
+    """Keep what the run was given, unless that is too much; which is told."""
+    size = sum(array.nbytes for array in given.values())
+    if size > GIVEN_BYTES:
+        tell(f"the given inputs, {size:,} bytes, are not kept: `golden check` can't run this file again")
+        return
+    for name, array in given.items():
+        writer.add_given(name, array)
 
 
 def traced_run(

@@ -135,6 +135,17 @@ class GoldenWriter:
         self._put(key, array, tag)
         self.order.append(key)
 
+    def add_given(self, name: str, array: np.ndarray) -> None:
+        """Store what the run was given under a name, whole, whatever is kept of its results; to be called after them.
+
+        An array that is in the file already is only referred to.
+        """
+        known = self._digests.get(_digest(array))
+        if known is None or known not in self._entries or known in self._sampled:
+            known = f"given:input.{name}"
+            self._append(known, np.asarray(array, order="C"), None)
+        self.metadata.setdefault("given", {})[name] = known
+
     def stored(self, key: str) -> np.ndarray:
         """Read back the values that were written under a key: the tensor, or its sample `(K,)`."""
         entry = self._entries[key]
@@ -161,6 +172,9 @@ class GoldenWriter:
         if self.sample is not None and array.size > self.sample:
             self._sampled[key] = list(array.shape)
             array = array.reshape(-1)[sample_positions(key, array.size, self.sample)]
+        self._append(key, array, tag)
+
+    def _append(self, key: str, array: np.ndarray, tag: str | None) -> None:
         own = tag_of(array.dtype)
         tag = tag if tag is not None and array.dtype.kind == "f" else own
         stored = to_stored(array, tag)
@@ -242,6 +256,7 @@ class Golden:
         self.order: list[str] = self._checked("order", list, [])
         self.inputs: dict[str, list[str]] = self._checked("inputs", dict, {})
         self.sampled: dict[str, list[int]] = self._checked("sampled", dict, {})
+        self.given: dict[str, str] = self._checked("given", dict, {})
         found: dict[str, Any] = self._checked("statistics", dict, {})
         try:
             self.statistics = {key: Statistics(**{**s, "shape": tuple(s["shape"])}) for key, s in found.items()}
@@ -267,6 +282,9 @@ class Golden:
             lost = [r for r in refs if r not in self] if type(refs) is list else [key]
             if key not in listed or lost:
                 raise InputError(f"{self.path}: the inputs of {quoted(key)} refer to what the file does not have")
+        lost = [name for name, ref in self.given.items() if type(ref) is not str or ref not in self._file]
+        if lost:
+            raise InputError(f"{self.path}: the given input {quoted(lost[0])} refers to what the file does not have")
         stray = next((n for n in self._file.names if n not in listed and ":input." not in n), None)
         if stray is not None:
             raise InputError(f"{self.path}: the tensor {quoted(stray)} is not listed in the order")
