@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,21 @@ def torch_modules(folder: Path, dtype: str) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
+    quieten()
     kinds = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
     kind = getattr(torch, dtype)
     return {name: cls.from_pretrained(folder / name, dtype=kind).to(kind).eval() for name, cls in kinds.items()}
+
+
+def quieten() -> None:
+    """Keep the libraries' progress bars and advice, which is about training and tracing, out of the log."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"torch|transformers|diffusers|openvino")
 
 
 def wrapped(modules: Mapping[str, Any]) -> dict[str, Any]:

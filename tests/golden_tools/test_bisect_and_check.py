@@ -263,6 +263,21 @@ def test_given_inputs_that_are_too_large_are_told(model64, tmp_path, monkeypatch
         check(golden)
 
 
+@pytest.mark.parametrize(
+    ("component", "inputs", "said"),
+    [
+        ("unet", {"t": np.array([1.0, np.nan])}, "'t' holds NaN"),
+        ("unet", {"foo": np.ones(3)}, "no condition 'foo'"),
+        ("vae", {"foo": np.ones(3)}, "takes pixels and z, not 'foo'"),
+        ("scheduler", {"z": np.ones(3)}, "takes no inputs, not 'z'"),
+    ],
+)
+def test_given_inputs_that_make_no_sense_are_refused(model64, tmp_path, component, inputs, said):
+    with pytest.raises(TinyldmError, match=said):
+        record_fixture(model64, tmp_path / "a", component, inputs=inputs)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_of_the_original_layout(model64, tmp_path):
     from tinyldm.golden.names import compvis_names
 

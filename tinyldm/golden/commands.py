@@ -258,6 +258,8 @@ def read_given(path: Path) -> dict[str, Any]:
     from tinyldm.checkpoints.safetensors import read_safetensors
 
     with read_safetensors(path) as file:
+        if not file.names:
+            raise InputError(f"{path}: holds no tensors: a fixture's inputs are z, t and context, pixels, or ids")
         return {name: file.read(name, None).copy() for name in file.names}
 
 

@@ -115,6 +115,7 @@ def record_fixture(
     Inputs that are not given are seeded (`tinyldm.golden.seeded`), `size` being the latent's height and width. The
     component `scheduler` records the noise schedule's tables and every sampler's timesteps instead.
     """
+    check_given(component, inputs or {})
     arrays = fixture_inputs(model, component, seed, size) | dict(inputs or {})
 
     def run(m: Any) -> dict[str, np.ndarray]:
@@ -131,6 +132,20 @@ def record_fixture(
     settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
     metadata = describe(model) | {"settings": settings}
     write(path, run, model, twins, metadata, keep or Keep(), rename, tell, given=inputs or {})
+
+
+# What a fixture can be given; a UNet takes conditions by further names, and says itself which.
+TAKES = {"text_encoder": ("ids",), "vae": ("pixels", "z"), "scheduler": ()}
+
+
+def check_given(component: str, inputs: Mapping[str, np.ndarray]) -> None:
+    """Raise `InputError` for given inputs that the component does not take, or that hold NaN or infinity."""
+    takes = TAKES.get(component)
+    for name, array in inputs.items():
+        if takes is not None and name not in takes:
+            raise InputError(f"the fixture {component} takes {' and '.join(takes) or 'no inputs'}, not {name!r}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"the given input {name!r} holds NaN or infinity")
 
 
 def fixture_inputs(model: Any, component: str, seed: int, size: tuple[int, int] | None) -> dict[str, np.ndarray]:
