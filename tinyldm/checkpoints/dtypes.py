@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from tinyldm.errors import CheckpointError
 
 # How an element lies in the file, little-endian. BOOL is a byte: only zero is false.
-STORED = {
+STORED: dict[str, np.dtype] = {
     "BOOL": np.dtype("u1"),
     "U8": np.dtype("u1"),
     "I8": np.dtype("i1"),

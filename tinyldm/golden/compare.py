@@ -107,12 +107,21 @@ def check_same_run(golden: Golden, candidate: Golden) -> None:
 
 def other_kind(ours: Any, theirs: Any) -> tuple[str, Any, Any] | None:
     """What differs where one file is of a fixture and the other of a run from a prompt."""
-    kinds = [
-        f"fixture {s['fixture']}" if "fixture" in s else "run from a prompt" if "prompt" in s else None
-        for s in (ours, theirs)
-        if isinstance(s, dict)
-    ]
-    return None if len(kinds) < 2 or None in kinds or kinds[0] == kinds[1] else ("it", *kinds)
+    a, b = kind_of_run(ours), kind_of_run(theirs)
+    return None if a is None or b is None or a == b else ("it", a, b)
+
+
+def kind_of_run(settings: Any) -> str | None:
+    """What was recorded, where the settings say it."""
+    if not isinstance(settings, dict):
+        return None
+    return (
+        f"fixture {settings['fixture']}"
+        if "fixture" in settings
+        else "run from a prompt"
+        if "prompt" in settings
+        else None
+    )
 
 
 # How a run was computed may differ between the two sides: that is what is compared.
@@ -138,7 +147,7 @@ class _Comparer:
         self.factors = known_factors(golden.metadata)
         self.patterns = list(select)
         self.results: dict[str, Result] = {}
-        self._errors: dict[tuple[str, str], tuple[float, bool]] = {}
+        self._errors: dict[tuple[str, str], float] = {}
 
     def run(self, allow_missing: bool, allow_extra: bool) -> Comparison:
         wanted = [key for key in self.golden.order if self._selected(key)]
@@ -263,9 +272,8 @@ class _Comparer:
         pairs = self._input_pairs(key)
         if pairs:
             return max((self._error_between(a, b), a) for a, b in pairs)
-        if previous is None or self.results[previous].metrics is None:
-            return None, None
-        return self.results[previous].metrics.rel_rmse, previous
+        before = None if previous is None else self.results[previous].metrics
+        return (None, None) if before is None else (before.rel_rmse, previous)
 
     def _child_failed(self, key: str) -> bool:
         """Whether a module inside this one is wrong already."""

@@ -6,6 +6,7 @@ recogniser must explain the whole difference, not a part: what it proposes must 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,11 @@ import numpy as np
 HALF_MAX = 65504.0  # the largest float16
 CLOSE = 1e-2  # relative RMS difference at which an explanation counts: far below any other, above half precision
 MAX_SIZE = 1 << 22  # elements above which only the cheap recognisers run
-LAYOUTS = {(0, 2, 3, 1): "(N, H, W, C)", (0, 1, 3, 2): "(N, C, W, H)", (0, 3, 2, 1): "(N, W, H, C)"}
+LAYOUTS: dict[tuple[int, ...], str] = {
+    (0, 2, 3, 1): "(N, H, W, C)",
+    (0, 1, 3, 2): "(N, C, W, H)",
+    (0, 3, 2, 1): "(N, W, H, C)",
+}
 
 
 def hint(golden: np.ndarray, candidate: np.ndarray, known_factors: Mapping[str, float] | None = None) -> str | None:
@@ -68,7 +73,7 @@ def arrangements(g: np.ndarray, c: np.ndarray) -> Iterator[tuple[str, Callable[[
         for order in itertools.permutations(range(n)):
             if order != tuple(range(n)) and tuple(g.shape[i] for i in order) == c.shape:
                 name = LAYOUTS.get(order, f"the golden's axes in the order {order}")
-                yield name, lambda x, order=order: x.transpose(np.argsort(order))
+                yield name, functools.partial(np.transpose, axes=tuple(np.argsort(order)))
     if n == 4 and c.ndim == 3:  # an image as tokens
         batch, channels, height, width = g.shape
         if c.shape == (batch, height * width, channels):

@@ -19,7 +19,7 @@ from tinyldm.golden.alone import AloneTrace, Errors, worse
 from tinyldm.golden.rounding import EVALUATIONS, rounded_component, rounded_model
 from tinyldm.golden.rounding import rounding as check_arithmetic
 from tinyldm.golden.seeded import seeded_input
-from tinyldm.golden.store import GoldenWriter, sample_positions
+from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
 
 COMPONENTS = ("text_encoder", "unet", "vae")
@@ -204,7 +204,7 @@ def scheduler_tables(config: Mapping[str, Any], counts: Sequence[int] = (1, 2, 1
             out[f"scheduler/{name}/{count}/timesteps"] = np.asarray(sampler.timesteps)
             if hasattr(sampler, "sigmas"):
                 out[f"scheduler/{name}/{count}/sigmas"] = np.asarray(sampler.sigmas)
-            out[f"scheduler/{name}/{count}/init_noise_sigma"] = np.float64(sampler.init_noise_sigma)
+            out[f"scheduler/{name}/{count}/init_noise_sigma"] = np.asarray(sampler.init_noise_sigma, np.float64)
     return out
 
 
@@ -331,7 +331,7 @@ def weights_digest(component: Any) -> str:
     for name in sorted(component.parameters):
         array = np.ascontiguousarray(source.read(name, np.float32), "<f4")
         h.update(f"{name}|{array.shape}|".encode())
-        h.update(memoryview(array.reshape(-1)).cast("B"))
+        h.update(raw_bytes(array))
     return h.hexdigest()
 
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from html import escape
 from os import PathLike
+from pathlib import Path
 from string import Template
 
 import numpy as np
@@ -40,7 +41,7 @@ MEANINGS = {
 def write_report(path: str | PathLike[str], comparison: Comparison, golden: Golden, candidate: Golden) -> None:
     """Write the page, whole or not at all."""
     page = report(comparison, golden, candidate).encode()
-    write_whole(path, lambda file: file.write(page))
+    write_whole(Path(path), lambda file: file.write(page))
 
 
 def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:

@@ -287,7 +287,7 @@ class RoundedSource(TensorSource):
 def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> Any:
     """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
     round_ = rounding(arithmetic)
-    runtime = nn.Runtime("reference", np.float32)
+    runtime = nn.Runtime("reference", np.dtype(np.float32))
     runtime.__dict__["ops"] = RoundedOps(round_, evaluation)
     twin = object.__new__(type(component))
     twin.__dict__.update(component.__dict__)

@@ -61,10 +61,14 @@ def statistics(array: np.ndarray) -> Statistics:
         if finite.size
         else (0.0,) * 4
     )
-    stored = np.asarray(stored, order="C")
-    digest = hashlib.sha256(memoryview(stored.reshape(-1)).cast("B") if stored.size else b"").hexdigest()
+    digest = hashlib.sha256(raw_bytes(stored)).hexdigest()
     nonfinite = int(good.size - np.count_nonzero(good))
     return Statistics(array.shape, tag_of(array.dtype), low, high, mean, std, nonfinite, digest)
+
+
+def raw_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of an array in row-major order, without a copy where they lie so."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def sample_positions(key: str, size: int, count: int) -> np.ndarray:
@@ -179,8 +183,7 @@ class GoldenWriter:
         tag = tag if tag is not None and array.dtype.kind == "f" else own
         stored = to_stored(array, tag)
         try:
-            if stored.size:
-                self._data.write(memoryview(np.asarray(stored, order="C").reshape(-1)).cast("B"))
+            self._data.write(raw_bytes(stored))
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
         end = self._end + stored.size * STORED[tag].itemsize
@@ -223,7 +226,7 @@ class GoldenWriter:
 def _digest(array: np.ndarray) -> str:
     array = np.asarray(array, order="C")
     h = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
-    h.update(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+    h.update(raw_bytes(array))
     return h.hexdigest()
 
 
@@ -257,9 +260,9 @@ class Golden:
         self.inputs: dict[str, list[str]] = self._checked("inputs", dict, {})
         self.sampled: dict[str, list[int]] = self._checked("sampled", dict, {})
         self.given: dict[str, str] = self._checked("given", dict, {})
-        found: dict[str, Any] = self._checked("statistics", dict, {})
+        known: dict[str, Any] = self._checked("statistics", dict, {})
         try:
-            self.statistics = {key: Statistics(**{**s, "shape": tuple(s["shape"])}) for key, s in found.items()}
+            self.statistics = {key: Statistics(**{**s, "shape": tuple(s["shape"])}) for key, s in known.items()}
         except (TypeError, KeyError):
             raise InputError(f"{self.path}: the metadata entry 'statistics' is malformed") from None
         self._check_keys()
