@@ -121,10 +121,11 @@ def test_another_machine_or_version_has_another_fingerprint(change, monkeypatch)
 
 def test_a_folder_in_use_is_not_an_old_one(folder):
     own = folder / "kernels" / fingerprint()
-    for i, path in enumerate([own, *(folder / "kernels" / f"{i:016x}" for i in range(8))]):
-        path.mkdir(parents=True)
-        os.utime(path, (i, i))
+    own.mkdir(parents=True)
     (own / "a.bin").write_text("")
+    for i, path in enumerate([own, *(folder / "kernels" / f"{i:016x}" for i in range(8))]):
+        path.mkdir(exist_ok=True)
+        os.utime(path, (i, i))
     assert cache_folder() == own
     assert (own / "a.bin").exists()
 
