@@ -7,6 +7,7 @@ import pytest
 from golden.kernels.cases import CASES, arrays, call, prepared
 
 from tinyldm import kernels, ops
+from tinyldm.errors import InputError
 
 
 def every_second(a):
@@ -56,3 +57,22 @@ def test_what_is_no_number_is_not_hidden(case, precision, value):
             wanted = call(ops, case, [a.astype(np.float64) for a in inputs])
             found = call(kernels, case, prepared(case, inputs, precision))
         assert not np.isfinite(found[~np.isfinite(wanted)]).any()
+
+
+@pytest.mark.parametrize("module", [ops, kernels])
+@pytest.mark.parametrize("short", ["weight", "bias"])
+def test_a_norm_s_parameters_are_one_number_a_channel(module, short):
+    """A kernel would read on beyond the end of a shorter array."""
+    x, whole = np.ones((2, 3, 3, 32), np.float32), np.ones(32, np.float32)
+    for size in (1, 16, 33):
+        given = {"weight": whole, "bias": whole, short: np.ones(size, np.float32)}
+        with pytest.raises(InputError, match=f"the {short} has the shape"):
+            module.layer_norm(x, **given, eps=1e-5)
+        for operator in (module.group_norm, module.norm_silu):
+            with pytest.raises(InputError, match=f"the {short} has the shape"):
+                operator(x, **given, groups=4, eps=1e-5)
+
+
+def test_ids_are_whole_numbers():
+    with pytest.raises(InputError, match="integer"):
+        kernels.embedding(np.array([0.5]), np.ones((3, 2), np.float16))

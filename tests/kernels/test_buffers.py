@@ -53,13 +53,6 @@ def test_small_arrays_are_left_to_numpy(reserve):
     assert reserve.lent == 0
 
 
-def test_what_is_idle_can_be_given_back(reserve):
-    buffers.empty(LARGE)
-    buffers.release()
-    assert reserve.idle == []
-    assert reserve.lent == reserve.most_lent == 0
-
-
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(1 << 15, 1 << 20), st.integers(0, 5)), max_size=60))
 def test_arrays_never_overlap_and_memory_is_bounded(requests):

@@ -87,11 +87,3 @@ def empty(shape: tuple[int, ...]) -> np.ndarray:
     if size < SMALLEST:
         return np.empty(shape, np.float32)
     return np.asarray(_Loan(_reserve.take(size + ALIGNMENT), shape))
-
-
-def release() -> None:
-    """Give all idle memory back to the system, and start counting anew."""
-    with _reserve.lock:
-        _reserve.collect()
-        _reserve.shrink_to(0)
-        _reserve.most_lent = _reserve.lent

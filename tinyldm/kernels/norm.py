@@ -30,6 +30,7 @@ from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.pool import run
 from tinyldm.kernels.rows import NONE, SILU, add_moments, affine_row, normalise_row, row_moments
 from tinyldm.kernels.simd import address, next_unit
+from tinyldm.ops.norm import check_parameters
 
 CHUNK = 1 << 16  # values of one unit of work, about: fits the level-2 cache
 
@@ -108,8 +109,7 @@ def group_norm_affine(
     n, channels = x.shape[0], x.shape[-1]
     if groups < 1 or channels % groups:
         raise InputError(f"group_norm: {channels} channels can't be split into {groups} groups of equal size")
-    if weight.shape != (channels,):
-        raise InputError(f"group_norm: x has {channels} channels, the weight has the shape {weight.shape}")
+    check_parameters("group_norm", channels, weight, bias)
     flat = x.reshape(n, -1, channels)
     pixels = flat.shape[1]
     chunk = _chunk(pixels, channels)
@@ -146,8 +146,7 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int,
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
     """Normalise each token over its channels: `(…, C) -> (…, C)`."""
     channels = x.shape[-1]
-    if weight.shape != (channels,):
-        raise InputError(f"layer_norm: x has {channels} channels, the weight has the shape {weight.shape}")
+    check_parameters("layer_norm", channels, weight, bias)
     x, weight, bias = activations(x, "layer_norm"), parameters(weight), parameters(bias)
     y = empty(x.shape)
     if x.size == 0:

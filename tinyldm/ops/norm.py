@@ -14,6 +14,13 @@ def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray
     return centred / np.sqrt(variance + x.dtype.type(eps))
 
 
+def check_parameters(operator: str, channels: int, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Raise `InputError` where gain or bias is not one number a channel."""
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array.shape != (channels,):
+            raise InputError(f"{operator}: x has {channels} channels, the {name} has the shape {array.shape}")
+
+
 def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float) -> np.ndarray:
     r"""Normalise each sample over its pixels and each group of neighbouring channels: `(N, …, C) -> (N, …, C)`.
 
@@ -24,13 +31,12 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int,
 
     Source: Wu and He 2018, arXiv:1803.08494, section 3.1.
 
-    Raises `InputError` where `groups` does not divide the channels or the weight does not fit them.
+    Raises `InputError` where `groups` does not divide the channels, or weight or bias does not fit them.
     """
     channels = x.shape[-1]
     if groups < 1 or channels % groups:
         raise InputError(f"group_norm: {channels} channels can't be split into {groups} groups of equal size")
-    if weight.shape != (channels,):
-        raise InputError(f"group_norm: x has {channels} channels, the weight has the shape {weight.shape}")
+    check_parameters("group_norm", channels, weight, bias)
     if x.size == 0:
         return x.copy()
     grouped = x.reshape(x.shape[0], -1, groups, channels // groups)
@@ -44,10 +50,9 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
 
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
 
-    Raises `InputError` where the weight does not fit the channels.
+    Raises `InputError` where weight or bias does not fit the channels.
     """
-    if weight.shape != x.shape[-1:]:
-        raise InputError(f"layer_norm: x has {x.shape[-1]} channels, the weight has the shape {weight.shape}")
+    check_parameters("layer_norm", x.shape[-1], weight, bias)
     if x.size == 0:
         return x.copy()
     return _standardise(x, (-1,), eps) * weight + bias

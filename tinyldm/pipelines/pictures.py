@@ -35,8 +35,7 @@ def to_images(pixels: np.ndarray) -> list[Image.Image]:
     missing = np.isnan(pixels)
     if missing.any():
         warnings.warn(
-            f"{missing.mean():.1%} of the picture's values are NaN, and black: the weights hold NaN, or a number "
-            "overflowed on the way",
+            f"{missing.mean():.1%} of the picture's values are NaN, and black: a number overflowed on the way",
             stacklevel=2,
         )
         pixels = np.where(missing, -1, pixels)
