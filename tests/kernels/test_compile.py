@@ -69,7 +69,21 @@ def test_a_broken_file_is_compiled_again(folder, damage):
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     assert doubled() == [0, 2, 4]
     digest, code = file.read_bytes()[:32], file.read_bytes()[32:]
-    assert hashlib.sha256(code).digest() == digest
+    assert hashlib.sha256(b"double\0" + code).digest() == digest
+
+
+def test_the_file_of_another_kernel(folder):
+    def treble(x, y):
+        for i in range(len(x)):
+            x[i] = 3 * y[i]
+
+    doubled()
+    (file,) = folder.rglob("*.bin")
+    x, y = np.zeros(3, np.float32), np.arange(3, dtype=np.float32)
+    Kernel(treble, "void(float32[::1], float32[::1])")(x, y)
+    (other,) = {*folder.rglob("*.bin")} - {file}
+    other.replace(file)
+    assert doubled() == [0, 2, 4]
 
 
 def test_a_folder_in_the_place_of_a_file(folder):

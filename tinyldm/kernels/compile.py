@@ -4,9 +4,9 @@ Numba's own cache looks at the time stamp of the file that a function is in. A k
 (the vector instructions, the formulas, the register tile), so its cache folder is named by a hash of all of them, of
 the versions of Python, Numba, llvmlite and NumPy, and of the processor with its features. A change in any of those is
 another folder; a folder shared between machines is no danger. Each kernel is one file, written under a temporary name
-and then renamed, so two first runs at once only do the work twice. Machine code that was damaged must never run: a file
-begins with a digest of the rest, and where that does not fit, or the file can't be read, the kernel is compiled again.
-Where no folder can be written, kernels live in memory only.
+and then renamed, so two first runs at once only do the work twice. Machine code that was damaged, or is that of another
+kernel, must never run: a file begins with a digest of the kernel's name and of the rest. Where that does not fit, or
+the file can't be read, the kernel is compiled again; where no folder can be written, kernels live in memory only.
 """
 
 from __future__ import annotations
@@ -106,12 +106,17 @@ class FileCache(_Cache):
 
     def __init__(self, name: str) -> None:
         folder = cache_folder()
+        self.name = name
         self.path = None if folder is None else folder / f"{name}.bin"
 
     @property
     def cache_path(self) -> str | None:
         """The file, as a string."""
         return None if self.path is None else str(self.path)
+
+    def digest(self, code: bytes) -> bytes:
+        """What the file must begin with."""
+        return hashlib.sha256(self.name.encode() + b"\0" + code).digest()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel, or None if there is none yet."""
@@ -121,7 +126,7 @@ class FileCache(_Cache):
         try:
             content = self.path.read_bytes()
             digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-            if hashlib.sha256(code).digest() != digest:
+            if self.digest(code) != digest:
                 return None
             return compiler.CompileResult._rebuild(target_context, *pickle.loads(code))
         except Exception:  # unreadable: whatever is wrong with the file, compiling again puts it right
@@ -137,7 +142,7 @@ class FileCache(_Cache):
             temporary = Path(name)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(code).digest() + code)
+                    file.write(self.digest(code) + code)
                 temporary.replace(self.path)
             finally:
                 temporary.unlink(missing_ok=True)
