@@ -265,3 +265,15 @@ def test_an_8_bit_picture_may_be_one_level_off(tmp_path):
 def test_results_are_plain_data(tmp_path):
     found = compare(write(tmp_path / "g", A), write(tmp_path / "c", bent("0000/unet/b")))
     assert dataclasses.asdict(found)["results"][1]["metrics"]["max_abs"] == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) + 3])
+def test_the_largest_error_and_the_rmse_by_themselves(size):
+    from tinyldm.golden.metrics import largest_and_rmse
+
+    g = np.random.default_rng(0).standard_normal(size)
+    c = g.astype(np.float32)
+    m = measure(g, c)
+    assert largest_and_rmse(g, c) == (m.max_abs, m.rmse)
+    for bad in (np.nan, np.inf):
+        assert not size or largest_and_rmse(g, np.append(c[:-1], bad)) is None

@@ -196,6 +196,7 @@ def test_the_blocks_of_diffusers_are_given_their_arguments():
     assert call_arguments(kinds["CrossAttnUpBlock2D"], [1, 2, 3, 4, 5])[1]["encoder_hidden_states"] == 5
     assert call_arguments(kinds["DownBlock2D"], [1, 2, 3]) == ([], {"hidden_states": 1, "temb": 2})
     assert call_arguments(kinds["UpBlock2D"], [1, 2]) is None
+    assert call_arguments(kinds["CLIPEncoderLayer"], [1, 2]) == ([], {"hidden_states": 1, "attention_mask": 2})
 
 
 def test_nothing_recorded_is_an_error(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyldm import nn
 from tinyldm.checkpoints.tree import Weights
-from tinyldm.golden.metrics import measure
+from tinyldm.golden.metrics import largest_and_rmse
 from tinyldm.golden.rounding import EVALUATIONS, as_rounded, rounding
 from tinyldm.golden.tracing import GoldenTrace, Sink
 
@@ -23,12 +23,12 @@ Errors = dict[str, list[float | None]]  # by key, the largest maximum error and 
 
 def worse(errors: Errors, key: str, stored: np.ndarray, array: np.ndarray) -> None:
     """Take one honest evaluation of a tensor into account."""
-    m = measure(stored, array)
+    found = largest_and_rmse(stored, array)
     largest, rmse = errors.get(key, [0.0, 0.0])
-    if m.nonfinite_differ or largest is None or rmse is None:
+    if found is None or largest is None or rmse is None:
         errors[key] = [None, None]
     else:
-        errors[key] = [max(largest, m.max_abs), max(rmse, m.rmse)]
+        errors[key] = [max(largest, found[0]), max(rmse, found[1])]
 
 
 class AloneTrace(GoldenTrace):

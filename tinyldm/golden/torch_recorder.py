@@ -248,8 +248,9 @@ def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) ->
     return run
 
 
-# The arguments of the blocks of diffusers, in the order in which tinyldm records their inputs. `SKIPS` are several;
-# `UNUSED` is the context, which every block is given and those without attention do not take.
+# The arguments of the blocks of diffusers and of a text encoder's layers, in the order in which tinyldm records their
+# inputs. `SKIPS` are several; `UNUSED` is the context, which every block is given and those without attention do not
+# take.
 SKIPS = "res_hidden_states_tuple"
 CONTEXT = "encoder_hidden_states"
 UNUSED = ""
@@ -262,6 +263,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "UNetMidBlock2DCrossAttn": ("hidden_states", "temb", CONTEXT),
     "UpBlock2D": ("hidden_states", SKIPS, "temb", UNUSED),
     "CrossAttnUpBlock2D": ("hidden_states", SKIPS, "temb", CONTEXT),
+    "CLIPEncoderLayer": ("hidden_states", "attention_mask"),
 }
 
 
