@@ -277,3 +277,22 @@ def test_the_largest_error_and_the_rmse_by_themselves(size):
     assert largest_and_rmse(g, c) == (m.max_abs, m.rmse)
     for bad in (np.nan, np.inf):
         assert not size or largest_and_rmse(g, np.append(c[:-1], bad)) is None
+
+
+@pytest.mark.parametrize("change", [lambda y: y[:, :1], lambda y: y.astype(np.int64)])
+def test_another_shape_or_type_behind_recorded_inputs(tmp_path, change):
+    """Inputs agree but for rounding: it was made there; a wrong module before it is named as such."""
+    x, y = noise(2, 3), noise(2, 4)
+    for name, into, before in (("golden", x, x * 2), ("right", x.astype(np.float32), x * 2), ("wrong", x, x * 3)):
+        with GoldenWriter(tmp_path / name) as writer:
+            writer.add("0000/unet/a", before, (into,))
+            writer.add("0000/unet/b", y if name == "golden" else change(y), (before, into))
+    with Golden(tmp_path / "golden") as golden:
+        with Golden(tmp_path / "right") as candidate:
+            found = compare(golden, candidate, Tolerance(1e-3))
+            assert (found.first.key, found.culprit, found.status) == ("0000/unet/b", "0000/unet/b", 2)
+            assert "made there" in found.explanation
+        with Golden(tmp_path / "wrong") as candidate:
+            found = compare(golden, candidate, Tolerance(1e-3))
+            assert (found.first.key, found.status) == ("0000/unet/a", 2)
+            assert found.failed[1].inherited

@@ -195,12 +195,12 @@ class _Comparer:
 
     def _judge(self, key: str, previous: str | None) -> Result:
         if self.golden.shape(key) != self.candidate.shape(key):
-            return Result(key, SHAPE, used=float("inf"), hint=self._shape_hint(key))
+            return self._misshapen(key, previous, self._shape_hint(key))
         g, c, exact = self._values(key, key)
         if g.dtype.kind == "f" and np.isnan(g).any():
             raise InputError(f"{self.golden.path}: the golden tensor {quoted(key)} holds NaN: it can judge nothing")
         if g.dtype.kind == "f" and c.dtype.kind not in "f":
-            return Result(key, SHAPE, used=float("inf"), hint=f"dtype {c.dtype}, the golden has {g.dtype}")
+            return self._misshapen(key, previous, f"dtype {c.dtype}, the golden has {g.dtype}")
         m = measure(g, c, self.candidate.dtype(key))
         limits = self.tolerance.limits(key, m, self.candidate.dtype(key))
         if limits is not None and not exact and key not in self.golden.sampled:
@@ -214,6 +214,13 @@ class _Comparer:
             result.inherited = self._inputs_wrong(key, result, previous) or self._child_failed(key)
             if self.golden.has_values(key) and self.candidate.has_values(key):
                 result.hint = hint(g, c, self.factors)
+        return result
+
+    def _misshapen(self, key: str, previous: str | None, why: str) -> Result:
+        """The result of a tensor whose shape or type is wrong, whatever its values are."""
+        result = Result(key, SHAPE, used=float("inf"), hint=why)
+        result.input_error, result.input_key = self._input_error(key, previous)
+        result.inherited = self._inputs_wrong(key, result, previous) or self._child_failed(key)
         return result
 
     def _values(self, ours: str, theirs: str) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -291,7 +298,9 @@ class _Comparer:
             return self.results[ours].status in (FAILED, SHAPE)
         # An input that is not an output has no tolerance of its own; it is held to what its module may differ by.
         m = result.metrics
-        if m is None or not m.rms:
+        if m is None:  # of another shape, which no rounding of an input explains
+            return self._error_between(ours, theirs) == float("inf")
+        if not m.rms:
             return self._error_between(ours, theirs) > 0
         limits = self.tolerance.limits(result.key, m, self.candidate.dtype(result.key))
         allowed = 0.0 if limits is None else (limits.max_abs if limits.rmse is None else limits.rmse)
