@@ -304,6 +304,19 @@ def test_names_of_the_original_layout(model64, tmp_path):
         assert [name for name in wanted if f"0000/vae/{name}" not in golden] == []
 
 
+def test_patterns_may_be_in_the_names_that_are_asked_for(model64, tmp_path):
+    from tinyldm.golden.names import compvis_names
+
+    for pattern in ("*/input_blocks.0.0", "*/conv_in"):
+        keep = Keep(select=(pattern,), inputs=True)
+        record_fixture(model64, tmp_path / "a", "unet", keep=keep, rename=compvis_names(model64), rounding=["float32"])
+        with Golden(tmp_path / "a") as golden:
+            assert golden.order == ["0000/unet/input_blocks.0.0"]
+            assert list(golden.metadata["rounding"]["float32"]) == golden.order
+            assert list(golden.metadata["rounding_alone"]["float32"]) == golden.order
+            assert check(golden, tolerance=Tolerance(0)).status == 0
+
+
 def test_other_weights_are_refused(oracle, own_checkpoint):
     from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 
@@ -425,6 +438,7 @@ def test_diff_report_and_check_from_the_command_line(files, tmp_path, capsys):
         (["bisect", "O"], "either --candidate"),
         (["bisect", "O", "--candidate", "nowhere:function"], "candidate"),
         (["record", "-o", "OUT", "--size", "big"], "--size"),
+        (["record", "-o", "OUT", "--fixture", "vae", "--size", "31x31"], "multiples of"),
         (["record", "-o", "OUT", "--given", "O"], "--fixture"),
         (["record", "-o", "/nowhere/file"], "no folder"),
     ],

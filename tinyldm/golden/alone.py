@@ -37,8 +37,10 @@ class AloneTrace(GoldenTrace):
     `twins` are models that evaluate in each arithmetic (`rounding.rounded_model`).
     """
 
-    def __init__(self, select: str | Sequence[str], sink: Sink, twins: Mapping[str, Any]) -> None:
-        super().__init__(select, inputs=True, sink=sink)
+    def __init__(
+        self, select: str | Sequence[str], sink: Sink, rename: Callable[[str], str], twins: Mapping[str, Any]
+    ) -> None:
+        super().__init__(select, True, sink, rename)
         self.errors: dict[str, Errors] = {arithmetic: {} for arithmetic in twins}
         self._twins = twins
 

@@ -249,6 +249,8 @@ def picture_size(text: str | None, factor: int) -> tuple[int, int] | None:
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isascii() and side.isdigit() and int(side) >= factor for side in sides):
         raise InputError(f"--size must be WIDTHxHEIGHT in pixels, such as 512x512, not {text!r}")
+    if any(int(side) % factor for side in sides):
+        raise InputError(f"--size: width and height must be multiples of {factor} pixels, not {text}")
     width, height = (int(side) // factor for side in sides)
     return (width, height) if factor == 1 else (height, width)
 

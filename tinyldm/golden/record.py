@@ -36,8 +36,8 @@ def ignore(_: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """What of a run is kept: keys that match one of `select`, with `inputs` the inputs of each module, of each tensor
-    at most `sample` values, or with `values=False` statistics alone.
+    """What of a run is kept: keys that match one of `select` (in diffusers' names, or those asked for), with `inputs` the
+    inputs of each module, of each tensor at most `sample` values, or with `values=False` statistics alone.
     """
 
     select: tuple[str, ...] = ("*",)
@@ -275,10 +275,10 @@ def traced_run(
     def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
         take(rename(key), array, inputs)
 
-    t = GoldenTrace(keep.select, keep.inputs, sink)
+    t = GoldenTrace(keep.select, keep.inputs, sink, rename)
     if twins:
         tell(f"the run, and the error of every module alone in honest {', '.join(twins)}")
-        t = AloneTrace(keep.select, sink, {arithmetic: twin(0) for arithmetic, twin in twins.items()})
+        t = AloneTrace(keep.select, sink, rename, {arithmetic: twin(0) for arithmetic, twin in twins.items()})
     with nn.trace(into=t):
         more = run(model)
     for key, array in more.items():

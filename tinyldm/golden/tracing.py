@@ -23,8 +23,15 @@ class GoldenTrace(nn.Trace):
     of each module, where they were asked for. With a `sink`, tensors go there and are not kept.
     """
 
-    def __init__(self, select: str | Sequence[str] = "*", inputs: bool = False, sink: Sink | None = None) -> None:
+    def __init__(
+        self,
+        select: str | Sequence[str] = "*",
+        inputs: bool = False,
+        sink: Sink | None = None,
+        rename: Callable[[str], str] | None = None,
+    ) -> None:
         super().__init__()
+        self._rename = rename
         self.patterns = [select] if isinstance(select, str) else list(select)
         self.inputs: dict[str, tuple[np.ndarray, ...]] = {}
         self._keep_inputs = inputs
@@ -69,8 +76,9 @@ class GoldenTrace(nn.Trace):
                 golden.add(key, array, self.inputs.get(key, ()))
 
     def selected(self, key: str) -> bool:
-        """Whether a key matches one of the patterns."""
-        return any(fnmatchcase(key, pattern) for pattern in self.patterns)
+        """Whether a key, or what `rename` makes of it, matches one of the patterns."""
+        keys = (key,) if self._rename is None else (key, self._rename(key))
+        return any(fnmatchcase(k, pattern) for pattern in self.patterns for k in keys)
 
     def _take(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
         if self.selected(key):
