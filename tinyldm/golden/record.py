@@ -36,8 +36,8 @@ def ignore(_: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """What of a run is kept: keys that match one of `select` (in diffusers' names, or those asked for), with `inputs` the
-    inputs of each module, of each tensor at most `sample` values, or with `values=False` statistics alone.
+    """What of a run is kept: keys that match one of `select`, in diffusers' names or in those asked for; with `inputs`
+    the inputs of each module; of each tensor at most `sample` values, or with `values=False` statistics alone.
     """
 
     select: tuple[str, ...] = ("*",)
