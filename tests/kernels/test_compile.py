@@ -37,6 +37,22 @@ def doubled():
     return x.tolist()
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="variables of other systems")
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    """An empty variable must not put the cache into whatever folder the command is run in."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for named, xdg, wanted in (
+        ("/a", "/b", Path("/a")),
+        (None, "/b", Path("/b/tinyldm")),
+        ("", "/b", Path("/b/tinyldm")),
+        ("", "", tmp_path / ".cache" / "tinyldm"),
+        (None, None, tmp_path / ".cache" / "tinyldm"),
+    ):
+        for name, value in (("TINYLDM_CACHE", named), ("XDG_CACHE_HOME", xdg)):
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        assert user_cache() == wanted
+
+
 def test_kernels_are_kept_in_a_folder_named_by_their_sources(folder):
     assert user_cache() == folder
     assert doubled() == [0, 2, 4]

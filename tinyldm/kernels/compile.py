@@ -40,14 +40,14 @@ DIGEST_BYTES = 32  # SHA-256, at the beginning of each file
 
 
 def user_cache() -> Path:
-    """The user's cache folder: TINYLDM_CACHE, else what the platform says."""
-    if "TINYLDM_CACHE" in os.environ:
-        return Path(os.environ["TINYLDM_CACHE"])
+    """The user's cache folder: TINYLDM_CACHE, else what the platform says. An empty variable is as good as none."""
+    if named := os.environ.get("TINYLDM_CACHE"):
+        return Path(named)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "tinyldm"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "tinyldm"
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/tinyldm"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinyldm"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyldm"
 
 
 def source_of(folder: Path) -> bytes:
