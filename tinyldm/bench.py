@@ -153,7 +153,8 @@ def multiply_adds(name: str, args: tuple[Any, ...], y: Any) -> int:
     if name == "attention":
         return 2 * args[0].shape[0] * args[0].shape[1] * args[1].shape[1] * args[0].shape[2]
     if name.startswith("linear"):
-        return args[0].size // args[0].shape[-1] * math.prod(args[1].shape)
+        weights = args[1] if isinstance(args[1], list) else [args[1]]
+        return args[0].size // args[0].shape[-1] * sum(math.prod(weight.shape) for weight in weights)
     if "conv2d" in name and not name.startswith(("prepare", "choose")):
         weight = args[5] if name == "norm_silu_conv2d" else args[1]
         return y.size * math.prod(weight.shape[1:])

@@ -362,6 +362,14 @@ def _matrix(w: Weights, gated: bool = False) -> Any:
     return w.prepared(("linear", gated), lambda node: prepare(_as_matrix(node.read("weight")), gated=gated))
 
 
+def _matrices(w: Weights, names: tuple[str, ...]) -> Any:
+    """The matrices of the linear layers under these names."""
+    if w.runtime.backend == "reference":
+        return [_as_matrix(w[name].weight) for name in names]
+    prepare = w.runtime.ops.prepare_linears
+    return w.prepared(("linears", names), lambda node: prepare([node[name].read("weight") for name in names]))
+
+
 def _as_matrix(weight: np.ndarray) -> np.ndarray:
     return weight.reshape(weight.shape[:2]) if weight.ndim == 4 else weight
 
@@ -430,6 +438,14 @@ def linear_residual(x: np.ndarray, w: Weights, residual: np.ndarray) -> np.ndarr
         _traced_parent(w, y)
         return y + residual
     return w.runtime.ops.linear_residual(x, _matrix(w), w.get("bias"), residual)
+
+
+def linears(x: np.ndarray, w: Weights, *names: str) -> list[np.ndarray]:
+    """`ops.linears`: the linear layers under these names of the node, all of the same x."""
+    nodes = [w[name] for name in names]
+    if _trace is not None:
+        return [linear(x, node) for node in nodes]
+    return w.runtime.ops.linears(x, _matrices(w, names), [node.get("bias") for node in nodes])
 
 
 def linear_geglu(x: np.ndarray, w: Weights) -> np.ndarray:

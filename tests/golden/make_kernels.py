@@ -73,6 +73,7 @@ TORCH = {
     "norm_silu": lambda *a, **s: F.silu(_image(_group_norm, *a, **s)),
     "norm_silu_conv2d": _norm_silu_conv2d,
     "conv2d_residual": lambda x, w, b, r, **s: _image(F.conv2d, x, w, b, **s) + r,
+    "linears": lambda x, *rest: torch.cat([F.linear(x, rest[i], rest[i + 3]) for i in range(3)], -1),
     "linear_residual": lambda x, w, b, r: F.linear(x, w, b) + r,
     "linear_activation": lambda x, w, b, activation: ACTIVATIONS[activation](F.linear(x, w, b)),
     "avg_pool2d": lambda x, kernel: _image(F.avg_pool2d, x, kernel),

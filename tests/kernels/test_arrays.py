@@ -42,6 +42,20 @@ def test_strides(case, view):
     assert [a.tobytes() for a in views] == before
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1, 64), (3, 1, 64), (1, 1, 64)])
+def test_strides_of_axes_of_one_element_say_nothing(shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    odd = np.lib.stride_tricks.as_strided(x, strides=(256, *[12_345] * (x.ndim - 2), 4))
+    assert odd.flags.c_contiguous
+    weight = np.random.default_rng(1).standard_normal((32, 64, 3, 3)).astype(np.float32)
+    if x.ndim == 4:
+        np.testing.assert_array_equal(kernels.conv2d(odd, weight, padding=1), kernels.conv2d(x, weight, padding=1))
+    else:
+        np.testing.assert_array_equal(kernels.attention(odd, odd, odd, 2), kernels.attention(x, x, x, 2))
+    matrix = weight[:, :, 1, 1]
+    np.testing.assert_array_equal(kernels.linear(odd, matrix), kernels.linear(x, matrix))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("precision", ["fast", "strict"])

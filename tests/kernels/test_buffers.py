@@ -64,6 +64,6 @@ def test_arrays_never_overlap_and_memory_is_bounded(requests):
         y = buffers.empty((size,))
         y[:] = i
         held.append((i, y))
-        assert reserve.lent + sum(m.nbytes for m in reserve.idle) <= buffers.SPARE * reserve.most_lent + size
+        assert reserve.lent + sum(piece.size for piece in reserve.idle) <= buffers.SPARE * reserve.most_lent + size
     for i, y in held:
         assert (y == i).all()

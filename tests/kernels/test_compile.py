@@ -12,7 +12,7 @@ import pytest
 from llvmlite.binding import FeatureMap
 
 from tinyldm.kernels import compile as compiling
-from tinyldm.kernels.compile import Kernel, cache_folder, fingerprint, source_of, user_cache
+from tinyldm.kernels.compile import Native, cache_folder, fingerprint, source_of, user_cache
 from tinyldm.kernels.simd import TARGETS
 
 
@@ -31,9 +31,9 @@ def doubled():
         for i in range(len(x)):
             x[i] *= 2
 
-    kernel = Kernel(double, "void(float32[::1])")
+    kernel = Native(double, "void(float32[::1])")
     x = np.arange(3, dtype=np.float32)
-    kernel(x)
+    kernel.compiled(x)
     return x.tolist()
 
 
@@ -96,7 +96,7 @@ def test_the_file_of_another_kernel(folder):
     doubled()
     (file,) = folder.rglob("*.bin")
     x, y = np.zeros(3, np.float32), np.arange(3, dtype=np.float32)
-    Kernel(treble, "void(float32[::1], float32[::1])")(x, y)
+    Native(treble, "void(float32[::1], float32[::1])").compiled(x, y)
     (other,) = {*folder.rglob("*.bin")} - {file}
     other.replace(file)
     assert doubled() == [0, 2, 4]

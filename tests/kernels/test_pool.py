@@ -1,40 +1,76 @@
-"""Helpers: every task is done once or called off, errors come back to the caller, threads end."""
+"""Helpers: they take part, wake up and end; callers at the same time, and more threads than processors, do no harm."""
 
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from tinyldm import kernels
 from tinyldm.kernels import pool
-from tinyldm.kernels.pool import Crew, Task
+from tinyldm.kernels.fork import FINISHED, JOINED, OPEN, STATE
+from tinyldm.kernels.pool import Crew
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((300, 512)).astype(np.float32)
+WEIGHT = kernels.prepare_linear(RNG.standard_normal((512, 512)).astype(np.float32))
 
 
-def test_a_task_is_done_by_a_helper():
-    crew, done = Crew(1), threading.Event()
-    task = Task(done.set)
-    crew.post(task)
-    assert done.wait(10)
-    task.finish()
-    crew.dismiss()
+@pytest.fixture
+def alone():
+    """The product as one thread computes it."""
+    with kernels.using_threads(1):
+        return kernels.linear(X, WEIGHT).tobytes()
 
 
-def test_a_task_that_has_not_begun_is_called_off():
-    task = Task(lambda: pytest.fail("was called off"))
-    task.finish()
-    task.run()
+def join(crew, helpers):
+    """Multiply until so many helpers took part in one product, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        kernels.linear(X, WEIGHT)
+        if crew.board[JOINED] == helpers:
+            return True
+    return False
 
 
-def test_an_error_comes_back():
-    def fail():
-        raise MemoryError("too much")
+@pytest.mark.parametrize("helpers", [1, 3])
+def test_helpers_take_part(alone, helpers):
+    with kernels.using_threads(1 + helpers):
+        assert kernels.linear(X, WEIGHT).tobytes() == alone
+        assert join(pool._State.crew, helpers)
+        assert pool._State.crew.board[FINISHED] == helpers
+        assert not pool._State.crew.board[STATE] & OPEN
 
-    crew, task = Crew(1), Task(fail)
-    crew.post(task)
-    while task.error is None:
-        time.sleep(0.001)
-    with pytest.raises(MemoryError, match="too much"):
-        task.finish()
-    crew.dismiss()
+
+def test_a_helper_that_sleeps_wakes_up():
+    with kernels.using_threads(2):
+        kernels.linear(X, WEIGHT)
+        crew, end = pool._State.crew, time.monotonic() + 10
+        while not crew._asleep and time.monotonic() < end:
+            time.sleep(0.01)
+        assert crew._asleep == 1
+        assert join(crew, 1)
+
+
+def test_several_callers_at_once(alone):
+    def call(i):
+        for _ in range(40):
+            results[i] |= {kernels.linear(X, WEIGHT).tobytes()}
+
+    results = [set() for _ in range(4)]
+    with kernels.using_threads(3):
+        callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert results == [{alone}] * 4
+
+
+def test_many_small_jobs_and_many_helpers():
+    x = RNG.standard_normal((64, 512)).astype(np.float32)
+    with kernels.using_threads(9):
+        assert len({kernels.linear(x, WEIGHT).tobytes() for _ in range(300)}) == 1
 
 
 def test_dismissed_helpers_end():
@@ -46,15 +82,6 @@ def test_dismissed_helpers_end():
     for helper in helpers:
         helper.join(10)
         assert not helper.is_alive()
-
-
-def test_a_helper_that_sleeps_wakes_up():
-    crew = Crew(1)
-    time.sleep(0.05)  # far longer than it watches
-    done = threading.Event()
-    crew.post(Task(done.set))
-    assert done.wait(10)
-    crew.dismiss()
 
 
 def test_another_number_of_threads():

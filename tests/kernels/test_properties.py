@@ -82,8 +82,8 @@ def exact(*arrays: np.ndarray | None) -> list[np.ndarray | None]:
 
 
 def chain(k: int) -> float:
-    """Roundings in a sum of k products, made of chains of at most 160; bias and residual are two more."""
-    return min(k, 160) + k / 160 + 2
+    """Roundings in a sum of k products, made of chains of at most 192; bias and residual are two more."""
+    return min(k, 192) + k / 192 + 2
 
 
 def linear_bound(x, w, b=None, r=None):
@@ -171,6 +171,17 @@ def test_linear(make, tokens, c_in, c_out, with_bias, prepared):
     y = kernels.linear(x, kernels.prepare_linear(w) if prepared else w, b)
     x, w, b = exact(x, w, b)
     check(y, ops.linear(x, w, b), linear_bound(x, w, b))
+
+
+@property_test
+@given(values, st.integers(1, 150), channels, st.lists(channels, min_size=1, max_size=3), maybe, maybe)
+def test_linears(make, tokens, c_in, c_outs, with_bias, prepared):
+    x, ws = make(tokens, c_in), [make.weights(c_out, c_in) for c_out in c_outs]
+    bs = [make.weights(c_out) if with_bias else None for c_out in c_outs]
+    ys = kernels.linears(x, kernels.prepare_linears(ws) if prepared else ws, bs)
+    for y, w, b, oracle in zip(ys, ws, bs, ops.linears(exact(x)[0], exact(*ws), exact(*bs)), strict=True):
+        np.testing.assert_array_equal(y, kernels.linear(x, w, b))
+        check(y, oracle, linear_bound(*exact(x, w, b)))
 
 
 @property_test

@@ -165,10 +165,14 @@ class Weights:
             node = node[part]
         return node
 
+    def forget(self) -> None:
+        """Forget all that was read and prepared at this node, and not below; the next use reads the file again."""
+        self._cache = {}
+
     def drop(self) -> None:
-        """Forget all that was read and prepared at this node and below; the next use reads the file again."""
+        """Forget all that was read and prepared at this node and below."""
         for node in self.walk():
-            node._cache = {}
+            node.forget()
 
 
 def bind_weights(

@@ -7,7 +7,7 @@
 
 **Operators**: `linear`, `conv2d`, `layer_norm`, `group_norm`, `silu`, `gelu`, `quick_gelu`, `geglu`, `softmax`,
 `attention`, `upsample_nearest`, `avg_pool2d`, `embedding`, `timestep_embedding`. **Composites**, each one pass:
-`linear_activation`, `linear_geglu`, `linear_residual`, `norm_silu`, `norm_silu_conv2d`, `conv2d_residual`,
+`linears`, `linear_activation`, `linear_geglu`, `linear_residual`, `norm_silu`, `norm_silu_conv2d`, `conv2d_residual`,
 `upsample_conv2d`.
 
 **Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
@@ -15,6 +15,7 @@ in its published layout (float16, float32 or float64) or what was prepared from 
 
     prepare_linear(weight)                                  for linear, linear_activation, linear_residual
     prepare_linear(weight, gated=True)                      for linear_geglu
+    prepare_linears(weights)                                for linears
     prepare_conv2d(weight, stride=1, precision="fast")      for conv2d, conv2d_residual, norm_silu_conv2d
     prepare_upsample_conv2d(weight, precision="fast")       for upsample_conv2d
 
@@ -50,7 +51,16 @@ from tinyldm.kernels.conv import (
     upsample_conv2d,
 )
 from tinyldm.kernels.embedding import embedding, timestep_embedding
-from tinyldm.kernels.linear import linear, linear_activation, linear_geglu, linear_residual, prepare_linear
+from tinyldm.kernels.linear import (
+    PackedWeights,
+    linear,
+    linear_activation,
+    linear_geglu,
+    linear_residual,
+    linears,
+    prepare_linear,
+    prepare_linears,
+)
 from tinyldm.kernels.matmul import PackedWeight
 from tinyldm.kernels.norm import group_norm, layer_norm
 from tinyldm.kernels.pool import set_threads, threads, using_threads
@@ -59,6 +69,7 @@ from tinyldm.kernels.simd import target
 
 __all__ = [
     "PackedWeight",
+    "PackedWeights",
     "PreparedConv",
     "attention",
     "avg_pool2d",
@@ -74,10 +85,12 @@ __all__ = [
     "linear_activation",
     "linear_geglu",
     "linear_residual",
+    "linears",
     "norm_silu",
     "norm_silu_conv2d",
     "prepare_conv2d",
     "prepare_linear",
+    "prepare_linears",
     "prepare_upsample_conv2d",
     "quick_gelu",
     "set_threads",

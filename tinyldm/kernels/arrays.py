@@ -7,11 +7,34 @@ import numpy as np
 from tinyldm.errors import InputError
 
 
-def activations(x: np.ndarray, operator: str) -> np.ndarray:
-    """`x` without gaps in memory. Raises `InputError` if it is not float32."""
+def float32_only(x: np.ndarray, operator: str) -> np.ndarray:
+    """`x` as it is. Raises `InputError` if it is not float32."""
     if x.dtype != np.float32:
         raise InputError(f"{operator}: the numba backend computes in float32, not {x.dtype}; use backend='reference'")
-    return np.ascontiguousarray(x)
+    return x
+
+
+def activations(x: np.ndarray, operator: str) -> np.ndarray:
+    """`x` without gaps in memory. Raises `InputError` if it is not float32."""
+    return np.ascontiguousarray(float32_only(x, operator))
+
+
+def token_rows(x: np.ndarray, operator: str) -> np.ndarray:
+    """`x` `(N, L, C)` as it is if its tokens follow each other at one distance, as in a slice of the channels.
+
+    Else a copy without gaps. Raises `InputError` if it is not float32.
+    """
+    length = x.shape[1]
+    across, along, value = x.strides
+    if x.dtype == np.float32 and value == x.itemsize and length > 1 and across == length * along:
+        return x
+    return activations(x, operator)
+
+
+def distance(x: np.ndarray) -> int:
+    """The bytes from one row of channels to the next, the same between all of them."""
+    # Along an axis of one element NumPy's strides say nothing.
+    return x.shape[-1] * x.itemsize if x.flags.c_contiguous else x.strides[-2]
 
 
 def parameters(w: np.ndarray) -> np.ndarray:

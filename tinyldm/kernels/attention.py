@@ -29,18 +29,22 @@ import numpy as np
 from llvmlite import ir
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.arrays import activations
+from tinyldm.kernels.arrays import distance, token_rows
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.formulas import exp_negative
-from tinyldm.kernels.matmul import BLOCK_DEPTH, TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
+from tinyldm.kernels.matmul import TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
 from tinyldm.kernels.pool import run
 from tinyldm.kernels.rows import put_address
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
 from tinyldm.kernels.tile import multiply_rows
+from tinyldm.kernels.transpose import transpose
 
 BLOCK_QUERIES = 128  # that share the keys and values a thread has in its level-2 cache
 BLOCK_KEYS = 224 // TILE_ROWS * TILE_ROWS  # their scores with a panel of queries fit the level-1 cache
+DEPTH = 192  # channels of one register tile
+WIDTH = target().width
+NO_ROWS = np.zeros(0, np.float32)
 
 # What a thread knows of each panel of queries: three rows of TILE_COLUMNS values.
 LARGEST, TOTAL, FACTOR = range(3)
@@ -124,61 +128,44 @@ def add_mask(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, mask: ir.
     loop(builder, constant(0), count, 1, [], body)
 
 
-@emitted(6)
-def scaled_column(
-    builder: ir.IRBuilder,
-    source: ir.Value,
-    source_stride: ir.Value,
-    destination: ir.Value,
-    destination_stride: ir.Value,
-    factor: ir.Value,
-    count: ir.Value,
-) -> None:
-    """destination = source * the number at address `factor`, `count` values with strides in bytes."""
-    one = Lanes(builder, 1)
-    by = one.broadcast(factor)
-
-    def body(index: ir.Value) -> list[Value]:
-        value = one.load(source, builder.mul(index, source_stride)) * by
-        one.store(value, destination, builder.mul(index, destination_stride))
-        return []
-
-    loop(builder, constant(0), count, 1, [], body)
-
-
 # The kernels ---------------------------------------------------------------------------------------------------------
 
 
-@kernel("void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[:,:,::1])")
-def transpose_kernel(counter, units, scratch, v, v_rows):  # type: ignore[no-untyped-def]
-    """Units: samples by heads. v (N, keys, heads*d_v) to v_rows (N*heads, d_v, pitch), keys along the last axis."""
-    n, keys, _ = v.shape
-    heads, d_v = v_rows.shape[0] // n, v_rows.shape[1]
+@kernel("void(int64[::1], int64, float32[::1], float32[:,:,:], int64, int64, float32[:,:,::1])")
+def transpose_kernel(counter, units, scratch, v, pitch, heads, v_rows):  # type: ignore[no-untyped-def]
+    """Units: samples by heads. v (N, keys, heads*d_v) to v_rows (N*heads, d_v, row), keys along the last axis.
+
+    `pitch` is the bytes from token to token of v.
+    """
+    keys, d_v = v.shape[1], v_rows.shape[1]
+    for i in range(WIDTH):
+        scratch[i] = 1
     while True:
         unit = next_unit(address(counter))
         if unit >= units:
             break
         sample, head = unit // heads, unit % heads
-        for first in range(0, keys, 16):
-            for c in range(d_v):
-                for key in range(first, min(first + 16, keys)):
-                    v_rows[unit, c, key] = v[sample, key, head * d_v + c]
+        source = address(v) + sample * keys * pitch + head * d_v * 4
+        rows = address(v_rows) + unit * d_v * v_rows.shape[2] * 4
+        transpose(source, pitch, keys, rows, v_rows.shape[2] * 4, d_v, address(scratch), 0)
 
 
 @kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[:,:,::1], float32[:,:,::1], float32[:,:,::1],"
-    " int64, int64, int64, float32, int64, float32[:,:,::1])"
+    "void(int64[::1], int64, float32[::1], float32[:,:,:], int64, float32[:,:,:], int64, float32[:,:,:], int64,"
+    " int64, float32[::1], float32[:,:,::1], int64, int64, int64, float32, int64, float32[:,:,::1])"
 )
 def attention_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, q, k, v_rows, mask, mask_sample, mask_head, heads, scale, block, y
+    counter, units, scratch, q, q_pitch, k, k_pitch, v, v_pitch, row, v_rows, mask, mask_sample, mask_head, heads,
+    scale, block, y,
 ):  # fmt: skip
     """Units: blocks of queries (fastest) of one head.
 
-    The mask (any, keys, queries) of head h of sample n is mask[n * mask_sample + h * mask_head]; one without keys is
-    none.
+    Pitches are the bytes from token to token. v_rows are the values transposed, in rows of `row` numbers; if there are
+    none, each unit makes its own. The mask (any, keys, queries) of head h of sample n is
+    mask[n * mask_sample + h * mask_head]; one without keys is none, and the panels that it does not have are like its
+    first.
     """
-    _, queries, channels = q.shape
-    keys, d, d_v = k.shape[1], channels // heads, v_rows.shape[1]
+    queries, keys, d, d_v = q.shape[1], k.shape[1], q.shape[2] // heads, y.shape[2] // heads
     blocks = (queries + block - 1) // block
     d_v_rows = (d_v + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
 
@@ -188,9 +175,13 @@ def attention_kernel(  # type: ignore[no-untyped-def]
     state = out + block * d_v_rows
     factor = state + 3 * block
     memory = address(scratch)
-    key_table = memory + (factor + 2) * 4
+    ones = factor + WIDTH
+    key_table = memory + (ones + WIDTH) * 4
     value_table = key_table + (BLOCK_KEYS + TILE_ROWS) * 8
-    scratch[factor] = scale
+    own_rows = value_table + (d_v_rows + TILE_ROWS) * 8
+    for i in range(WIDTH):
+        scratch[factor + i] = scale
+        scratch[ones + i] = 1
 
     while True:
         unit = next_unit(address(counter))
@@ -201,56 +192,68 @@ def attention_kernel(  # type: ignore[no-untyped-def]
         count = min(block, queries - first)
         panels = (count + TILE_COLUMNS - 1) // TILE_COLUMNS
 
-        for i in range(panels * TILE_COLUMNS):  # what fills the last panel repeats the last query
-            panel, lane = i // TILE_COLUMNS, i % TILE_COLUMNS
-            query = first + min(i, count - 1)
-            row = address(q) + ((n * queries + query) * channels + h * d) * 4
-            column = memory + (scaled + panel * d * TILE_COLUMNS + lane) * 4
-            scaled_column(row, 4, column, ROW_BYTES, memory + factor * 4, d)
-            scratch[state + (panel * 3 + LARGEST) * TILE_COLUMNS + lane] = -np.inf
-            scratch[state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane] = 0
+        values = address(v_rows) + head * d_v * row * 4
+        if len(v_rows) == 0:
+            values = own_rows
+            start = address(v) + n * keys * v_pitch + h * d_v * 4
+            transpose(start, v_pitch, keys, values, row * 4, d_v, memory + ones * 4, 0)
+
+        for p in range(panels):
+            some = min(TILE_COLUMNS, count - p * TILE_COLUMNS)
+            start = address(q) + (n * queries + first + p * TILE_COLUMNS) * q_pitch + h * d * 4
+            panel = scaled + p * d * TILE_COLUMNS
+            if some < TILE_COLUMNS:
+                for i in range(d * TILE_COLUMNS):  # what fills the last panel
+                    scratch[panel + i] = 0
+            transpose(start, q_pitch, some, memory + panel * 4, ROW_BYTES, d, memory + factor * 4, 0)
+            for lane in range(TILE_COLUMNS):
+                scratch[state + (p * 3 + LARGEST) * TILE_COLUMNS + lane] = -np.inf
+                scratch[state + (p * 3 + TOTAL) * TILE_COLUMNS + lane] = 0
 
         for first_key in range(0, keys, BLOCK_KEYS):
             some = min(BLOCK_KEYS, keys - first_key)
             for i in range(BLOCK_KEYS):
-                key = n * keys + first_key + min(i, some - 1)
-                put_address(key_table + i * 8, address(k) + (key * channels + h * d) * 4)
+                put_address(
+                    key_table + i * 8, address(k) + (n * keys + first_key + min(i, some - 1)) * k_pitch + h * d * 4
+                )
             for c in range(d_v_rows):
-                row = (head * d_v + min(c, d_v - 1)) * v_rows.shape[2] + first_key
-                put_address(value_table + c * 8, address(v_rows) + row * 4)
+                put_address(value_table + c * 8, values + (min(c, d_v - 1) * row + first_key) * 4)
             for p in range(panels):
                 panel_state = memory + (state + p * 3 * TILE_COLUMNS) * 4
                 panel_out = memory + (out + p * d_v_rows * TILE_COLUMNS) * 4
-                for c in range(0, d, BLOCK_DEPTH):
+                for c in range(0, d, DEPTH):
                     packed = memory + (scaled + (p * d + c) * TILE_COLUMNS) * 4
-                    depth = min(BLOCK_DEPTH, d - c)
-                    multiply_rows(key_table, c * 4, packed, memory, ROW_BYTES, depth, c, some)
+                    depth = min(DEPTH, d - c)
+                    multiply_rows(key_table, c * 4, packed, memory, ROW_BYTES, depth, c, some, packed)
                 if mask.shape[1] > 0:
-                    start = (n * mask_sample + h * mask_head) * keys + first_key
-                    at = (start * mask.shape[2] + first + p * TILE_COLUMNS) * 4
+                    column = first + p * TILE_COLUMNS
+                    if column >= mask.shape[2]:
+                        column = 0
+                    at = (((n * mask_sample + h * mask_head) * keys + first_key) * mask.shape[2] + column) * 4
                     add_mask(memory, some, address(mask) + at, mask.shape[2] * 4)
                 soften_panel(memory, some, panel_state)
                 if first_key > 0:
                     shrink_panel(panel_out, d_v, panel_state + FACTOR * ROW_BYTES)
-                multiply_rows(value_table, 0, memory, panel_out, ROW_BYTES, some, first_key, d_v)
+                multiply_rows(value_table, 0, memory, panel_out, ROW_BYTES, some, first_key, d_v, memory)
 
-        for i in range(count):
-            panel, lane = i // TILE_COLUMNS, i % TILE_COLUMNS
-            inverse = state + (panel * 3 + TOTAL) * TILE_COLUMNS + lane
-            scratch[inverse] = np.float32(1) / scratch[inverse]
-            column = memory + (out + panel * d_v_rows * TILE_COLUMNS + lane) * 4
-            row = address(y) + ((n * queries + first + i) * heads + h) * d_v * 4
-            scaled_column(column, ROW_BYTES, row, 4, memory + inverse * 4, d_v)
+        for p in range(panels):
+            some = min(TILE_COLUMNS, count - p * TILE_COLUMNS)
+            total = state + (p * 3 + TOTAL) * TILE_COLUMNS
+            for lane in range(TILE_COLUMNS):
+                scratch[total + lane] = np.float32(1) / scratch[total + lane]
+            start = address(y) + (((n * queries + first + p * TILE_COLUMNS) * heads + h) * d_v) * 4
+            panel_out = memory + (out + p * d_v_rows * TILE_COLUMNS) * 4
+            transpose(panel_out, ROW_BYTES, d_v, start, heads * d_v * 4, some, memory + total * 4, 4)
 
 
 def _mask_columns(mask: np.ndarray, queries: int, keys: int) -> tuple[np.ndarray, int, int]:
     """The mask as `(any, keys, whole panels of queries)`, and its steps from sample to sample and head to head."""
     while mask.ndim < 4:
         mask = mask[None]
-    samples, heads = mask.shape[:2]
-    mask = np.broadcast_to(mask, (samples, heads, queries, keys))
-    columns = np.zeros((samples, heads, keys, ceil_div(queries, TILE_COLUMNS) * TILE_COLUMNS), np.float32)
-    columns[..., :queries] = mask.swapaxes(-1, -2)
+    samples, heads, rows, _ = mask.shape
+    filled = TILE_COLUMNS if rows == 1 else queries  # one row for all queries fills one panel
+    columns = np.zeros((samples, heads, keys, ceil_div(filled, TILE_COLUMNS) * TILE_COLUMNS), np.float32)
+    columns[..., :filled] = mask.swapaxes(-1, -2)
     return columns.reshape(-1, keys, columns.shape[-1]), heads if samples > 1 else 0, int(heads > 1)
 
 
@@ -273,25 +276,33 @@ def attention(
     y = empty((n, queries, v.shape[2]))
     if y.size == 0:
         return y
-    q, k, v = (activations(a, "attention") for a in (q, k, v))
+    q, k, v = (token_rows(a, "attention") for a in (q, k, v))
 
-    pitch = (keys * FLOAT_BYTES // 64 | 1) * 16 + 16  # rows of values that begin in different sets of the cache
-    v_rows = empty((n * heads, d_v, pitch))
-    run(transpose_kernel, n * heads, 8 * v.size, 0, v, v_rows)
+    block = even_blocks(queries, BLOCK_QUERIES, TILE_COLUMNS)
+    blocks = ceil_div(queries, block)
+    row = (keys * FLOAT_BYTES // 64 | 1) * 16 + 16  # rows of values that begin in different sets of the cache
+    v_rows, own = NO_ROWS, d_v * row
+    if blocks > 1:
+        v_rows, own = empty((n * heads, d_v, row)), 0
+        run(transpose_kernel, n * heads, v.size, WIDTH, v, distance(v), heads, v_rows)
     columns, mask_sample, mask_head = np.zeros((1, 0, 0), np.float32), 0, 0
     if mask is not None:
         columns, mask_sample, mask_head = _mask_columns(mask, queries, keys)
-    block = even_blocks(queries, BLOCK_QUERIES, TILE_COLUMNS)
     d_v_rows = ceil_div(d_v, TILE_ROWS) * TILE_ROWS
     tables = BLOCK_KEYS + d_v_rows + 2 * TILE_ROWS
     run(
         attention_kernel,
-        n * heads * ceil_div(queries, block),
+        n * heads * blocks,
         n * queries * keys * (channels + v.shape[2] + 16 * heads),
-        BLOCK_KEYS * TILE_COLUMNS + block * (d + d_v_rows + 3) + 2 + 2 * tables,
+        BLOCK_KEYS * TILE_COLUMNS + block * (d + d_v_rows + 3) + 2 * WIDTH + 2 * tables + own,
         q,
+        distance(q),
         k,
-        v_rows,
+        distance(k),
+        v,
+        distance(v),
+        row,
+        v_rows.reshape(-1),
         columns,
         mask_sample,
         mask_head,

@@ -20,62 +20,71 @@ import numpy as np
 SMALLEST = 1 << 17  # bytes; smaller arrays stay within the C library's own reserve
 SPARE = 1.25  # of what was in use at once: lent and idle memory in all
 ALIGNMENT = 64  # bytes of a cache line
+FLOAT32 = np.dtype(np.float32).str
+
+
+class _Piece:
+    """Memory of `size` bytes, aligned, at the address `start`."""
+
+    __slots__ = ("memory", "size", "start")
+
+    def __init__(self, size: int) -> None:
+        self.memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = self.memory.ctypes.data
+        self.start, self.size = start + -start % ALIGNMENT, size
 
 
 class _Loan:
-    """Memory that an array shows: comes back when the array and its views are gone."""
+    """A piece that an array shows: it comes back when the array and its views are gone."""
 
-    __slots__ = ("__array_interface__", "memory")
+    __slots__ = ("__array_interface__", "piece")
 
-    def __init__(self, memory: np.ndarray, shape: tuple[int, ...]) -> None:
-        self.memory = memory
-        start = memory.ctypes.data
-        self.__array_interface__ = {
-            "shape": shape,
-            "typestr": np.dtype(np.float32).str,
-            "data": (start + -start % ALIGNMENT, False),
-            "version": 3,
-        }
+    def __init__(self, piece: _Piece, shape: tuple[int, ...]) -> None:
+        self.piece = piece
+        self.__array_interface__ = {"shape": shape, "typestr": FLOAT32, "data": (piece.start, False), "version": 3}
 
     def __del__(self) -> None:
-        _reserve.returned.append(self.memory)  # atomic: this may run at any time, in any thread
+        _reserve.returned.append(self.piece)  # atomic: this may run at any time, in any thread
 
 
 class _Reserve:
     """What is lent and what lies idle."""
 
     def __init__(self) -> None:
-        self.returned: deque[np.ndarray] = deque()
-        self.idle: list[np.ndarray] = []  # what came back longest ago first
+        self.returned: deque[_Piece] = deque()
+        self.idle: list[_Piece] = []  # what came back longest ago first
         self.lent = self.most_lent = 0  # bytes
         self.lock = threading.Lock()
 
-    def take(self, size: int) -> np.ndarray:
+    def take(self, size: int) -> _Piece:
         """Memory of at least `size` bytes: the smallest idle piece that is large enough, or new memory."""
         with self.lock:
             self.collect()
-            fitting = [i for i, memory in enumerate(self.idle) if size <= memory.nbytes]
-            if fitting:
-                memory = self.idle.pop(min(fitting, key=lambda i: self.idle[i].nbytes))
+            found = None
+            for piece in self.idle:
+                if piece.size >= size and (found is None or piece.size < found.size):
+                    found = piece
+            if found is not None:
+                self.idle.remove(found)
             else:
                 self.shrink_to(SPARE * max(self.most_lent, self.lent + size) - self.lent - size)
-                memory = np.empty(size, np.uint8)
-            self.lent += memory.nbytes
+                found = _Piece(size)
+            self.lent += found.size
             self.most_lent = max(self.most_lent, self.lent)
-            return memory
+            return found
 
     def collect(self) -> None:
         """Take in what came back."""
         while self.returned:
-            memory = self.returned.popleft()
-            self.lent -= memory.nbytes
-            self.idle.append(memory)
+            piece = self.returned.popleft()
+            self.lent -= piece.size
+            self.idle.append(piece)
 
     def shrink_to(self, size: float) -> None:
         """Let go of what has lain idle longest, until no more than `size` bytes do."""
-        total = sum(memory.nbytes for memory in self.idle)
+        total = sum(piece.size for piece in self.idle)
         while self.idle and total > size:
-            total -= self.idle.pop(0).nbytes
+            total -= self.idle.pop(0).size
 
 
 _reserve = _Reserve()
@@ -86,4 +95,4 @@ def empty(shape: tuple[int, ...]) -> np.ndarray:
     size = 4 * math.prod(shape)
     if size < SMALLEST:
         return np.empty(shape, np.float32)
-    return np.asarray(_Loan(_reserve.take(size + ALIGNMENT), shape))
+    return np.asarray(_Loan(_reserve.take(size), shape))

@@ -33,6 +33,7 @@ import numpy as np
 from numba.core import compiler
 from numba.core.caching import _Cache
 
+from tinyldm.kernels.fork import fork
 from tinyldm.kernels.simd import target
 
 KEPT_FOLDERS = 4  # caches of older versions that are left for a program still running
@@ -159,17 +160,17 @@ class FileCache(_Cache):
             self.path.unlink(missing_ok=True)
 
 
-class Kernel:
+class Native:
     """A function that is compiled (or loaded) when it is first called, for one signature, and runs without the GIL."""
 
     _compiling = threading.RLock()
 
-    def __init__(self, function: Callable[..., None], signature: str) -> None:
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
         self.function, self.signature = function, signature
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
     @cached_property
-    def compiled(self) -> Callable[..., None]:
+    def compiled(self) -> Callable[..., Any]:
         """The compiled function itself, without Numba's choice by argument types: that would refuse read-only arrays.
 
         The caller sees to it that arrays have the types of the signature and lie contiguous.
@@ -177,21 +178,47 @@ class Kernel:
         with self._compiling:
             if "compiled" in self.__dict__:
                 return self.__dict__["compiled"]
-            dispatcher = numba.njit(nogil=True, error_model="numpy")(self.function)
+            dispatcher = self._dispatcher()
             dispatcher._cache = FileCache(self.__name__)
             dispatcher.compile(self.signature)
             (result,) = dispatcher.overloads.values()
             return result.entry_point
 
-    def __call__(self, *arguments: Any) -> None:
-        """Run the kernel."""
-        self.compiled(*arguments)
+    def _dispatcher(self) -> Any:
+        return numba.njit(nogil=True, error_model="numpy")(self.function)
+
+
+class Kernel(Native):
+    """A function that several threads run at once: its first arguments are `counter, units, scratch` (`pool.run`).
+
+    `compiled` takes two more in front of them: the board and the number of helpers of `fork.fork`.
+    """
+
+    def __init__(self, function: Callable[..., None], signature: str) -> None:
+        super().__init__(function, signature.replace("(", "(int64, int64, ", 1))
+
+    def _dispatcher(self) -> Any:
+        name = f"{self.__name__}_on_threads"
+        names = ", ".join(f"a{i}" for i in range(self.function.__code__.co_argcount))
+        # Numba finds a cached function's globals by the name of its module.
+        scope: dict[str, Any] = {"fork": fork, "part": super()._dispatcher(), "__name__": self.function.__module__}
+        exec(f"def {name}(board, helpers, {names}): fork(part, board, helpers, ({names}))", scope)
+        return numba.njit(nogil=True)(scope[name])
 
 
 def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
-    """Make a function a `Kernel`: `@kernel("void(float32[::1], int64)")`."""
+    """Make a function a `Kernel`: `@kernel("void(int64[::1], int64, float32[::1], int64)")`."""
 
     def decorate(function: Callable[..., None]) -> Kernel:
         return Kernel(function, signature)
+
+    return decorate
+
+
+def native(signature: str) -> Callable[[Callable[..., Any]], Native]:
+    """Make a function a `Native`: `@native("int64(int64)")`."""
+
+    def decorate(function: Callable[..., Any]) -> Native:
+        return Native(function, signature)
 
     return decorate

@@ -8,14 +8,35 @@ Error: that of the matrix product, carried through the activation (whose slope i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.arrays import activations, parameters
+from tinyldm.kernels.arrays import activations, float32_only, parameters
 from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, pad_bias
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
 
 LinearWeight = np.ndarray | PackedWeight
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """The weights of several linear layers of one input, as one; `ends`: where each one's outputs end, but the last."""
+
+    packed: PackedWeight
+    ends: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.packed.nbytes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weights one above the other."""
+        return self.packed.shape
 
 
 def prepare_linear(weight: np.ndarray, gated: bool = False) -> PackedWeight:
@@ -25,6 +46,13 @@ def prepare_linear(weight: np.ndarray, gated: bool = False) -> PackedWeight:
     `linear_geglu`, and for that only.
     """
     return pack_weight(weight.reshape(weight.shape[:2]), gated)
+
+
+def prepare_linears(weights: Sequence[np.ndarray]) -> PackedWeights:
+    """Pack the `(C_out, C_in)` weights of linear layers that have the same input for `linears`, once."""
+    matrices = [weight.reshape(weight.shape[:2]) for weight in weights]
+    ends = np.cumsum([len(matrix) for matrix in matrices[:-1]])
+    return PackedWeights(pack_weight(np.concatenate(matrices)), tuple(map(int, ends)))
 
 
 def _linear(
@@ -46,13 +74,15 @@ def _linear(
         raise InputError(
             f"{operator}: the weight was prepared with gated={packed.gated}, which is for linear_geglu only"
         )
-    tokens = activations(x, operator).reshape(1, 1, -1, c_in)
+    tokens = float32_only(x, operator).reshape(1, 1, -1, c_in)
+    if tokens.strides[-1] != tokens.itemsize:
+        tokens = np.ascontiguousarray(tokens)
     if residual is not None:
         residual = activations(residual, operator)
         if residual.shape != (*x.shape[:-1], c_out):
             raise InputError(f"{operator}: the residual has shape {residual.shape}, not {(*x.shape[:-1], c_out)}")
     padded = pad_bias(None if bias is None else parameters(bias), c_out, gated)
-    y = matmul(tokens, packed, padded, tokens.shape[1:3], ending=ending, residual=residual)
+    y = matmul(tokens, packed, padded, tokens.shape[1:3], ending=ending, residual=residual, spread=ending != NONE)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -76,3 +106,18 @@ def linear_geglu(x: np.ndarray, weight: LinearWeight, bias: np.ndarray | None = 
 def linear_residual(x: np.ndarray, weight: LinearWeight, bias: np.ndarray | None, residual: np.ndarray) -> np.ndarray:
     """`linear(x) + residual`."""
     return _linear("linear_residual", x, weight, bias, residual=residual)
+
+
+def linears(
+    x: np.ndarray, weights: Sequence[np.ndarray] | PackedWeights, biases: Sequence[np.ndarray | None]
+) -> list[np.ndarray]:
+    """Several linear layers of the same `x`: an attention's queries, keys and values as one product.
+
+    The results are slices of one array. Raises `InputError` where some of them have a bias and others none.
+    """
+    packed = weights if isinstance(weights, PackedWeights) else prepare_linears(weights)
+    given = [parameters(bias) for bias in biases if bias is not None]
+    if len(biases) != len(packed.ends) + 1 or len(given) not in (0, len(biases)):
+        raise InputError(f"linears: {len(packed.ends) + 1} weights and {len(given)} biases: give each one, or none")
+    y = _linear("linears", x, packed.packed, np.concatenate(given) if given else None)
+    return [y[..., start:end] for start, end in zip((0, *packed.ends), (*packed.ends, y.shape[-1]), strict=True)]

@@ -22,9 +22,12 @@ Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication";
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
+from tinyldm.kernels.arrays import distance
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
 from tinyldm.kernels.pool import aligned, run, threads
@@ -39,12 +42,12 @@ from tinyldm.kernels.rows import (
     put_address,
     zero_row,
 )
-from tinyldm.kernels.simd import address, next_unit, target
-from tinyldm.kernels.tile import multiply_rows
+from tinyldm.kernels.simd import FLOAT_BYTES, address, next_unit, target
+from tinyldm.kernels.tile import CACHE_LINE, multiply_rows
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
-BLOCK_DEPTH = 192  # k steps of one register tile
+BLOCK_DEPTH = 384  # k steps of one register tile
 GATHERED_DEPTH = 128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap is too short
 CACHE_WAY = 4096  # bytes: addresses so far apart share a place of the level-1 cache
 
@@ -104,6 +107,8 @@ def pad_bias(bias: np.ndarray | None, c_out: int, gated: bool = False, shift: np
     """
     halves = 2 if gated else 1
     width = ceil_div(c_out // halves, TILE_COLUMNS) * TILE_COLUMNS
+    if bias is not None and shift is None and halves * width == c_out:
+        return bias.reshape(1, -1)
     padded = np.zeros((1 if shift is None else len(shift), halves, width), np.float32)
     if bias is not None:
         padded[:, :, : c_out // halves] = bias.reshape(halves, -1)
@@ -113,21 +118,23 @@ def pad_bias(bias: np.ndarray | None, c_out: int, gated: bool = False, shift: np
 
 
 @kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,:,::1], float32[:,:,:,::1], float32[:,::1], float32[::1],"
-    " float32[:,:,:,::1], int64, int64, int64, int64, int64, int64, int64, int64, int64)"
+    "void(int64[::1], int64, float32[::1], float32[:,:,:,:], int64, float32[:,:,:,::1], float32[:,::1],"
+    " float32[::1], float32[:,:,:,:], int64, int64, int64, int64, int64, int64, int64[::1], int64, int64, int64)"
 )
 def matmul_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, x, panels, bias, residual, y, k_w, stride, top, left, block_rows, block_columns, ending,
-    gathered, copied,
+    counter, units, scratch, x, x_pitch, panels, bias, residual, y, y_pitch, k_w, stride, top, left, block_rows, cuts,
+    ending, gathered, copied,
 ):  # fmt: skip
-    """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples."""
-    n, height, width, c_in = x.shape
-    out_h, out_w, c_out = y.shape[1:]
-    n_panels, taps, _, _ = panels.shape
+    """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples.
+
+    Pitches are the bytes from pixel to pixel; cuts are the panels at which blocks of columns begin.
+    """
+    n, out_h, out_w, c_out = y.shape
+    _, height, width, _ = x.shape
     total = n * out_h * out_w
+    n_panels, taps, c_in, _ = panels.shape
     row_blocks = (total + block_rows - 1) // block_rows
-    panels_per_block = block_columns // TILE_COLUMNS
-    c_stride = block_columns * 4
+    c_stride = cuts[1] * TILE_COLUMNS * 4  # the first block is the widest
     depth_blocks = 1 if gathered else (c_in + BLOCK_DEPTH - 1) // BLOCK_DEPTH
     depth = taps * c_in if gathered else ((c_in + depth_blocks - 1) // depth_blocks + 7) // 8 * 8
     bias_width = bias.shape[1]
@@ -148,23 +155,31 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
         if unit >= units:
             break
         first = unit % row_blocks * block_rows
-        panel0 = unit // row_blocks * panels_per_block
-        panel1 = min(n_panels, panel0 + panels_per_block)
+        panel0, panel1 = cuts[unit // row_blocks], min(n_panels, cuts[unit // row_blocks + 1])
         count = min(block_rows, total - first)
 
+        sample, pixel = first // (out_h * out_w), first % (out_h * out_w)
+        oy, ox = pixel // out_w, pixel % out_w
         for i in range(min(block_rows, (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)):
-            m = first + min(i, count - 1)
-            sample, pixel = m // (out_h * out_w), m % (out_h * out_w)
-            iy0, ix0 = pixel // out_w * stride - top, pixel % out_w * stride - left
+            ky = kx = 0
             for tap in range(taps):
-                iy, ix = iy0 + tap // k_w, ix0 + tap % k_w
+                iy, ix = oy * stride - top + ky, ox * stride - left + kx
                 at = zeros
                 if 0 <= iy < height and 0 <= ix < width:
-                    at = address(x) + ((sample * height + iy) * width + ix) * c_in * 4
+                    at = address(x) + ((sample * height + iy) * width + ix) * x_pitch
                 if gathered:
                     copy_row(at, copies + i * pitch + tap * c_in * 4, c_in)
                 else:
                     put_address(rows + (tap * block_rows + i) * 8, at)
+                kx += 1
+                if kx == k_w:
+                    ky, kx = ky + 1, 0
+            if i + 1 < count:  # what fills the last tile repeats the last row
+                ox += 1
+                if ox == out_w:
+                    oy, ox = oy + 1, 0
+                    if oy == out_h:
+                        sample, oy = sample + 1, 0
 
         for tap in range(1 if gathered else taps):
             for block in range(depth_blocks):
@@ -174,8 +189,14 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
                     for i in range(count):
                         source = get_address(rows + (tap * block_rows + i) * 8)
                         copy_row(source + k0 * 4, copies + i * pitch, steps)
+                k1 = min(k0 + depth, c_in)  # where the next block of k begins, perhaps under the next tap
+                further = k1 < c_in or tap + 1 < taps
                 for p in range(panel0, panel1):
                     packed = address(panels) + ((p * taps + tap) * c_in + k0) * TILE_COLUMNS * 4
+                    ahead = packed + taps * c_in * TILE_COLUMNS * 4
+                    if p + 1 == panel1:
+                        at = (panel0 * taps + tap) * c_in + k1 if further else panel0 * taps * c_in
+                        ahead = address(panels) + at * TILE_COLUMNS * 4
                     multiply_rows(
                         copied_rows if copied or gathered else rows + tap * block_rows * 8,
                         0 if copied or gathered else k0 * 4,
@@ -185,6 +206,7 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
                         steps,
                         tap + block,
                         count,
+                        ahead,
                     )
 
         for i in range(count):
@@ -192,7 +214,7 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
             sample = m // (out_h * out_w) if bias.shape[0] > 1 else 0
             row = sums + i * c_stride
             bias_row = address(bias) + sample * bias_width * 4
-            target_row = address(y) + m * c_out * 4
+            target_row = address(y) + m * y_pitch
             if ending == GEGLU:
                 for p in range(panel0 // 2, panel1 // 2):
                     column = p * TILE_COLUMNS
@@ -217,6 +239,41 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
                 )
 
 
+class Plan(NamedTuple):
+    """How a product is cut into units, and what memory each thread needs for them."""
+
+    block_rows: int
+    cuts: np.ndarray  # the panels at which blocks of columns begin, and the end
+    units: int
+    scratch: int
+
+
+@lru_cache(1024)
+def plan_matmul(rows: int, panels: int, taps: int, c_in: int, threads: int) -> Plan:
+    """The blocks for a product of so many rows and panels of columns."""
+    block_rows = even_blocks(rows, BLOCK_ROWS, TILE_ROWS)
+    row_blocks = ceil_div(rows, block_rows)
+    # Of what is left, each thread's share in four: so that all end at about the same time. Two panels at least, which
+    # belong together where values and gates alternate.
+    cuts, left = [0], ceil_div(panels, 2)
+    while left:
+        pairs = min(ceil_div(left * row_blocks, 4 * threads), left, BLOCK_COLUMNS // (2 * TILE_COLUMNS))
+        left -= pairs
+        cuts.append(cuts[-1] + 2 * pairs)
+    longest = taps * c_in if is_gathered(taps, c_in) else min(c_in, BLOCK_DEPTH + 8)
+    return Plan(
+        block_rows,
+        np.array(cuts),
+        units=row_blocks * (len(cuts) - 1),
+        scratch=block_rows * (cuts[1] * TILE_COLUMNS + 2 * taps + 2 + longest + 48) + c_in + 64 + 4 * TILE_ROWS,
+    )
+
+
+def is_gathered(taps: int, c_in: int) -> bool:
+    """Whether a convolution copies its patches."""
+    return taps > 1 and taps * c_in <= GATHERED_DEPTH
+
+
 NO_RESIDUAL = np.zeros(1, np.float32)
 
 
@@ -231,48 +288,44 @@ def matmul(
     left: int = 0,
     ending: int = NONE,
     residual: np.ndarray | None = None,
+    spread: bool = False,
 ) -> np.ndarray:
     """The product above for `x` (N, H, W, C_in): `(N, *out_size, C_out)`, or half of C_out where the weight is gated.
 
-    `bias` comes from `pad_bias`. `ending` is one of the codes in `rows`; RESIDUAL adds `residual`.
+    The pixels of `x` may lie farther apart than they are long, all at one distance. `bias` comes from `pad_bias`.
+    `ending` is one of the codes in `rows`; RESIDUAL adds `residual`. `spread` asks for a result that the next product
+    need not copy.
     """
     n, _, _, c_in = x.shape
     n_panels, taps, _, _ = weight.panels.shape
     c_out = weight.shape[0] // (2 if weight.gated else 1)
-    y = empty((n, *out_size, c_out))
+    gap = CACHE_LINE // FLOAT_BYTES if spread and c_out * FLOAT_BYTES % CACHE_WAY == 0 else 0
+    y = empty((n, *out_size, c_out + gap))[..., :c_out]
     total = n * out_size[0] * out_size[1]
     if total == 0:
         return y
-    gathered = taps > 1 and taps * c_in <= GATHERED_DEPTH
-    block_rows = even_blocks(total, BLOCK_ROWS, TILE_ROWS)
-    row_blocks = ceil_div(total, block_rows)
-    # Few rows: narrower blocks of columns, so that every thread has work.
-    wanted = ceil_div(4 * threads(), row_blocks)
-    pair = 2 * TILE_COLUMNS
-    widest = min(BLOCK_COLUMNS, max(pair, n_panels * TILE_COLUMNS // wanted))
-    block_columns = even_blocks(n_panels * TILE_COLUMNS, widest, pair)
-    units = row_blocks * ceil_div(n_panels * TILE_COLUMNS, block_columns)
-    longest = taps * c_in if gathered else min(c_in, BLOCK_DEPTH + 8)
-    scratch = block_rows * (block_columns + 2 * taps + 2 + longest + 48) + c_in + 64 + 4 * TILE_ROWS
-    k_w = weight.shape[3] if len(weight.shape) == 4 else 1
+    plan = plan_matmul(total, n_panels, taps, c_in, threads())
+    gathered = is_gathered(taps, c_in)
     run(
         matmul_kernel,
-        units,
+        plan.units,
         total * weight.panels.size,
-        scratch,
+        plan.scratch,
         x,
+        distance(x),
         weight.panels,
         bias,
         NO_RESIDUAL if residual is None else residual.reshape(-1),
         y,
-        k_w,
+        distance(y),
+        weight.shape[3] if len(weight.shape) == 4 else 1,
         stride,
         top,
         left,
-        block_rows,
-        block_columns,
+        plan.block_rows,
+        plan.cuts,
         RESIDUAL if residual is not None else ending,
         int(gathered),
-        int(not gathered and c_in * 4 % CACHE_WAY == 0),
+        int(not gathered and distance(x) % CACHE_WAY == 0),
     )
     return y

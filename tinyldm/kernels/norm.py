@@ -154,5 +154,5 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
     flat = x.reshape(-1, channels)
     chunk = _chunk(len(flat), channels)
     units = -(-len(flat) // chunk)
-    run(layer_norm_kernel, units, 16 * x.size, 2, flat, chunk, weight, bias, np.float32(eps), y.reshape(flat.shape))
+    run(layer_norm_kernel, units, 24 * x.size, 2, flat, chunk, weight, bias, np.float32(eps), y.reshape(flat.shape))
     return y

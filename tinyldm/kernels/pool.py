@@ -5,10 +5,10 @@ the next unit from a shared counter until none is left. Which thread does a unit
 computes does not, and no sum is ever split over units: so the bytes that come out are the same for any number of
 threads.
 
-Kernels release the GIL, so plain Python threads run them at once; and because all state of a run is in its arguments,
-several callers may run kernels at the same time. A helper that has nothing to do watches for the next kernel a while
-before it sleeps: a model is hundreds of kernels with little between them, and waking a thread takes as long as a small
-one.
+The helpers are Python threads that stay in machine code, where they take part in one kernel after the other
+(`fork.py`). A helper that has nothing to do watches for the next kernel a while before it sleeps: a model is hundreds
+of kernels with little between them, and waking a thread takes as long as a small one. Several callers may run kernels
+at the same time: the helpers help the first of them, the others do their work alone.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.compile import Kernel, kernel
-from tinyldm.kernels.simd import address, wait_for_change
+from tinyldm.kernels.compile import Kernel, native
+from tinyldm.kernels.fork import BOARD, OPEN, STATE, serve
 
 WORTH_A_THREAD = 2e6  # multiply-adds: some 40 microseconds
 ALIGNMENT = 64  # bytes of a cache line
+LINE = ALIGNMENT // 4  # float32 values
 WATCHED = 20_000  # looks for a next task before a helper sleeps: some 200 microseconds
 
 
@@ -78,73 +79,52 @@ def using_threads(count: int | None) -> Iterator[None]:
         set_threads(before or None)
 
 
-class Task:
-    """A part in a kernel, for a helper or, if none has begun it when the caller is done, for nobody."""
-
-    def __init__(self, part: Callable[[], None]) -> None:
-        self.part = part
-        self.error: BaseException | None = None
-        self._claim = threading.Lock()
-        self._done = threading.Lock()
-        self._done.acquire()
-
-    def run(self) -> None:
-        """Do it, unless it was called off."""
-        if not self._claim.acquire(blocking=False):
-            return
-        try:
-            self.part()
-        except BaseException as error:
-            self.error = error
-        self._done.release()
-
-    def finish(self) -> None:
-        """Call it off if it has not begun; else wait for its end, and raise what it raised."""
-        if self._claim.acquire(blocking=False):
-            return
-        self._done.acquire()
-        if self.error is not None:
-            raise self.error
-
-
-@kernel("void(int64[::1], int64, int64)")
-def watch_kernel(posted, seen, looks):  # type: ignore[no-untyped-def]
-    """Return when the number of posted tasks is no longer `seen`, or after so many looks."""
-    wait_for_change(address(posted), seen, looks)
+@native("int64(int64, int64, int64)")
+def serve_jobs(board, seen, looks):  # type: ignore[no-untyped-def]
+    """Help until no job comes for so many looks; see `fork.serve`."""
+    return serve(board, seen, looks)
 
 
 class Crew:
-    """Helpers, each a thread, that do the tasks that are posted."""
+    """Helpers, each a thread, and the board where they find the next job."""
 
     def __init__(self, helpers: int) -> None:
-        self._helpers = helpers
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._posted = np.zeros(1, np.int64)
-        self._watch = watch_kernel.compiled
+        self.helpers = helpers
+        self.free = threading.Lock()  # held by the caller whom the helpers help
+        self.board = aligned(2 * BOARD).view(np.int64)
+        self.board[:] = 0
+        self.address = self.board.ctypes.data
+        self._asleep = 0
+        self._counting = threading.Lock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._dismissed = False
+        serve = serve_jobs.compiled
         for _ in range(helpers):
-            threading.Thread(target=self._work, name="tinyldm", daemon=True).start()
+            threading.Thread(target=self._work, args=(serve,), name="tinyldm", daemon=True).start()
 
-    def post(self, task: Task | None) -> None:
-        """Give a task to whichever helper is first; None ends one."""
-        self._tasks.put(task)
-        self._posted[0] += 1
+    def wake(self) -> None:
+        """Have everyone watch again."""
+        if self._asleep:
+            with self._counting:
+                count, self._asleep = self._asleep, 0
+            for _ in range(count):
+                self._bell.put(None)
 
     def dismiss(self) -> None:
         """Let every helper end."""
-        for _ in range(self._helpers):
-            self.post(None)
+        self._dismissed = True
+        self.wake()
 
-    def _work(self) -> None:
-        while (task := self._next()) is not None:
-            task.run()
-            del task  # its arrays are not held while waiting for the next
-
-    def _next(self) -> Task | None:
-        seen = int(self._posted[0])
-        with contextlib.suppress(Empty):
-            return self._tasks.get_nowait()
-        self._watch(self._posted, seen, WATCHED)
-        return self._tasks.get()
+    def _work(self, serve: Callable[[int, int, int], int]) -> None:
+        seen = 0
+        while not self._dismissed:
+            seen = serve(self.address, seen, WATCHED)
+            with self._counting:
+                self._asleep += 1
+            # From here on a caller rings; one who looked before has posted a job by now, or found nobody to ring for.
+            if self._dismissed or self.board[STATE] & OPEN:
+                self.wake()
+            self._bell.get()
 
 
 def _crew(helpers: int) -> Crew:
@@ -169,6 +149,15 @@ def aligned(size: int) -> np.ndarray:
     return raw[start : start + size]
 
 
+def _own_board() -> int:
+    """The address of a board of this thread's own, for work that it does alone."""
+    board = getattr(_local, "board", None)
+    if board is None:
+        _local.board = board = aligned(2 * BOARD).view(np.int64)
+        board[:] = 0
+    return board.ctypes.data
+
+
 def _scratch(size: int) -> np.ndarray:
     """At least `size` float32 values that belong to this thread, kept from call to call."""
     buffer = getattr(_local, "buffer", None)
@@ -188,22 +177,15 @@ def run(kernel: Kernel, units: int, work: float, scratch: int, *arguments: objec
         return
     compiled = kernel.compiled
     counter = np.zeros(1, np.int64)
-    for argument in arguments:  # kernels compute addresses from shapes
-        assert not isinstance(argument, np.ndarray) or argument.flags.c_contiguous, "a kernel was given a strided array"
-
-    def take_part() -> None:
-        compiled(counter, units, _scratch(scratch), *arguments)
-
-    helpers = min(threads(), units) - 1
-    if helpers < 1 or work < WORTH_A_THREAD:
-        take_part()
+    each = -(-scratch // LINE) * LINE
+    helpers = min(threads(), units) - 1 if work >= WORTH_A_THREAD else 0
+    crew = _crew(threads() - 1) if helpers else None
+    if crew is None or not crew.free.acquire(blocking=False):
+        compiled(_own_board(), 0, counter, units, _scratch(each)[:each], *arguments)
         return
-    crew = _crew(threads() - 1)
-    tasks = [Task(take_part) for _ in range(helpers)]
-    for task in tasks:
-        crew.post(task)
     try:
-        take_part()
+        memory = _scratch(each * (helpers + 1))[:each]
+        crew.wake()
+        compiled(crew.address, helpers, counter, units, memory, *arguments)
     finally:
-        for task in tasks:
-            task.finish()
+        crew.free.release()

@@ -145,14 +145,17 @@ class Lanes:
         """Write the lanes to address + offset bytes."""
         self.builder.store(value.raw, self._pointer(address, offset), align=4)
 
-    def prefetch(self, address: ir.Value, offset: int | ir.Value = 0) -> None:
-        """Ask for the cache line at address + offset; harmless where nothing lies there."""
+    def prefetch(self, address: ir.Value, offset: int | ir.Value = 0, near: int = 3) -> None:
+        """Ask for the cache line at address + offset; harmless where nothing lies there.
+
+        `near` is 3 for the level-1 cache, 2 for the level-2 cache.
+        """
         module, name = self.builder.module, "llvm.prefetch.p0"
         function = module.globals.get(name)
         if function is None:
             function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32]), name)
-        read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
-        self.builder.call(function, [self._pointer(address, offset), read, near, data])
+        read, level, data = (ir.Constant(I32, value) for value in (0, near, 1))
+        self.builder.call(function, [self._pointer(address, offset), read, level, data])
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once (twice where the processor has no such instruction)."""
@@ -273,7 +276,7 @@ def for_lanes(builder: ir.IRBuilder, count: ir.Value, body: Callable[[Lanes, ir.
     run(Lanes(builder, 1), whole, count)
 
 
-def _function(module: ir.Module, emit: Callable[..., Any], arguments: int, returned: ir.Type) -> ir.Function:
+def emitted_function(module: ir.Module, emit: Callable[..., Any], arguments: int, returned: ir.Type) -> ir.Function:
     """The instructions of `emit` as a function of the module, made once: less to compile than a copy at every call."""
     name = f"tinyldm.{emit.__name__}"
     function = module.globals.get(name)
@@ -297,7 +300,7 @@ def emitted(arguments: int, result: Any = types.void) -> Callable[[Callable[...,
         def typed(*_: Any) -> tuple[Any, Callable[..., Any]]:
             def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> Any:
                 returned = ir.VoidType() if result is types.void else context.get_value_type(result)
-                raw = builder.call(_function(builder.module, emit, arguments, returned), values)
+                raw = builder.call(emitted_function(builder.module, emit, arguments, returned), values)
                 return context.get_dummy_value() if result is types.void else raw
 
             return result(*[types.int64] * arguments), generate
@@ -329,25 +332,10 @@ def next_unit(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
     return builder.atomic_rmw("add", builder.inttoptr(counter, POINTER), constant(1), "monotonic")
 
 
-@emitted(3)
-def wait_for_change(builder: ir.IRBuilder, place: ir.Value, seen: ir.Value, looks: ir.Value) -> None:
-    """Look at the number at `place` again and again, until it is not `seen` or `looks` are used up."""
-    pointer = builder.inttoptr(place, POINTER)
-    entry = builder.block
-    head, again, after = (builder.append_basic_block(name) for name in ("look", "again", "seen"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    index = builder.phi(I64)
-    index.add_incoming(constant(0), entry)
-    now = builder.load_atomic(pointer, "monotonic", 8, typ=I64)
-    same = builder.icmp_signed("==", now, seen)
-    builder.cbranch(builder.and_(same, builder.icmp_signed("<", index, looks)), again, after)
-    builder.position_at_end(again)
-    if llvm.get_process_triple().startswith("x86_64"):  # leaves the core to its other thread, and saves power
-        pause = builder.module.globals.get("llvm.x86.sse2.pause")
-        if pause is None:
-            pause = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
-        builder.call(pause, [])
-    index.add_incoming(builder.add(index, constant(1)), again)
-    builder.branch(head)
-    builder.position_at_end(after)
+def pause(builder: ir.IRBuilder) -> None:
+    """Between two looks at the same place: leaves the core to its other thread, and saves power."""
+    if llvm.get_process_triple().startswith("x86_64"):
+        function = builder.module.globals.get("llvm.x86.sse2.pause")
+        if function is None:
+            function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
+        builder.call(function, [])

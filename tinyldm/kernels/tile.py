@@ -30,6 +30,7 @@ from tinyldm.kernels.simd import BYTE, FLOAT_BYTES, I64, POINTER, Lanes, Value, 
 UNROLL = 4
 PREFETCHED_LINES = 2
 CACHE_LINE = 64
+LEVEL_2 = 2
 HALVED = 48  # steps of k from which a sum is made of two
 
 
@@ -58,6 +59,7 @@ def _tile(
     c_stride: ir.Value,
     depth: ir.Value,
     accumulate: ir.Value,
+    ahead: ir.Value,
 ) -> None:
     """Emit the tile of `height` rows; `table` is a pointer to the addresses of its rows."""
     shape = target()
@@ -74,6 +76,7 @@ def _tile(
             lanes.prefetch(row_of_a(height + r), line * CACHE_LINE)
         lanes.prefetch(c, builder.mul(c_stride, constant(r)))
     packed = builder.inttoptr(b, POINTER)
+    ahead_at = builder.inttoptr(ahead, POINTER)
     vector_bytes = shape.width * FLOAT_BYTES
     step_bytes = shape.tile_vectors * vector_bytes
 
@@ -83,6 +86,9 @@ def _tile(
             k_bytes = builder.mul(k, constant(FLOAT_BYTES))
             a_at = [builder.gep(row, [k_bytes], source_etype=BYTE) for row in a]
             sums = list(sums)
+            for line in range(0, step_bytes if count == UNROLL else 0, CACHE_LINE):
+                reached = builder.add(builder.mul(k, constant(step_bytes // UNROLL)), constant(line))
+                lanes.prefetch(ahead_at, reached, LEVEL_2)
             for u in range(count):
                 columns = [lanes.load(b_at, u * step_bytes + v * vector_bytes) for v in range(shape.tile_vectors)]
                 for r in range(height):
@@ -130,7 +136,7 @@ def _tile(
             write(add=False)
 
 
-@emitted(8)
+@emitted(9)
 def multiply_rows(
     builder: ir.IRBuilder,
     rows: ir.Value,
@@ -141,6 +147,7 @@ def multiply_rows(
     depth: ir.Value,
     accumulate: ir.Value,
     count: ir.Value,
+    ahead: ir.Value,
 ) -> None:
     """C (+)= A @ packed B for `count` rows of A and one panel of B, `depth` steps of k.
 
@@ -156,6 +163,8 @@ def multiply_rows(
     builder.position_at_end(head)
     first = builder.phi(I64)
     first.add_incoming(constant(0), entry)
+    turn = builder.phi(I64)
+    turn.add_incoming(constant(0), entry)
     left = builder.sub(count, first)
     builder.cbranch(builder.icmp_signed(">", left, constant(0)), inside := builder.append_basic_block("tile"), after)
     builder.position_at_end(inside)
@@ -166,7 +175,10 @@ def multiply_rows(
             builder.position_at_end(this)
         table = builder.inttoptr(builder.add(rows, builder.mul(first, constant(8))), POINTER)
         c_at = builder.add(c, builder.mul(first, c_stride))
-        _tile(builder, height, table, a_offset, b, c_at, c_stride, depth, accumulate)
+        quarter = builder.mul(depth, constant(target().tile_columns * FLOAT_BYTES // 4))
+        ahead_at = builder.add(ahead, builder.mul(builder.and_(turn, constant(3)), quarter))
+        _tile(builder, height, table, a_offset, b, c_at, c_stride, depth, accumulate, ahead_at)
+        turn.add_incoming(builder.add(turn, constant(1)), builder.block)
         first.add_incoming(builder.add(first, constant(height)), builder.block)
         builder.branch(head)
         if height != heights[-1]:

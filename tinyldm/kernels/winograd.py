@@ -334,6 +334,7 @@ def winograd_kernel(  # type: ignore[no-untyped-def]
                         steps,
                         k0,
                         tiles,
+                        u + min(place + 1, PLACES - 1) * u_place,
                     )
 
         column = panel0 * TILE_COLUMNS

@@ -23,9 +23,9 @@ from tinyldm.nn import (
     begin,
     embedding,
     layer_norm,
-    linear,
     linear_activation,
     linear_residual,
+    linears,
     module,
     note,
 )
@@ -113,5 +113,6 @@ class BertEncoder:
 def encoder_layer(x: np.ndarray, w: Weights) -> np.ndarray:  # (N,L,D) -> (N,L,D)
     """Attention of all tokens to all, then a two-layer perceptron; norms first, each around a residual."""
     h, a = layer_norm(x, w.self_attn_layer_norm), w.self_attn
-    x = linear_residual(attention(linear(h, a.q_proj), linear(h, a.k_proj), linear(h, a.v_proj), a), a.out_proj, x)
+    q, k, v = linears(h, a, "q_proj", "k_proj", "v_proj")
+    x = linear_residual(attention(q, k, v, a), a.out_proj, x)
     return linear_residual(linear_activation(layer_norm(x, w.final_layer_norm), w.fc1, "gelu"), w.fc2, x)

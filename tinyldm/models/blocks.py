@@ -17,6 +17,7 @@ from tinyldm.nn import (
     group_norm,
     linear,
     linear_residual,
+    linears,
     module,
     norm_silu_conv2d,
     silu,
@@ -70,8 +71,8 @@ def pixel_attention(x: np.ndarray, w: Weights) -> np.ndarray:
     n, height, width, channels = x.shape
     tokens = x.reshape(n, height * width, channels)
     h = group_norm(tokens, w.group_norm)
-    h = attention(linear(h, w.to_q), linear(h, w.to_k), linear(h, w.to_v), w)
-    return linear_residual(h, w.to_out[0], tokens).reshape(x.shape)
+    q, k, v = linears(h, w, "to_q", "to_k", "to_v")
+    return linear_residual(attention(q, k, v, w), w.to_out[0], tokens).reshape(x.shape)
 
 
 # The weights of these blocks: name and shape of each --------------------------------------------------------------

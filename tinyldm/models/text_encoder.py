@@ -27,6 +27,7 @@ from tinyldm.nn import (
     linear,
     linear_activation,
     linear_residual,
+    linears,
     module,
     note,
     traced,
@@ -171,8 +172,8 @@ def encoder_layer(x: np.ndarray, mask: np.ndarray, activation: str, w: Weights) 
 
 def self_attention(x: np.ndarray, residual: np.ndarray, mask: np.ndarray, w: Weights) -> np.ndarray:
     """Causal attention of the tokens to each other, plus the residual: `(N, L, D) -> (N, L, D)`."""
-    h = attention(linear(x, w.q_proj), linear(x, w.k_proj), linear(x, w.v_proj), w, mask)
-    return linear_residual(h, w.out_proj, residual)
+    q, k, v = linears(x, w, "q_proj", "k_proj", "v_proj")
+    return linear_residual(attention(q, k, v, w, mask), w.out_proj, residual)
 
 
 def mlp(x: np.ndarray, residual: np.ndarray, activation: str, w: Weights) -> np.ndarray:

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyldm.models.blocks import Parameters, affine, pixel_attention
-from tinyldm.nn import Weights, attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, module
+from tinyldm.nn import (
+    Weights,
+    attention,
+    group_norm,
+    layer_norm,
+    linear,
+    linear_geglu,
+    linear_residual,
+    linears,
+    module,
+)
 
 
 @dataclass(frozen=True)
@@ -65,18 +75,20 @@ def transformer_block(x: np.ndarray, context: Context, w: Weights) -> np.ndarray
     With the setting `only_cross_attention`, the first attention looks at the context too.
     """
     h = layer_norm(x, w.norm1)
-    x = attend(h, context if w.setting("only_cross_attention") else h, x, w.attn1)
+    x = attend(h, context if w.setting("only_cross_attention") else None, x, w.attn1)
     x = attend(layer_norm(x, w.norm2), context, x, w.attn2)
     return feed_forward(layer_norm(x, w.norm3), x, w.ff)
 
 
-def attend(x: np.ndarray, context: Context, residual: np.ndarray, w: Weights) -> np.ndarray:
-    """Attention of x `(N, P, C)` to a context `(N, L, D)`, plus the residual: `-> (N, P, C)`."""
-    if isinstance(context, PreparedContext):
-        k, v = context.keys_values[w.path]
+def attend(x: np.ndarray, context: Context | None, residual: np.ndarray, w: Weights) -> np.ndarray:
+    """Attention of x `(N, P, C)` to a context `(N, L, D)`, or to itself, plus the residual: `-> (N, P, C)`."""
+    if context is None:
+        q, k, v = linears(x, w, "to_q", "to_k", "to_v")
+    elif isinstance(context, PreparedContext):
+        q, (k, v) = linear(x, w.to_q), context.keys_values[w.path]
     else:
-        k, v = linear(context, w.to_k), linear(context, w.to_v)
-    return linear_residual(attention(linear(x, w.to_q), k, v, w), w.to_out[0], residual)
+        q, k, v = linear(x, w.to_q), linear(context, w.to_k), linear(context, w.to_v)
+    return linear_residual(attention(q, k, v, w), w.to_out[0], residual)
 
 
 def feed_forward(x: np.ndarray, residual: np.ndarray, w: Weights) -> np.ndarray:

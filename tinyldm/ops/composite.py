@@ -6,6 +6,8 @@ bias and a residual into a matrix product) while the models keep reading like th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinyldm.errors import InputError
@@ -71,6 +73,11 @@ def upsample_conv2d(
 def linear_residual(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray) -> np.ndarray:
     """`linear(x) + residual`."""
     return linear(x, weight, bias) + residual
+
+
+def linears(x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """Several linear layers of the same `x`, such as an attention's queries, keys and values: a `linear` of each."""
+    return [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
 def linear_geglu(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:

@@ -293,6 +293,7 @@ class LatentDiffusion:
                 weights = self.networks[component].weights
                 for module in modules:
                     weights.at(module).drop()
+                    weights.at(module.rpartition(".")[0]).forget()  # what was prepared from several of its layers
 
     def encode(self, image: Image.Image | np.ndarray, seed: int | None = None) -> np.ndarray:
         """A picture, or pixels `(N, 3, H, W)` in [-1, 1], as the latent that the diffusion works on: `(N, C, h, w)`.

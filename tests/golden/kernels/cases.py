@@ -90,6 +90,19 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], dict[str, Any]]] = {
         {"x": (1, 64, 768), "w.weight": (96, 768), "w.bias": (96,)},
         {"activation": "quick_gelu"},
     ),
+    "linears": (
+        "linears",
+        {
+            "x": (1, 64, 768),
+            "w.q": (96, 768),
+            "w.k": (96, 768),
+            "w.v": (64, 768),
+            "q.bias": (96,),
+            "k.bias": (96,),
+            "v.bias": (64,),
+        },
+        {},
+    ),
     "linear_residual": (
         "linear_residual",
         {"x": (1, 64, 1280), "w.weight": (96, 1280), "w.bias": (96,), "residual": (1, 64, 96)},
@@ -115,6 +128,9 @@ def arrays(case: str) -> list[np.ndarray]:
 def call(module: Any, case: str, inputs: list[Any]) -> np.ndarray:
     """The case's operator of a module (`tinyldm.ops` or `tinyldm.kernels`) on these inputs."""
     operator, shapes, settings = CASES[case]
+    if operator == "linears":
+        x, *rest = inputs
+        return np.concatenate(module.linears(x, rest[: len(rest) // 2], rest[len(rest) // 2 :]), axis=-1)
     by_name = dict(zip(shapes, inputs, strict=True))
     optional = {
         name: by_name.pop(name) for name in ("shift", "residual") if operator == "norm_silu_conv2d" and name in by_name
