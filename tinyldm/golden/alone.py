@@ -1,8 +1,8 @@
 """The honest error of every module alone: what an honest evaluation of it errs by, given the oracle's own inputs.
 
 While the oracle runs, each module is computed again in every honest evaluation (`rounding`), on the inputs that it has
-just had, rounded. A module inside another one is judged by itself and as a part of that: so the whole costs some four
-times a run of the honest evaluations.
+just had, rounded. A module inside another one is judged by itself and as a part of that: the deeper modules are nested,
+the more this costs beside an honest evaluation of the whole.
 """
 
 from __future__ import annotations
