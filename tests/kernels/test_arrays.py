@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from golden.kernels.cases import CASES, arrays, call, prepared
@@ -90,3 +92,33 @@ def test_a_norm_s_parameters_are_one_number_a_channel(module, short):
 def test_ids_are_whole_numbers():
     with pytest.raises(InputError, match="integer"):
         kernels.embedding(np.array([0.5]), np.ones((3, 2), np.float16))
+
+
+def array(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+X, FILTERS, GAIN = array(4, 8, 8, 32), array(32, 32, 3, 3), array(32)
+MISFITS = {
+    "the shift has shape (2, 32)": lambda: kernels.norm_silu_conv2d(
+        X, GAIN, GAIN, 4, 1e-5, FILTERS, None, shift=array(2, 32)
+    ),
+    "the shift has shape (4, 16)": lambda: kernels.norm_silu_conv2d(
+        X, GAIN, GAIN, 4, 1e-5, FILTERS, None, shift=array(4, 16)
+    ),
+    "the bias has shape (1,)": lambda: kernels.conv2d(X, FILTERS, array(1), padding=1),
+    "the bias has shape (16,)": lambda: kernels.conv2d(X, FILTERS, array(16), padding=1),
+    "the bias has shape (31,)": lambda: kernels.linear(X, FILTERS[:, :, 0, 0], array(31)),
+    "a mask of shape (2, 1, 5, 5)": lambda: kernels.attention(*[array(3, 5, 8)] * 3, 2, array(2, 1, 5, 5)),
+    "a mask of shape (3, 2, 5, 5)": lambda: kernels.attention(*[array(3, 5, 8)] * 3, 4, array(3, 2, 5, 5)),
+    "a mask of shape (5, 6)": lambda: kernels.attention(*[array(3, 5, 8)] * 3, 4, array(5, 6)),
+    "no two halves": lambda: kernels.linear_geglu(X, array(15, 32)),
+    "a linear layer's weight": lambda: kernels.linear(X, FILTERS),
+}
+
+
+@pytest.mark.parametrize("message", MISFITS)
+def test_what_does_not_fit_is_refused(message):
+    """A kernel computes addresses from shapes: it would read past the end of such an array."""
+    with pytest.raises(InputError, match=re.escape(message)):
+        MISFITS[message]()

@@ -36,7 +36,7 @@ def test_slices_of_one_array(queries):
 
 def test_one_row_of_a_mask_for_all_queries_takes_no_more_memory():
     mask = np.where(np.arange(5000) % 7, 0, -np.inf).astype(np.float32)[None, None, None]
-    columns, _, _ = attention._mask_columns(mask, 5000, 5000)
+    columns, _, _ = attention._mask_columns(mask, (1, 2, 5000, 5000))
     assert columns.size <= 5000 * 64
     q, k = np.random.default_rng(0).standard_normal((2, 1, 200, 64)).astype(np.float32)
     few = mask[..., :200]

@@ -24,8 +24,8 @@ Biases, gains and shifts are plain arrays of any float dtype, read-only ones too
 (`InputError` otherwise).
 
 **Precision** is a property of prepared filters: "strict" always takes the direct algorithm, whose sums run in one
-fixed order; "fast" takes what `choose_conv2d(shape, stride, precision)` finds fastest. Everything else is the same in
-both.
+fixed order; "fast" takes what `choose_conv2d(shape, stride, precision)` finds fastest, and so do filters given as a
+plain array. Everything else is the same in both.
 
 **Threads**: `set_threads(n)`, `using_threads(n)` (a context), `threads()`; the environment variable TINYLDM_THREADS;
 by default all processors of the process. The bytes that come out are the same for any number of threads, and from run

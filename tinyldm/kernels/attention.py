@@ -246,14 +246,19 @@ def attention_kernel(  # type: ignore[no-untyped-def]
             transpose(panel_out, ROW_BYTES, d_v, start, heads * d_v * 4, some, memory + total * 4, 4)
 
 
-def _mask_columns(mask: np.ndarray, queries: int, keys: int) -> tuple[np.ndarray, int, int]:
-    """The mask as `(any, keys, whole panels of queries)`, and its steps from sample to sample and head to head."""
-    while mask.ndim < 4:
-        mask = mask[None]
-    samples, heads, rows, _ = mask.shape
+def _mask_columns(mask: np.ndarray, shape: tuple[int, int, int, int]) -> tuple[np.ndarray, int, int]:
+    """The mask as `(any, keys, whole panels of queries)`, and its steps from sample to sample and head to head.
+
+    `shape` is what it must broadcast to: samples, heads, queries, keys.
+    """
+    whole = (1,) * (4 - mask.ndim) + mask.shape
+    if len(whole) != 4 or any(size not in (1, wanted) for size, wanted in zip(whole, shape, strict=True)):
+        raise InputError(f"attention: a mask of shape {mask.shape} does not broadcast to {shape}")
+    samples, heads, rows, _ = whole
+    _, _, queries, keys = shape
     filled = TILE_COLUMNS if rows == 1 else queries  # one row for all queries fills one panel
     columns = np.zeros((samples, heads, keys, ceil_div(filled, TILE_COLUMNS) * TILE_COLUMNS), np.float32)
-    columns[..., :filled] = mask.swapaxes(-1, -2)
+    columns[..., :filled] = mask.reshape(whole).swapaxes(-1, -2)
     return columns.reshape(-1, keys, columns.shape[-1]), heads if samples > 1 else 0, int(heads > 1)
 
 
@@ -287,7 +292,7 @@ def attention(
         run(transpose_kernel, n * heads, v.size, WIDTH, v, distance(v), heads, v_rows)
     columns, mask_sample, mask_head = np.zeros((1, 0, 0), np.float32), 0, 0
     if mask is not None:
-        columns, mask_sample, mask_head = _mask_columns(mask, queries, keys)
+        columns, mask_sample, mask_head = _mask_columns(mask, (n, heads, queries, keys))
     d_v_rows = ceil_div(d_v, TILE_ROWS) * TILE_ROWS
     tables = BLOCK_KEYS + d_v_rows + 2 * TILE_ROWS
     run(

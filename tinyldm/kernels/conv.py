@@ -61,15 +61,9 @@ def choose_conv2d(shape: tuple[int, ...], stride: int = 1, precision: str = "fas
     return "winograd"
 
 
-def prepare_conv2d(
-    weight: np.ndarray, stride: int = 1, precision: str = "fast", algorithm: str | None = None
-) -> PreparedConv:
-    """Lay out `(C_out, C_in, k_h, k_w)` filters of any float dtype, once.
-
-    `algorithm` is "direct" or "winograd"; None lets `choose_conv2d` decide.
-    """
-    algorithm = algorithm or choose_conv2d(weight.shape, stride, precision)
-    return PreparedConv(algorithm, pack_weight(weight))
+def prepare_conv2d(weight: np.ndarray, stride: int = 1, precision: str = "fast") -> PreparedConv:
+    """Lay out `(C_out, C_in, k_h, k_w)` filters of any float dtype, once, for the algorithm of `choose_conv2d`."""
+    return PreparedConv(choose_conv2d(weight.shape, stride, precision), pack_weight(weight))
 
 
 def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> PreparedConv:
@@ -115,7 +109,7 @@ def _conv2d(
         raise InputError(f"{operator}: the residual has shape {residual.shape}, not {(n, out_h, out_w, c_out)}")
     x = activations(x, operator)
     residual = None if residual is None else activations(residual, operator)
-    padded = pad_bias(None if bias is None else parameters(bias), c_out, shift=shift)
+    padded = pad_bias(operator, None if bias is None else parameters(bias), c_out, shift=shift, samples=n)
     out = (out_h, out_w)
     if prepared.algorithm == "winograd" and stride == 1 and _fewer_products(n, out):
         if gain_shift is not None and column_blocks(n, out, c_out) > MOST_REPEATS:

@@ -45,14 +45,20 @@ def prepare_linear(weight: np.ndarray, gated: bool = False) -> PackedWeight:
     A 1×1 convolution's `(C_out, C_in, 1, 1)` weight is taken as the matrix that it is. `gated=True` is for
     `linear_geglu`, and for that only.
     """
-    return pack_weight(weight.reshape(weight.shape[:2]), gated)
+    return pack_weight(_matrix(weight), gated)
 
 
 def prepare_linears(weights: Sequence[np.ndarray]) -> PackedWeights:
     """Pack the `(C_out, C_in)` weights of linear layers that have the same input for `linears`, once."""
-    matrices = [weight.reshape(weight.shape[:2]) for weight in weights]
+    matrices = [_matrix(weight) for weight in weights]
     ends = np.cumsum([len(matrix) for matrix in matrices[:-1]])
     return PackedWeights(pack_weight(np.concatenate(matrices)), tuple(map(int, ends)))
+
+
+def _matrix(weight: np.ndarray) -> np.ndarray:
+    if weight.ndim < 2 or weight.shape[2:] not in ((), (1, 1)):
+        raise InputError(f"a linear layer's weight is (C_out, C_in), or that of a 1×1 convolution, not {weight.shape}")
+    return weight.reshape(weight.shape[:2])
 
 
 def _linear(
@@ -81,7 +87,7 @@ def _linear(
         residual = activations(residual, operator)
         if residual.shape != (*x.shape[:-1], c_out):
             raise InputError(f"{operator}: the residual has shape {residual.shape}, not {(*x.shape[:-1], c_out)}")
-    padded = pad_bias(None if bias is None else parameters(bias), c_out, gated)
+    padded = pad_bias(operator, None if bias is None else parameters(bias), c_out, gated=gated)
     y = matmul(tokens, packed, padded, tokens.shape[1:3], ending=ending, residual=residual, spread=ending != NONE)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import distance
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import kernel
@@ -88,6 +89,8 @@ def pack_weight(weight: np.ndarray, gated: bool = False) -> PackedWeight:
     With `gated`, the first half of C_out are values and the second half their gates.
     """
     c_out, c_in = weight.shape[:2]
+    if gated and c_out % 2:
+        raise InputError(f"a weight of shape {weight.shape} has no two halves: values and gates")
     halves = 2 if gated else 1
     panels = ceil_div(c_out // halves, TILE_COLUMNS)
     taps = int(np.prod(weight.shape[2:], dtype=np.int64))
@@ -100,11 +103,24 @@ def pack_weight(weight: np.ndarray, gated: bool = False) -> PackedWeight:
     return PackedWeight(packed.reshape(panels * halves, taps, c_in, TILE_COLUMNS), weight.shape, gated)
 
 
-def pad_bias(bias: np.ndarray | None, c_out: int, gated: bool = False, shift: np.ndarray | None = None) -> np.ndarray:
+def pad_bias(
+    operator: str,
+    bias: np.ndarray | None,
+    c_out: int,
+    *,
+    gated: bool = False,
+    shift: np.ndarray | None = None,
+    samples: int = 1,
+) -> np.ndarray:
     """Bias plus per-sample shift as `(1 or N, columns)`; zeros where there is none.
 
-    Gated, the values' biases come first and the gates' after them, each filled up to whole panels.
+    Gated, the values' biases come first and the gates' after them, each filled up to whole panels. Raises `InputError`
+    for a bias that is not `(c_out,)` and a shift that is not `(samples or 1, c_out)`.
     """
+    if bias is not None and bias.shape != (c_out,):
+        raise InputError(f"{operator}: the bias has shape {bias.shape}, not {(c_out,)}")
+    if shift is not None and shift.shape not in ((1, c_out), (samples, c_out)):
+        raise InputError(f"{operator}: the shift has shape {shift.shape}, not {(samples, c_out)}")
     halves = 2 if gated else 1
     width = ceil_div(c_out // halves, TILE_COLUMNS) * TILE_COLUMNS
     if bias is not None and shift is None and halves * width == c_out:
@@ -251,7 +267,8 @@ class Plan(NamedTuple):
 @lru_cache(1024)
 def plan_matmul(rows: int, panels: int, taps: int, c_in: int, threads: int) -> Plan:
     """The blocks for a product of so many rows and panels of columns."""
-    block_rows = even_blocks(rows, BLOCK_ROWS, TILE_ROWS)
+    # Few rows: lower blocks, so that there are more of them to share.
+    block_rows = even_blocks(rows, BLOCK_ROWS if rows > 2 * BLOCK_ROWS else BLOCK_ROWS // 2, TILE_ROWS)
     row_blocks = ceil_div(rows, block_rows)
     # Of what is left, each thread's share in four: so that all end at about the same time. Two panels at least, which
     # belong together where values and gates alternate.

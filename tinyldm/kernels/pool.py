@@ -49,8 +49,8 @@ def threads() -> int:
     """How many threads kernels use: `set_threads`, else TINYLDM_THREADS, else the processors of this process."""
     if not _State.threads:
         asked = os.environ.get("TINYLDM_THREADS", "")
-        if asked and not (asked.isdigit() and int(asked) > 0):
-            raise InputError(f"TINYLDM_THREADS must be a positive number, not {asked!r}")
+        if asked and not (asked.isascii() and asked.isdigit() and int(asked) > 0):
+            raise InputError(f"TINYLDM_THREADS must be a whole number of 1 or more, not {asked!r}")
         _State.threads = int(asked) if asked else _available()
     return _State.threads
 
@@ -178,7 +178,7 @@ def run(kernel: Kernel, units: int, work: float, scratch: int, *arguments: objec
     compiled = kernel.compiled
     counter = np.zeros(1, np.int64)
     each = -(-scratch // LINE) * LINE
-    helpers = min(threads(), units) - 1 if work >= WORTH_A_THREAD else 0
+    helpers = min(threads() - 1, units - 1, OPEN) if work >= WORTH_A_THREAD else 0
     crew = _crew(threads() - 1) if helpers else None
     if crew is None or not crew.free.acquire(blocking=False):
         compiled(_own_board(), 0, counter, units, _scratch(each)[:each], *arguments)
