@@ -13,8 +13,8 @@ The caller writes function and arguments, then the state with open places; does 
 that nobody took; and waits for those that were taken. A helper takes a place by one atomic compare-and-exchange of the
 state, so it can never enter a job that is closed already.
 
-Why: handing a job over through Python takes some 50 microseconds at its start and again at its end, because two threads
-want the interpreter's lock at once; the text encoder's smallest products take 900.
+Why: through Python, two threads would want the interpreter's lock at once at the start of each job, and again at its
+end; the one that must be woken for it comes as late as a small product takes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STATE, FUNCTION, ARGUMENTS, JOINED, FINISHED = 0, 8, 9, 10, 16  # in 8 bytes eac
 FIRST_ARGUMENT = 24
 BOARD = 512  # numbers of 8 bytes
 PATIENCE = 4096  # looks at a place before the caller lets others run
-PART = ir.FunctionType(ir.VoidType(), [I64, I64])  # address of the arguments, number of the thread
+PART = ir.FunctionType(ir.VoidType(), [I64, I64])  # address of the arguments, number of the place
 OPEN = 255  # the bits of the state that count open places; the others count jobs
 
 

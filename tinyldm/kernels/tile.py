@@ -10,6 +10,9 @@ addresses; so the same tile serves a linear layer (rows = tokens), a convolution
 filter, with a row of zeros where the filter hangs over the border), Winograd's element-wise products (rows = tiles)
 and attention (rows = keys, then channels of the values).
 
+While a tile is computed, the panel of B that comes next is asked for, a quarter with each of the first four tiles of a
+block: weights that are read once a step lie in memory, not in a cache, and come in time without being waited for.
+
 The last rows of a block take a lower tile, of the target's `tile_heights`: the small images deep in a UNet have four
 or eight tiles in all, of which a tile of 14 rows would be mostly empty.
 
@@ -30,7 +33,7 @@ from tinyldm.kernels.simd import BYTE, FLOAT_BYTES, I64, POINTER, Lanes, Value, 
 UNROLL = 4
 PREFETCHED_LINES = 2
 CACHE_LINE = 64
-LEVEL_2 = 2
+LEVEL_2 = 2  # the cache that the next panel is asked into; the first holds this one
 HALVED = 48  # steps of k from which a sum is made of two
 
 
@@ -154,7 +157,7 @@ def multiply_rows(
     rows: address of a table of addresses, one a row of A, valid up to `tile_rows_of(count)` (one tile more of them is
     read, and may hold anything); a_offset: bytes added to each of them; b: address of the packed columns; c: address
     of the panel, with room for `tile_rows_of(count)` rows; c_stride: bytes from row to row of C; accumulate: 0 to
-    overwrite C, 1 to add to it.
+    overwrite C, 1 to add to it; ahead: address of the panel that comes next, of the same size.
     """
     heights = sorted(target().tile_heights)  # lowest first
     entry = builder.block
