@@ -13,7 +13,7 @@ from llvmlite.binding import FeatureMap
 
 from tinyldm.kernels import compile as compiling
 from tinyldm.kernels.compile import Native, cache_folder, fingerprint, source_of, user_cache
-from tinyldm.kernels.simd import TARGETS
+from tinyldm.kernels.simd import TARGETS, target
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_any_kernel_file_changes_the_fingerprint(tmp_path):
 CHANGES = {
     "processor": (compiling.llvm, "get_host_cpu_name", lambda: "another"),
     "features": (compiling.llvm, "get_host_cpu_features", lambda: FeatureMap(avx2=True)),
-    "vectors": (compiling, "target", lambda: TARGETS["generic"]),
+    "vectors": (compiling, "target", lambda: next(shape for shape in TARGETS.values() if shape is not target())),
     "Numba": (compiling.numba, "__version__", "0.0"),
     "llvmlite": (compiling.llvmlite, "__version__", "0.0"),
     "NumPy": (compiling.np, "__version__", "0.0"),
