@@ -89,7 +89,6 @@ class Crew:
     """Helpers, each a thread, and the board where they find the next job."""
 
     def __init__(self, helpers: int) -> None:
-        self.helpers = helpers
         self.free = threading.Lock()  # held by the caller whom the helpers help
         self.board = aligned(2 * BOARD).view(np.int64)
         self.board[:] = 0
@@ -121,7 +120,7 @@ class Crew:
             seen = serve(self.address, seen, WATCHED)
             with self._counting:
                 self._asleep += 1
-            # From here on a caller rings; one who looked before has posted a job by now, or found nobody to ring for.
+            # From here on a caller rings. One that looked just before may have posted a job; if not yet, it works alone.
             if self._dismissed or self.board[STATE] & OPEN:
                 self.wake()
             self._bell.get()
