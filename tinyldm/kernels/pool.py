@@ -90,8 +90,7 @@ class Crew:
 
     def __init__(self, helpers: int) -> None:
         self.free = threading.Lock()  # held by the caller whom the helpers help
-        self.board = aligned(2 * BOARD).view(np.int64)
-        self.board[:] = 0
+        self.board = new_board()
         self.address = self.board.ctypes.data
         self._asleep = 0
         self._counting = threading.Lock()
@@ -120,7 +119,7 @@ class Crew:
             seen = serve(self.address, seen, WATCHED)
             with self._counting:
                 self._asleep += 1
-            # From here on a caller rings. One that looked just before may have posted a job; if not yet, it works alone.
+            # From here on a caller rings. One that looked just before may have posted a job; if not, it works alone.
             if self._dismissed or self.board[STATE] & OPEN:
                 self.wake()
             self._bell.get()
@@ -148,12 +147,18 @@ def aligned(size: int) -> np.ndarray:
     return raw[start : start + size]
 
 
+def new_board() -> np.ndarray:
+    """A board without a job (`fork.py`)."""
+    board = aligned(2 * BOARD).view(np.int64)
+    board[:] = 0
+    return board
+
+
 def _own_board() -> int:
     """The address of a board of this thread's own, for work that it does alone."""
     board = getattr(_local, "board", None)
     if board is None:
-        _local.board = board = aligned(2 * BOARD).view(np.int64)
-        board[:] = 0
+        _local.board = board = new_board()
     return board.ctypes.data
 
 
