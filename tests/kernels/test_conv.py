@@ -79,6 +79,17 @@ def test_upsample_conv2d(n, height, width, c_in, c_out, precision):
     close(kernels.upsample_conv2d(x, w, b), ops.upsample_conv2d(*exact), 3 * c_in**0.5)
 
 
+def test_the_phases_of_an_upsampling_add_the_taps_that_coincide():
+    w = np.arange(18, dtype=np.float32).reshape(2, 1, 3, 3)
+    phases = kernels.prepare_upsample_conv2d(w, "strict").phases
+    assert [phase.shape for phase in phases] == [(2, 1, 2, 2)] * 4
+    for phase in phases:
+        taps = phase.panels[0, :, 0, :2].T  # (C_out, taps)
+        np.testing.assert_array_equal(taps.sum(axis=1), w.sum(axis=(1, 2, 3)))
+    assert phases[0].panels[0, 0, 0, 0] == w[0, 0, 0, 0]
+    assert phases[3].panels[0, 3, 0, 0] == w[0, 0, 2, 2]
+
+
 @settings(deadline=None, max_examples=5)
 @given(st.integers(1, 9), st.integers(1, 40))
 def test_conv2d_residual(size, channels):

@@ -135,15 +135,16 @@ def pad_bias(
 
 @kernel(
     "void(int64[::1], int64, float32[::1], float32[:,:,:,:], int64, float32[:,:,:,::1], float32[:,::1],"
-    " float32[::1], float32[:,:,:,:], int64, int64, int64, int64, int64, int64, int64[::1], int64, int64, int64)"
+    " float32[::1], float32[:,:,:,:], int64, int64, int64, int64, int64, int64, int64, int64[::1], int64, int64, int64)"
 )
 def matmul_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, x, x_pitch, panels, bias, residual, y, y_pitch, k_w, stride, top, left, block_rows, cuts,
-    ending, gathered, copied,
+    counter, units, scratch, x, x_pitch, panels, bias, residual, y, y_pitch, y_gap, k_w, stride, top, left, block_rows,
+    cuts, ending, gathered, copied,
 ):  # fmt: skip
     """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples.
 
-    Pitches are the bytes from pixel to pixel; cuts are the panels at which blocks of columns begin.
+    Pitches are the bytes from pixel to pixel, `y_gap` those that each row of pixels of y is longer; cuts are the panels
+    at which blocks of columns begin.
     """
     n, out_h, out_w, c_out = y.shape
     _, height, width, _ = x.shape
@@ -230,7 +231,7 @@ def matmul_kernel(  # type: ignore[no-untyped-def]
             sample = m // (out_h * out_w) if bias.shape[0] > 1 else 0
             row = sums + i * c_stride
             bias_row = address(bias) + sample * bias_width * 4
-            target_row = address(y) + m * y_pitch
+            target_row = address(y) + m * y_pitch + m // out_w * y_gap
             if ending == GEGLU:
                 for p in range(panel0 // 2, panel1 // 2):
                     column = p * TILE_COLUMNS
@@ -306,18 +307,19 @@ def matmul(
     ending: int = NONE,
     residual: np.ndarray | None = None,
     spread: bool = False,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The product above for `x` (N, H, W, C_in): `(N, *out_size, C_out)`, or half of C_out where the weight is gated.
 
     The pixels of `x` may lie farther apart than they are long, all at one distance. `bias` comes from `pad_bias`.
     `ending` is one of the codes in `rows`; RESIDUAL adds `residual`. `spread` asks for a result that the next product
-    need not copy.
+    need not copy. `out` takes the result: an image, or every so many rows and columns of one.
     """
     n, _, _, c_in = x.shape
     n_panels, taps, _, _ = weight.panels.shape
     c_out = weight.shape[0] // (2 if weight.gated else 1)
     gap = CACHE_LINE // FLOAT_BYTES if spread and c_out * FLOAT_BYTES % CACHE_WAY == 0 else 0
-    y = empty((n, *out_size, c_out + gap))[..., :c_out]
+    y = empty((n, *out_size, c_out + gap))[..., :c_out] if out is None else out
     total = n * out_size[0] * out_size[1]
     if total == 0:
         return y
@@ -335,6 +337,7 @@ def matmul(
         NO_RESIDUAL if residual is None else residual.reshape(-1),
         y,
         distance(y),
+        0 if out is None else y.strides[1] - out_size[1] * distance(y),
         weight.shape[3] if len(weight.shape) == 4 else 1,
         stride,
         top,
