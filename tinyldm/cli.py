@@ -343,6 +343,7 @@ def run_sample(args: argparse.Namespace) -> None:
     files = output_files(args, 1 if args.grid else count)
     seed = chosen_seed(args)
     model = open_model(args)
+    model.single_run = True
     h, w = latent_size(model, args.height, args.width)
     fill_defaults(args, model)
     print_expectation(model, h, w, count)
@@ -389,6 +390,7 @@ def run_img2img(args: argparse.Namespace) -> None:
     seed = chosen_seed(args)
     image = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
     model = open_model(args)
+    model.single_run = True
     fill_defaults(args, model)
     images = model.image_to_image(
         args.prompt,

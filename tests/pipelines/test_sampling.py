@@ -65,6 +65,25 @@ def test_progress_sees_every_step(model) -> None:
     assert seen == [0, 1, 2, 3]
 
 
+def test_a_single_run_holds_one_network_at_a_time(model) -> None:
+    def held() -> set[str]:
+        return {name for name, n in once.networks.items() if any(node._cache for node in n.weights.walk())}
+
+    def progress(steps):
+        for i in steps:
+            during.append(held())
+            yield i
+
+    during: list[set[str]] = []
+    once = tinyldm.load(model.path, backend="reference")
+    once.single_run = True
+    pictures = once.text_to_image("a", steps=2, progress=progress)
+    assert [names - {"unet"} for names in during] == [set(), set()]
+    assert held() == {"vae"}
+    np.testing.assert_array_equal(arrays(pictures), arrays(model.text_to_image("a", steps=2)))
+    np.testing.assert_array_equal(arrays(pictures), arrays(once.text_to_image("a", steps=2)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -111,12 +111,12 @@ def _sums(costs: list[cost.Cost]) -> tuple[int, int]:
 
 
 def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memory: bool | None = None) -> int:
-    """About how much memory sampling `count` pictures takes, for latents of `h` × `w`.
+    """About how much memory a single run takes that samples `count` pictures, for latents of `h` × `w`.
 
-    Weights in the runtime's dtype, plus the larger of what the UNet holds for its guided batch (every skip, and a few
-    maps of its largest size) and what the decoder holds for one picture. With low memory, of the weights only the
-    largest one at a time, as it was read and as it is arranged for the kernel. `low_memory` is the model's own
-    setting unless given.
+    The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
+    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture. With low memory, of
+    the weights only the largest one at a time, as it was read and as it is arranged for the kernel. `low_memory` is the
+    model's own setting unless given.
     """
     low_memory = model.runtime.low_memory if low_memory is None else low_memory
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
@@ -126,10 +126,8 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memor
     factor, config = model.vae.config.factor, model.vae.config
     narrow = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
-    if low_memory:
-        numbers = max(2 * max(sizes["unet"]) + unet, 2 * max(sizes["vae"]) + decoder)
-    else:
-        numbers = sum(map(sum, sizes.values())) + max(unet, decoder)
+    held = (lambda weights: 2 * max(weights)) if low_memory else sum
+    numbers = max(held(sizes["unet"]) + unet, held(sizes["vae"]) + decoder)
     return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
 
 

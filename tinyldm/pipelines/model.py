@@ -64,6 +64,7 @@ class LatentDiffusion:
     `notes` say what was passed over or assumed when the checkpoint was read. The XL models have a second text encoder,
     their refiner only that one; the class-conditional models have a `class_embedder`, semantic synthesis has a
     `spatial_rescaler`, the unconditional models nothing. `embeds_text` says that the context is a text's embedding.
+    In a `single_run` each network's weights are dropped once its part is done; another run would read them anew.
     """
 
     path: Path
@@ -82,6 +83,7 @@ class LatentDiffusion:
     notes: list[str] = field(default_factory=list)
     controlnet: ControlNet | None = None
     loras: list[AppliedLora] = field(default_factory=list)
+    single_run: bool = False
 
     def __post_init__(self) -> None:
         if self.text_encoder_2 is not None:
@@ -95,6 +97,12 @@ class LatentDiffusion:
             *("controlnet", "unet", "vae"),
         )
         return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
+
+    def finish(self, *names: str) -> None:
+        """Say that the networks of these names have done their part: a single run drops their weights."""
+        for name, network in self.networks.items():
+            if self.single_run and name in names:
+                network.weights.drop()
 
     @property
     def defaults(self) -> Defaults:

@@ -93,6 +93,7 @@ def denoise(
 ) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
     """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
     guided = conditioning.guided
+    model.finish("text_encoder", "text_encoder_2", "class_embedder")
     given = () if conditioning.context is None else (model.unet.prepare(conditioning.context),)
     for i in progress(steps):  # type: ignore[attr-defined]
         z_in = solver.scale_input(z, i)
@@ -104,6 +105,7 @@ def denoise(
             unconditional, conditional = np.split(prediction, 2)
             prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)
         z = milestone(f"{i:04d}/latents", solver.step(prediction, i, z, rng))
+    model.finish("unet", "controlnet")
     return z
 
 
