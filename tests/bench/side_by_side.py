@@ -5,11 +5,13 @@
 tinyldm is measured beside one peer after the other: the two (beside PyTorch, `precision="strict"` too) take turns,
 A B A B …, in processes of their own that stay alive, and the ratio is the median of the rounds' ratios. Peers are built
 or exported from diffusers' and transformers' own classes, one network at a time, so that 24 GB of memory are enough.
+It takes an hour; with `--keep FILE` it can be ended after a peer and goes on with the next.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import statistics
@@ -257,14 +259,21 @@ def main() -> None:
     parser.add_argument("--works", nargs="+", default=WORKS, choices=WORKS, metavar="WORK")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="JSON of what was measured; peers that are in it are not run again")
     parser.add_argument("-o", "--output", type=Path, help="Markdown page whose part is replaced")
     args = parser.parse_args()
-    measured: dict[str, Seconds] = {}
-    shares: Shares = {}
+    asked = {"works": args.works, "rounds": args.rounds, "threads": args.threads}
+    kept = json.loads(args.keep.read_text()) if args.keep and args.keep.exists() else {**asked, "peers": {}}
+    if different := [name for name in asked if kept[name] != asked[name]]:
+        raise SystemExit(f"{args.keep}: was measured with other {', '.join(different)}; wanted the same, or a new file")
     for peer in args.peers:
-        group = [OURS, *([STRICT] if peer == "torch" else []), peer]
-        measured[peer], found = measure(group, args.works, args.rounds, args.threads)
-        shares = shares or found
+        if peer not in kept["peers"]:
+            group = [OURS, *([STRICT] if peer == "torch" else []), peer]
+            kept["peers"][peer] = measure(group, args.works, args.rounds, args.threads)
+        if args.keep:
+            args.keep.write_text(json.dumps(kept))
+    measured: dict[str, Seconds] = {peer: kept["peers"][peer][0] for peer in args.peers}
+    shares: Shares = kept["peers"][args.peers[0]][1]
     times, ratios = results(measured)
     page = [
         setting(args.threads, args.peers),
@@ -278,7 +287,7 @@ def main() -> None:
         "",
         by_operator(shares),
         "",
-        f"Made by `python tests/bench/side_by_side.py --rounds {args.rounds}`.",
+        f"Made by `python tests/bench/side_by_side.py --peers {' '.join(args.peers)} --rounds {args.rounds}`.",
     ]
     print("\n".join(page))
     if args.output:
