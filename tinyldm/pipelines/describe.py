@@ -114,9 +114,9 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memor
     """About how much memory a single run takes that samples `count` pictures, for latents of `h` × `w`.
 
     The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
-    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture. With low memory, of
-    the weights only the largest one at a time, as it was read and as it is arranged for the kernel. `low_memory` is the
-    model's own setting unless given.
+    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture. With low memory,
+    of the weights only the largest one at a time, as it was read and as it is arranged for the kernel. `low_memory` is
+    the model's own setting unless given.
     """
     low_memory = model.runtime.low_memory if low_memory is None else low_memory
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
