@@ -262,16 +262,16 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="JSON of what was measured; peers that are in it are not run again")
     parser.add_argument("-o", "--output", type=Path, help="Markdown page whose part is replaced")
     args = parser.parse_args()
-    asked = {"works": args.works, "rounds": args.rounds, "threads": args.threads}
+    asked = {"machine": setting(args.threads, []), "works": args.works, "rounds": args.rounds}
     kept = json.loads(args.keep.read_text()) if args.keep and args.keep.exists() else {**asked, "peers": {}}
-    if different := [name for name in asked if kept[name] != asked[name]]:
-        raise SystemExit(f"{args.keep}: was measured with other {', '.join(different)}; wanted the same, or a new file")
+    if different := [name for name in asked if kept.get(name) != asked[name]]:
+        raise SystemExit(f"{args.keep}: has another {', '.join(different)}; wanted the same, or a new file")
     for peer in args.peers:
         if peer not in kept["peers"]:
             group = [OURS, *([STRICT] if peer == "torch" else []), peer]
             kept["peers"][peer] = measure(group, args.works, args.rounds, args.threads)
-        if args.keep:
-            args.keep.write_text(json.dumps(kept))
+            if args.keep:
+                args.keep.write_text(json.dumps(kept))
     measured: dict[str, Seconds] = {peer: kept["peers"][peer][0] for peer in args.peers}
     shares: Shares = kept["peers"][args.peers[0]][1]
     times, ratios = results(measured)
