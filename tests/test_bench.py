@@ -16,7 +16,7 @@ import tinyldm
 from tinyldm import bench, cli, cost
 from tinyldm.architectures import RandomWeights, random_model
 from tinyldm.errors import InputError
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 
 @pytest.fixture(scope="module")

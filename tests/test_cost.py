@@ -11,10 +11,11 @@ from pipelines.test_every_family import FILES, write_file
 from tiny_checkpoints import write_lcm, write_ldm, write_ldm_text, write_refiner, write_xl
 
 import tinyldm
-from tinyldm import cli, cost, nn
+from tinyldm import cli, cost, tracing
 from tinyldm.architectures import ARCHITECTURES, random_model
 from tinyldm.pipelines.describe import describe_cost, describe_shapes
 from tinyldm.pipelines.text_to_image import latent_size
+from tinyldm.runtime import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def model(checkpoint: Path) -> tinyldm.LatentDiffusion:
 
 
 def test_shapes_are_those_of_a_real_run(model) -> None:
-    with nn.trace() as real:
+    with tracing.trace() as real:
         model.unet(np.ones((1, 4, 6, 5)), 3, np.ones((1, 16, 16)))
     counted = {c.path: c.shape for c in cost.unet_costs(model.unet, 6, 5, 16) if "softmax" not in c.path}
     assert len(counted) > 50
@@ -72,7 +73,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest):
-    return request.param, random_model(request.param, nn.Runtime())
+    return request.param, random_model(request.param, Runtime())
 
 
 def test_every_architecture_has_its_published_parameters(architecture) -> None:
@@ -91,7 +92,7 @@ def test_every_parameter_of_an_architecture_is_counted_once(architecture) -> Non
 
 def test_multiply_adds_of_sd15() -> None:
     """In units of 10¹² multiplications and additions: two for each multiply-add."""
-    model = random_model("sd15", nn.Runtime())
+    model = random_model("sd15", Runtime())
     unet = cost.unet_costs(model.unet, 64, 64, batch=2)
     encoder, decoder = cost.vae_costs(model.vae, 512, 512)
     for costs, products, attention in ((unet, 1.35, 0.252), (decoder, 2.48, 0.034), (encoder, 1.08, 0.034)):
@@ -103,7 +104,7 @@ def test_multiply_adds_of_sd15() -> None:
 
 
 def test_attention_alone_grows_with_the_square_of_the_pixels() -> None:
-    model = random_model("sd15", nn.Runtime())
+    model = random_model("sd15", Runtime())
     small, large = (cost.unet_costs(model.unet, side, side, tokens=1) for side in (16, 32))
     attn1 = [[c for c in costs if c.path.endswith("attn1 (softmax)")] for costs in (small, large)]
     assert cost.total(attn1[1]) == 16 * cost.total(attn1[0])
@@ -145,7 +146,7 @@ def architectures_table() -> str:
         "|---|---|---|---|---|",
     ]
     for name in ARCHITECTURES:
-        model = random_model(name, nn.Runtime())
+        model = random_model(name, Runtime())
         h, w = (model.vae.config.factor * side for side in latent_size(model, None, None))
         runs = cost.picture_costs(model, h, w, 25)
         own, pixels = (
@@ -162,7 +163,7 @@ def architectures_table() -> str:
 def test_the_page_shows_what_is_computed() -> None:
     page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
     assert architectures_table() in page
-    assert describe_cost(random_model("sd15", nn.Runtime()), None, None, 20) in page
+    assert describe_cost(random_model("sd15", Runtime()), None, None, 20) in page
 
 
 def test_command_without_weights(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,16 +12,20 @@ PACKAGE = Path(__file__).parents[1] / "tinyldm"
 FORBIDDEN = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "tensorflow", "jax"}
 THIRD_PARTY = {"numpy", "scipy", "PIL", "numba", "llvmlite", "tqdm", "regex"}
 
-MATH = {"errors", "ops", "nn", "checkpoints", "models", "diffusion", "random"}
+MATH = {"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints", "text", "models", "diffusion", "random"}
 
 # What each part may import: of the package, and of the libraries. None stands on a later line.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "ops": ({"errors"}, {"numpy", "scipy"}),
     "kernels": ({"errors", "ops"}, {"numpy", "numba", "llvmlite"}),
-    "nn": ({"errors", "ops", "kernels"}, {"numpy"}),
-    "checkpoints": ({"errors"}, {"numpy"}),
-    "models": ({"errors", "ops", "nn", "checkpoints"}, {"numpy", "regex"}),
+    "tree": ({"errors"}, {"numpy"}),
+    "runtime": ({"errors", "ops", "kernels"}, {"numpy"}),
+    "tracing": ({"tree"}, {"numpy"}),
+    "nn": ({"errors", "ops", "tree", "runtime", "tracing"}, {"numpy"}),
+    "checkpoints": ({"errors", "tree", "models", "text"}, {"numpy"}),
+    "text": ({"errors", "tree", "checkpoints"}, {"numpy", "regex"}),
+    "models": ({"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints"}, {"numpy"}),
     "diffusion": ({"errors"}, {"numpy"}),
     "random": ({"errors", "diffusion"}, {"numpy"}),
     "cost": (MATH, {"numpy"}),
@@ -29,7 +33,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "pipelines": (MATH | {"cost"}, {"numpy", "PIL", "tqdm"}),
 }
 # Parts on top, which may import everything: the commands, and what `import tinyldm` offers.
-TOP = {"__init__", "__main__", "architectures", "cli", "bench", "verify"}
+TOP = {"__init__", "__main__", "architectures", "commands", "cli", "bench", "verify"}
 
 
 def modules() -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.golden.seeded import seeded_weight, seeded_weights
 from tinyldm.models.build import expected
-from tinyldm.models.tokenizer import byte_alphabet
+from tinyldm.text.clip_tokenizer import byte_alphabet
 
 UNET = {
     "_class_name": "UNet2DConditionModel",

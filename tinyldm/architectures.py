@@ -15,7 +15,7 @@ import numpy as np
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
 from tinyldm.models.build import build, expected
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 Component = tuple[str, dict[str, Any]]  # the published class, and its config
 

@@ -28,8 +28,8 @@ import numpy as np
 from tinyldm import cost
 from tinyldm.models.unet2d import UNet2D
 from tinyldm.models.vq import VQModel
-from tinyldm.nn import Runtime
 from tinyldm.pipelines.describe import describe_runtime, human_bytes, machine_bytes
+from tinyldm.runtime import Runtime
 
 MATMUL_SIZE = 1536  # of the square matrices whose product is the machine's best
 TEXT_ENCODERS = {"text_encoder": "text encoder", "text_encoder_2": "text encoder 2"}

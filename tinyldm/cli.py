@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm import __version__
+from tinyldm.commands import golden as golden_commands
 from tinyldm.errors import InputError, TinyldmError
-from tinyldm.golden import commands as golden_commands
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -490,14 +490,14 @@ def run_verify(args: argparse.Namespace) -> int:
 
 def run_inspect(args: argparse.Namespace) -> None:
     """Report on a checkpoint."""
-    from tinyldm.pipelines.inspect import inspect
+    from tinyldm.checkpoints.inspect import inspect
 
     print(inspect(args.file, tensors=not args.summary, **checkpoint_options(args)))
 
 
 def run_convert(args: argparse.Namespace) -> None:
     """Write a checkpoint anew."""
-    from tinyldm.pipelines.convert import convert
+    from tinyldm.checkpoints.convert import convert
 
     found = convert(args.source, args.destination, args.dtype, **checkpoint_options(args))
     for note in found.notes:
@@ -511,7 +511,7 @@ def run_convert(args: argparse.Namespace) -> None:
 def model_or_architecture(args: argparse.Namespace) -> Any:
     """The checkpoint that the options name, or a published architecture with random weights."""
     from tinyldm.architectures import random_model
-    from tinyldm.nn import Runtime
+    from tinyldm.runtime import Runtime
 
     if args.architecture is None:
         return open_model(args)

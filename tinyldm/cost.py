@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm import nn, ops
+from tinyldm import ops, tracing
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.text_encoder import TextEncoder
@@ -25,6 +24,8 @@ from tinyldm.models.unet import UNet
 from tinyldm.models.unet2d import UNet2D
 from tinyldm.models.unet_config import UNetConfig
 from tinyldm.models.vq import VQModel
+from tinyldm.runtime import Runtime
+from tinyldm.tree import Weights
 
 Shape = tuple[int, ...]
 
@@ -105,7 +106,7 @@ SHAPES = SimpleNamespace(
 )
 
 
-class ShapeTrace(nn.Trace):
+class ShapeTrace(tracing.Trace):
     """A trace that keeps, of every module, its cost."""
 
     def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Weights | None) -> None:
@@ -144,7 +145,7 @@ class _Shapes(TensorSource):
 
 def without_weights(model: Any) -> Any:
     """A twin of a text encoder, UNet or autoencoder that has its shapes and computes nothing."""
-    runtime = nn.Runtime("reference")
+    runtime = Runtime("reference")
     runtime.__dict__["ops"] = SHAPES
     twin = object.__new__(type(model))
     twin.__dict__.update(model.__dict__)
@@ -172,7 +173,7 @@ def unet_costs(unet: UNet | UNet2D, height: int, width: int, tokens: int = 77, b
     """Every module of a UNet in the order of execution, for latents of `height` × `width`."""
     twin, config = without_weights(unet), unet.config
     z = empty(batch, config.in_channels, height, width)
-    with nn.trace(into=ShapeTrace()) as costs:
+    with tracing.trace(into=ShapeTrace()) as costs:
         if isinstance(unet, UNet2D):
             twin(z, 0, None if config.num_class_embeds is None else np.zeros(batch, np.int64))
         else:
@@ -190,11 +191,11 @@ def vae_costs(vae: Any, height: int, width: int) -> tuple[list[Cost], list[Cost]
     """
     twin, config = without_weights(vae), vae.config
     h, w = height // config.factor, width // config.factor
-    with nn.trace(into=ShapeTrace()) as encoding:
+    with tracing.trace(into=ShapeTrace()) as encoding:
         twin.encode(empty(1, config.in_channels, height, width))
     channels = config.code_dim if isinstance(vae, VQModel) else config.latent_channels
     z, codebook = empty(1, channels, h, w), []
-    with nn.trace(into=ShapeTrace()) as decoding:
+    with tracing.trace(into=ShapeTrace()) as decoding:
         if isinstance(vae, VQModel):
             entries = vae.parameters["quantize.embedding.weight"]
             codebook = [Cost("quantize", z.shape, math.prod(entries), h * w * math.prod(entries))]
@@ -207,7 +208,7 @@ def vae_costs(vae: Any, height: int, width: int) -> tuple[list[Cost], list[Cost]
 def text_encoder_costs(encoder: TextEncoder | BertEncoder, batch: int = 1) -> list[Cost]:
     """Every module of a text encoder for prompts of its full length, and of its pooled text where it projects that."""
     twin, length = without_weights(encoder), encoder.config.max_position_embeddings
-    with nn.trace(into=ShapeTrace()) as costs:
+    with tracing.trace(into=ShapeTrace()) as costs:
         context = twin(np.zeros((batch, length), np.int64))
     found = with_attention(costs)
     # Positions are added where they are looked up, which is no module; the projection takes one row a prompt.
@@ -227,7 +228,7 @@ def class_embedder_costs(embedder: ClassEmbedder) -> list[Cost]:
 
 def spatial_rescaler_costs(rescaler: SpatialRescaler, height: int, width: int) -> list[Cost]:
     """What brings a map as large as the picture to the size of the latents."""
-    with nn.trace(into=ShapeTrace()) as costs:
+    with tracing.trace(into=ShapeTrace()) as costs:
         without_weights(rescaler)(empty(1, rescaler.config.in_channels, height, width))
     return list(costs.values())
 
@@ -263,7 +264,7 @@ def picture_costs(model: Any, height: int, width: int, steps: int) -> dict[str, 
     }
 
 
-def with_attention(costs: nn.Trace) -> list[Cost]:
+def with_attention(costs: tracing.Trace) -> list[Cost]:
     """The modules with the products of attention added: to those of queries, keys and values belong two more.
 
     QKᵀ and its product with V each take `N · L_q · L_k · C` multiply-adds; they are listed under the attention's path.

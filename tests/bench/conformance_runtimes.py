@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm import nn
+from tinyldm import tracing
 from tinyldm.golden.torch_recorder import PASSING, tensors
 
 Layers = dict[str, np.ndarray]
@@ -33,7 +33,7 @@ def adapted(network: Any, functions: Mapping[str, Function]) -> Any:
         output, layers = functions[name](*arrays)
         prefix = f"{next(steps):04d}/{'vae' if name == 'decode' else name}/"
         for path, array in layers.items():
-            nn.milestone(prefix + path, array)
+            tracing.milestone(prefix + path, array)
         return output
 
     class Adapted(kind):
@@ -47,21 +47,21 @@ def adapted(network: Any, functions: Mapping[str, Function]) -> Any:
 
         def _unet(self, z: np.ndarray, t: Any, context: np.ndarray) -> np.ndarray:
             t = np.broadcast_to(np.asarray(t), (len(z),))
-            nn.begin("unet", z=z, t=t, context=context)
+            tracing.begin("unet", z=z, t=t, context=context)
             epsilon = call("unet", z, t, context)
-            nn.note(epsilon=epsilon)
+            tracing.note(epsilon=epsilon)
             return epsilon
 
         def _text(self, ids: np.ndarray) -> np.ndarray:
-            nn.begin("text_encoder", ids=ids)
+            tracing.begin("text_encoder", ids=ids)
             context = call("text_encoder", ids)
-            nn.note(context=context)
+            tracing.note(context=context)
             return context
 
         def decode(self, z: np.ndarray) -> np.ndarray:
-            nn.begin("vae.decode", z=z)
+            tracing.begin("vae.decode", z=z)
             pixels = call("decode", z)
-            nn.note(pixels=pixels)
+            tracing.note(pixels=pixels)
             return pixels
 
     twin = object.__new__(Adapted)

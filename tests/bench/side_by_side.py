@@ -43,7 +43,7 @@ class Tinyldm:
 
     def __init__(self, threads: int, precision: str) -> None:
         from tinyldm.architectures import random_model
-        from tinyldm.nn import Runtime
+        from tinyldm.runtime import Runtime
 
         self.model = random_model("sd15", Runtime("numba", threads=threads, precision=precision))
 

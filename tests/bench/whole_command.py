@@ -28,9 +28,9 @@ from bench.page import setting, table, write_section
 from tiny_checkpoints import INDEX, SCHEDULER
 
 from tinyldm.architectures import ARCHITECTURES, RandomWeights
+from tinyldm.checkpoints.convert import write_component, write_tokenizer
 from tinyldm.checkpoints.recognise import Component
 from tinyldm.models.build import expected
-from tinyldm.pipelines.convert import write_component, write_tokenizer
 
 DIFFUSERS = """
 import sys, torch

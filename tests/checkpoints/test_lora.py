@@ -18,7 +18,7 @@ from tinyldm.checkpoints.names.unet import unet_links
 from tinyldm.errors import CheckpointError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
 from tinyldm.models.build import build, expected
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
 

@@ -20,7 +20,7 @@ from tinyldm.checkpoints.recognise import parameterization, recognise
 from tinyldm.errors import CheckpointError, ConfigError
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.build import build, expected
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
 UNET = "model.diffusion_model."

@@ -25,7 +25,7 @@ from transformers import CLIPTokenizer
 
 HERE = Path(__file__).parent / "tokenizer"
 ROOT = Path(__file__).parents[2]
-MERGE_LIST = ROOT / "tinyldm/models/data/bpe_simple_vocab_16e6.txt.gz"
+MERGE_LIST = ROOT / "tinyldm/text/data/bpe_simple_vocab_16e6.txt.gz"
 EMOJI = ROOT / "weights/emoji/tokenizer"
 SEED = 0
 START, END = "<|startoftext|>", "<|endoftext|>"

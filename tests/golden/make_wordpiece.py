@@ -18,7 +18,7 @@ from transformers import BertTokenizer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from golden.make_tokenizer import ROOT, TEXTS, assigned_ranges, save
 
-VOCABULARY = ROOT / "tinyldm/models/data/bert-base-uncased-vocab.txt.gz"
+VOCABULARY = ROOT / "tinyldm/text/data/bert-base-uncased-vocab.txt.gz"
 SURROUNDINGS = ["{}", "a{}b", "{} {}", "un{}able"]
 MORE = [
     "[CLS] a [SEP] [PAD] [UNK] [MASK] [cls]",

@@ -10,11 +10,12 @@ import numpy as np
 from golden.model_cases import sampled
 from golden.provenance import load_golden
 
-from tinyldm import nn
+from tinyldm import tracing
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.golden.seeded import seeded_input, seeded_weight
 from tinyldm.models import text_encoder, unet, unet_config, vae
 from tinyldm.models.config import read_config
+from tinyldm.runtime import Runtime
 
 BARS = {"float64": 1e-9, "float32": 1e-4}  # relative to the largest value
 
@@ -61,7 +62,7 @@ def names_digest(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def outputs_of(
-    model: str, config: dict[str, Any], inputs: Mapping[str, np.ndarray], source: TensorSource, runtime: nn.Runtime
+    model: str, config: dict[str, Any], inputs: Mapping[str, np.ndarray], source: TensorSource, runtime: Runtime
 ) -> dict[str, np.ndarray]:
     """What tinyldm's model makes of the inputs, under the names that the goldens have."""
     given = dict(inputs)
@@ -87,7 +88,7 @@ def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
 
 
-def check_golden(name: str, runtime: nn.Runtime, of: str | None = None) -> None:
+def check_golden(name: str, runtime: Runtime, of: str | None = None) -> None:
     """Compare every output and every recorded module with the golden `of` the runtime's dtype (or another)."""
     golden, provenance = load_golden(f"models/{name}")
     dtype = runtime.dtype.name
@@ -102,7 +103,7 @@ def check_golden(name: str, runtime: nn.Runtime, of: str | None = None) -> None:
     found = outputs_of(model, config, inputs, source, runtime)
     found = {key: sampled(found[key]) for key in wanted if key not in modules}
     if modules:
-        with nn.trace() as trace:
+        with tracing.trace() as trace:
             traced = outputs_of(model, config, inputs, source, runtime)
         found |= {key: trace[key.removeprefix("module/")] for key in modules}
         for key, value in traced.items():

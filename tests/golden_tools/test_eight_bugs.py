@@ -23,7 +23,7 @@ def model(checkpoint):
 def patch_ops(model, component, **changes):
     """Give one component operators of its own."""
     weights = getattr(model, component).weights
-    runtime = tinyldm.nn.Runtime("reference", np.float64)
+    runtime = tinyldm.runtime.Runtime("reference", np.float64)
     own = SimpleNamespace(**{name: getattr(ops, name) for name in ops.__all__})
     for name, make in changes.items():
         setattr(own, name, make(getattr(ops, name)))
@@ -63,7 +63,7 @@ def skip_off_by_one(model, monkeypatch):
 
     original = unet.up_block.__wrapped__
 
-    @tinyldm.nn.module
+    @tinyldm.tracing.module
     def up_block(x, skips, temb, context, w):
         if w.path == "up_blocks.1":
             skips.insert(-1, skips.pop())  # the last two in each other's place: both have the same shape

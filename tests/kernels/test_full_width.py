@@ -17,7 +17,7 @@ from golden.provenance import load_golden
 from PIL import Image
 
 from tinyldm.golden.seeded import seeded_input
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 pytestmark = pytest.mark.slow
 FACTOR = {"fast": 3.0, "strict": 1.1}  # how many times PyTorch's error is allowed
@@ -104,7 +104,7 @@ LARGE = """
 import sys
 from tinyldm.architectures import random_model
 from tinyldm.bench import workloads
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 workloads(random_model("sd15", Runtime("numba")), 1024, 1024)[sys.argv[1]][0]()
 """
 

@@ -16,7 +16,7 @@ from tinyldm.checkpoints.recognise import Recognised, recognise
 from tinyldm.golden.seeded import seeded_input, seeded_weight, seeded_weights
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.build import build
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
 

@@ -18,7 +18,7 @@ from golden.provenance import load_golden
 
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.models.build import build, expected
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64), low_memory=True)
 

@@ -13,7 +13,7 @@ from tinyldm.golden.seeded import seeded_input
 from tinyldm.models.text_encoder import TextEncoderConfig
 from tinyldm.models.unet_config import FIXED, UNetConfig
 from tinyldm.models.vae import AutoencoderConfig
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 CASES = [*TEXT_ENCODERS, *VAES, *UNETS]
 RUNTIMES = {

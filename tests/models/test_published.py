@@ -12,7 +12,7 @@ from tinyldm.checkpoints.base import MemorySource
 from tinyldm.errors import CheckpointError, ConfigError, InputError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
 from tinyldm.models.build import build, expected
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
 FIRST_STAGES = ("tiny", "asymmetric", "vq")

@@ -22,11 +22,11 @@ from tiny_checkpoints import write_ldm, write_sd, write_xl
 
 import tinyldm
 from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.inspect import inspect
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.diffusion.samplers import default_sampler, make_sampler
 from tinyldm.errors import CheckpointError, ConfigError, TinyldmError
 from tinyldm.models.build import expected
-from tinyldm.pipelines.inspect import inspect
 
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 3.7, -0.5, 1e308, float("inf"), 10**6, 2**70, "", "x", "../..", "\0", "\ud800", "9" * 5000),

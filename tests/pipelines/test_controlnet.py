@@ -13,11 +13,11 @@ from tiny_checkpoints import write_controlnet, write_sd, write_xl
 
 import tinyldm
 from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.convert import convert
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.errors import CheckpointError, InputError
-from tinyldm.pipelines.checkpoint import open_checkpoint
-from tinyldm.pipelines.convert import convert
 
 PICTURES, PROVENANCE = load_golden("pipelines/controlnet")
 

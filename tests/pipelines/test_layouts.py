@@ -15,11 +15,11 @@ import tinyldm
 from tinyldm import cli
 from tinyldm.checkpoints import digests
 from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.inspect import inspect
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.errors import CheckpointError, ConfigError
-from tinyldm.pipelines.checkpoint import open_checkpoint
-from tinyldm.pipelines.inspect import inspect
 
 UNET = "model.diffusion_model."
 
@@ -84,7 +84,7 @@ def test_prediction_type_by_the_digest_of_the_file(sd2: Path, monkeypatch: pytes
 
 
 def test_prediction_type_that_is_said_needs_no_digest(sd2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyldm.pipelines.checkpoint.known_prediction_type", lambda path: pytest.fail("was hashed"))
+    monkeypatch.setattr("tinyldm.checkpoints.opening.known_prediction_type", lambda path: pytest.fail("was hashed"))
     assert told(sd2, prediction_type="epsilon") == ("epsilon", 64, [])
     assert told(sd2, prediction_type="epsilon", config={"unet": {"sample_size": 80}})[1] == 80
     yaml = sd2.with_suffix(".yaml")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm import nn
-from tinyldm.checkpoints.tree import Weights
+from tinyldm import tracing
 from tinyldm.golden.metrics import largest_and_rmse
 from tinyldm.golden.rounding import EVALUATIONS, as_rounded, rounding
 from tinyldm.golden.tracing import GoldenTrace, Sink
+from tinyldm.tree import Weights
 
 Errors = dict[str, list[float | None]]  # by key, the largest maximum error and RMSE; nulls where one overflows
 
@@ -45,11 +45,11 @@ class AloneTrace(GoldenTrace):
         self._twins = twins
 
     def wants_alone(self, path: str) -> bool:
-        """See `nn.Trace`."""
+        """See `Trace`."""
         return self.wants_inputs(path)
 
     def alone(self, path: str, output: np.ndarray, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        """See `nn.Trace`."""
+        """See `Trace`."""
         key = self.key(path)
         component = key.split("/")[1]
         for arithmetic, twin in self._twins.items():
@@ -58,7 +58,9 @@ class AloneTrace(GoldenTrace):
             ops = network.runtime.ops
             ops.sums = 0
             for ops.evaluation in range(EVALUATIONS):
-                with nn.trace(into=nn.Trace(select="")):  # a trace that keeps nothing: composites are taken apart
+                with tracing.trace(
+                    into=tracing.Trace(select="")
+                ):  # keeps nothing; composites come apart
                     found = function(*(list(x) if isinstance(x, list) else x for x in given))  # skips are used up
                 worse(self.errors[arithmetic], key, output, found[0] if isinstance(found, tuple) else found)
                 if not ops.sums:

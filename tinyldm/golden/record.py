@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import tinyldm
-from tinyldm import nn
+from tinyldm import tracing
 from tinyldm.errors import InputError
 from tinyldm.golden.alone import AloneTrace, Errors, worse
 from tinyldm.golden.rounding import EVALUATIONS, rounded_component, rounded_model
@@ -279,7 +279,7 @@ def traced_run(
     if twins:
         tell(f"the run, and the error of every module alone in honest {', '.join(twins)}")
         t = AloneTrace(keep.select, sink, rename, {arithmetic: twin(0) for arithmetic, twin in twins.items()})
-    with nn.trace(into=t):
+    with tracing.trace(into=t):
         more = run(model)
     for key, array in more.items():
         if t.selected(key):

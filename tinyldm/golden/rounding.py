@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm import nn, ops
+from tinyldm import ops
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
-from tinyldm.checkpoints.tree import Weights
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.ops.conv import Padding
+from tinyldm.runtime import Runtime
+from tinyldm.tree import Weights
 
 Round = Callable[[np.ndarray], np.ndarray]
 
@@ -287,7 +288,7 @@ class RoundedSource(TensorSource):
 def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> Any:
     """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
     round_ = rounding(arithmetic)
-    runtime = nn.Runtime("reference", np.dtype(np.float32))
+    runtime = Runtime("reference", np.dtype(np.float32))
     runtime.__dict__["ops"] = RoundedOps(round_, evaluation)
     twin = object.__new__(type(component))
     twin.__dict__.update(component.__dict__)

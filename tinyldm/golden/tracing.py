@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm import nn
+from tinyldm import tracing
 from tinyldm.golden.store import GoldenWriter
 
 Sink = Callable[[str, np.ndarray, tuple[np.ndarray, ...]], None]  # key, output, inputs
 
 
-class GoldenTrace(nn.Trace):
+class GoldenTrace(tracing.Trace):
     """Tensors by golden key, in the order of execution: `t["0000/unet/mid_block.resnets.0.conv1"]`.
 
     The step in a key counts the calls of that model: for a UNet it is the step of the sampler. `inputs` has the inputs
@@ -41,7 +41,7 @@ class GoldenTrace(nn.Trace):
         self._method = ""
 
     def begin(self, component: str, inputs: dict[str, np.ndarray]) -> None:
-        """See `nn.Trace`; `vae.decode` is a call of the component `vae`, whose arrays are `vae:decode.z` and so on."""
+        """See `Trace`; `vae.decode` is a call of the component `vae`, whose arrays are `vae:decode.z` and so on."""
         step = self._calls.get(component, 0)
         self._calls[component] = step + 1
         name, _, method = component.partition(".")
@@ -50,15 +50,15 @@ class GoldenTrace(nn.Trace):
             self.note(argument, array)
 
     def note(self, name: str, array: np.ndarray) -> None:
-        """See `nn.Trace`."""
+        """See `Trace`."""
         self._take(f"{self._at}:{self._method}{name}", array)
 
     def milestone(self, name: str, array: np.ndarray) -> None:
-        """See `nn.Trace`."""
+        """See `Trace`."""
         self._take(name, array)
 
     def wants_inputs(self, path: str) -> bool:
-        """See `nn.Trace`."""
+        """See `Trace`."""
         return self._keep_inputs and self.selected(self.key(path))
 
     def key(self, path: str) -> str:
@@ -66,7 +66,7 @@ class GoldenTrace(nn.Trace):
         return f"{self._at}/{path}"
 
     def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Any) -> None:
-        """See `nn.Trace`."""
+        """See `Trace`."""
         self._take(self.key(path), output, inputs)
 
     def save(self, path: str | PathLike[str], **metadata: Any) -> None:
@@ -103,5 +103,5 @@ def trace(select: str | Sequence[str] = "*", inputs: bool = False, sink: Sink | 
     `select` is a glob pattern of keys, or several; `inputs=True` keeps the inputs of each module too.
     """
     recording = GoldenTrace(select, inputs, sink)
-    with nn.trace(into=recording):
+    with tracing.trace(into=recording):
         yield recording

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config
@@ -27,8 +26,11 @@ from tinyldm.models.vae import (
     middle,
     up_block,
 )
-from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
+from tinyldm.nn import conv2d, linear, norm_silu_conv2d
 from tinyldm.ops import upsample_nearest
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module, note
+from tinyldm.tree import Weights, bind_weights
 
 INERT = ["force_upcast", "block_out_channels"]
 STRIDE = 16  # from the picture to the smallest features of the known part

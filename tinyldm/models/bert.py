@@ -13,22 +13,13 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
-from tinyldm.nn import (
-    Runtime,
-    attention,
-    begin,
-    embedding,
-    layer_norm,
-    linear_activation,
-    linear_residual,
-    linears,
-    module,
-    note,
-)
+from tinyldm.nn import attention, embedding, layer_norm, linear_activation, linear_residual, linears
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, module, note
+from tinyldm.tree import Weights, bind_weights
 
 INERT = """architectures model_type torch_dtype dtype transformers_version dropout attention_dropout activation_dropout
 encoder_layerdrop init_std classifier_dropout scale_embedding use_cache pad_token_id num_hidden_layers""".split()

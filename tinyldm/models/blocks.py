@@ -11,18 +11,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from tinyldm.nn import (
-    Weights,
     attention,
     conv2d,
     group_norm,
     linear,
     linear_residual,
     linears,
-    module,
     norm_silu_conv2d,
     silu,
     upsample_conv2d,
 )
+from tinyldm.tracing import module
+from tinyldm.tree import Weights
 
 Parameters = Iterator[tuple[str, tuple[int, ...]]]  # (name, shape) of every weight, in the order of the data
 

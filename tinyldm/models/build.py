@@ -19,7 +19,7 @@ from tinyldm.models.unet import UNet
 from tinyldm.models.unet2d import UNet2D
 from tinyldm.models.vae import AutoencoderKL
 from tinyldm.models.vq import VQModel
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 
 class Kind(NamedTuple):

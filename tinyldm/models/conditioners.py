@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters
 from tinyldm.models.config import read_config
-from tinyldm.nn import Runtime, channels_first, channels_last, embedding, linear
+from tinyldm.nn import embedding, linear
 from tinyldm.ops import avg_pool2d
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import channels_first, channels_last
+from tinyldm.tree import bind_weights
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
@@ -21,7 +20,10 @@ from tinyldm.models.time_embedding import Conditions, condition_embedding, time_
 from tinyldm.models.unet import down_block, mid_block
 from tinyldm.models.unet_config import INERT as UNET_INERT
 from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings
-from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, module, silu
+from tinyldm.nn import conv2d, silu
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module
+from tinyldm.tree import Weights, bind_weights
 
 INERT = ["global_pool_conditions"]  # a hint for image preprocessing in the original, unused by the model
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
 
 
 class FirstStage(Protocol):

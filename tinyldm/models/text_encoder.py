@@ -13,26 +13,14 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
-from tinyldm.nn import (
-    Runtime,
-    as_module,
-    attention,
-    begin,
-    embedding,
-    layer_norm,
-    linear,
-    linear_activation,
-    linear_residual,
-    linears,
-    module,
-    note,
-    traced,
-)
+from tinyldm.nn import attention, embedding, layer_norm, linear, linear_activation, linear_residual, linears
 from tinyldm.ops import causal_mask
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import as_module, begin, module, note, traced
+from tinyldm.tree import Weights, bind_weights
 
 # Fields of the published files that do not change what a trained text encoder computes here: training, generation,
 # bookkeeping, and the ids that the tokenizer's own files state.

@@ -15,7 +15,9 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.unet_config import UNetConfig
-from tinyldm.nn import Weights, as_module, embedding, linear, silu
+from tinyldm.nn import embedding, linear, silu
+from tinyldm.tracing import as_module
+from tinyldm.tree import Weights
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
 from tinyldm.models.first_stage import checked, checked_pixels
-from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, module, note
+from tinyldm.nn import conv2d
 from tinyldm.ops import upsample_nearest
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module, note
+from tinyldm.tree import Weights, bind_weights
 
 INERT = ["force_upcast", "latent_magnitude", "latent_shift", "block_out_channels"]  # storage as 8-bit pictures
 LIMIT = 3.0  # latents are squeezed into ±3 before they are decoded

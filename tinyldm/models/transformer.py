@@ -10,17 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyldm.models.blocks import Parameters, affine, pixel_attention
-from tinyldm.nn import (
-    Weights,
-    attention,
-    group_norm,
-    layer_norm,
-    linear,
-    linear_geglu,
-    linear_residual,
-    linears,
-    module,
-)
+from tinyldm.nn import attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, linears
+from tinyldm.tracing import module
+from tinyldm.tree import Weights
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,16 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import downsample, resnet_block, upsample
 from tinyldm.models.config import read_config
 from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
 from tinyldm.models.transformer import Context, PreparedContext, prepare_context, transformer
 from tinyldm.models.unet_config import INERT, UNetConfig, parameters, settings
-from tinyldm.nn import (
-    Runtime,
-    begin,
-    channels_first,
-    channels_last,
-    conv2d,
-    linear,
-    module,
-    norm_silu_conv2d,
-    note,
-    tracing,
-)
+from tinyldm.nn import conv2d, linear, norm_silu_conv2d
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module, note, tracing
+from tinyldm.tree import Weights, bind_weights
 
 
 class UNet:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import (
     Parameters,
@@ -28,21 +27,11 @@ from tinyldm.models.blocks import (
 from tinyldm.models.config import read_config, require
 from tinyldm.models.time_embedding import two_layers
 from tinyldm.models.unet_config import two_layer_parameters
-from tinyldm.nn import (
-    Runtime,
-    begin,
-    channels_first,
-    channels_last,
-    conv2d,
-    embedding,
-    group_norm,
-    linear,
-    module,
-    norm_silu_conv2d,
-    note,
-    silu,
-)
+from tinyldm.nn import conv2d, embedding, group_norm, linear, norm_silu_conv2d, silu
 from tinyldm.ops import avg_pool2d, timestep_embedding, upsample_nearest
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module, note
+from tinyldm.tree import Weights, bind_weights
 
 INERT = ["dropout", "num_train_timesteps"]  # training only
 FIXED: dict[str, list[Any]] = {

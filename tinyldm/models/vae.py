@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import Weights, bind_weights
 from tinyldm.models.blocks import (
     Parameters,
     affine,
@@ -27,7 +26,10 @@ from tinyldm.models.blocks import (
 )
 from tinyldm.models.config import read_config, require
 from tinyldm.models.first_stage import checked, checked_pixels
-from tinyldm.nn import Runtime, begin, channels_first, channels_last, conv2d, linear, module, norm_silu_conv2d, note
+from tinyldm.nn import conv2d, linear, norm_silu_conv2d
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module, note
+from tinyldm.tree import Weights, bind_weights
 
 LOGVAR_RANGE = (-30.0, 20.0)  # the log-variance is clamped to it, so that exp(logvar) neither vanishes nor overflows
 INERT = ["force_upcast", "dropout"]  # how the original guards half precision; there is none here

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.tree import bind_weights
 from tinyldm.models.blocks import Parameters, affine
 from tinyldm.models.config import read_config, require
 from tinyldm.models.first_stage import checked, checked_pixels
 from tinyldm.models.vae import check_blocks, decoder, decoder_parameters, encoder, encoder_parameters
-from tinyldm.nn import Runtime, begin, channels_first, channels_last, embedding, linear, note
+from tinyldm.nn import embedding, linear
 from tinyldm.ops.quantize import nearest_code
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, note
+from tinyldm.tree import bind_weights
 
 INERT = ["force_upcast"]
 

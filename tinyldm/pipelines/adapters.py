@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tinyldm.checkpoints.hub import local_file
 from tinyldm.checkpoints.lora import Strength, apply_lora
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
-from tinyldm.models.textual_inversion import Inversion, extend_encoder, extend_tokenizer, read_inversion
-from tinyldm.models.tokenizer import Tokenizer
-from tinyldm.models.wordpiece import WordPiece
-from tinyldm.pipelines.checkpoint import open_checkpoint
+from tinyldm.text.clip_tokenizer import Tokenizer
+from tinyldm.text.learned_words import Inversion, extend_encoder, extend_tokenizer, read_inversion
+from tinyldm.text.wordpiece import WordPiece
 
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied

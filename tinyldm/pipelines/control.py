@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import Component
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
 from tinyldm.models.unet import UNet
-from tinyldm.pipelines.checkpoint import open_checkpoint
 
 
 class BothContexts(NamedTuple):

@@ -14,9 +14,9 @@ from PIL import Image
 from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.errors import InputError
-from tinyldm.nn import milestone
 from tinyldm.pipelines.conditioning import encode_prompts
 from tinyldm.pipelines.text_to_image import check_prompts, denoise
+from tinyldm.tracing import milestone
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion, Progress

@@ -10,16 +10,16 @@ import numpy as np
 
 from tinyldm.checkpoints.folder import read_folder
 from tinyldm.checkpoints.hub import local
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
-from tinyldm.models.tokenizer import Tokenizer
-from tinyldm.models.wordpiece import WordPiece
-from tinyldm.nn import Runtime
 from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
-from tinyldm.pipelines.checkpoint import open_checkpoint
 from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.runtime import Runtime
+from tinyldm.text.clip_tokenizer import Tokenizer
+from tinyldm.text.wordpiece import WordPiece
 
 # The classes that a component may have, and which components there may be.
 CLASSES = {

@@ -17,15 +17,15 @@ from tinyldm.errors import InputError
 from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.text_encoder import TextEncoder
-from tinyldm.models.tokenizer import Tokenizer
 from tinyldm.models.unet import UNet
 from tinyldm.models.vae import AutoencoderKL
-from tinyldm.nn import Runtime
 from tinyldm.pipelines import image_to_image, text_to_image
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioning import Conditioning, check_conditions, encode_classes
 from tinyldm.pipelines.control import ControlledUNet, check_fits, to_hint
 from tinyldm.pipelines.pictures import to_images, to_pixels
+from tinyldm.runtime import Runtime
+from tinyldm.text.clip_tokenizer import Tokenizer
 
 Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.tqdm`, or nothing
 

@@ -11,8 +11,8 @@ from tinyldm.diffusion.guidance import classifier_free_guidance
 from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import Sampler, make_sampler
 from tinyldm.errors import InputError
-from tinyldm.nn import milestone
 from tinyldm.pipelines.conditioning import Conditioning, encode_prompts
+from tinyldm.tracing import milestone
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion, Progress

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from golden.family_files import single_file
 
+from tinyldm.checkpoints.inspect import inspect
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.errors import CheckpointError
-from tinyldm.pipelines.inspect import inspect
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
+from tinyldm.checkpoints.opening import ALIASES, open_checkpoint
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.safetensors import SafetensorsWriter
 from tinyldm.errors import CheckpointError, InputError
-from tinyldm.models.tokenizer import Tokenizer
-from tinyldm.models.wordpiece import WordPiece
-from tinyldm.pipelines.checkpoint import ALIASES, open_checkpoint
+from tinyldm.text.clip_tokenizer import Tokenizer
+from tinyldm.text.wordpiece import WordPiece
 
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 FLOATING = frozenset(TAGS.values())

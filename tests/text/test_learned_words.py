@@ -9,9 +9,9 @@ from tinyldm.checkpoints.base import MemorySource
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.text_encoder import TextEncoder, TextEncoderConfig, parameters
-from tinyldm.models.textual_inversion import extend_encoder, extend_tokenizer, read_inversion
-from tinyldm.models.tokenizer import Tokenizer
-from tinyldm.nn import Runtime
+from tinyldm.runtime import Runtime
+from tinyldm.text.clip_tokenizer import Tokenizer
+from tinyldm.text.learned_words import extend_encoder, extend_tokenizer, read_inversion
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
 VECTORS = np.arange(24, dtype=np.float32).reshape(3, 8) / 24

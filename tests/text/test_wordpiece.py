@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tinyldm.errors import CheckpointError, ConfigError, InputError
-from tinyldm.models.tokenizer import TruncationWarning
-from tinyldm.models.wordpiece import WordPiece, longest_pieces, split_words
+from tinyldm.text.clip_tokenizer import TruncationWarning
+from tinyldm.text.wordpiece import WordPiece, longest_pieces, split_words
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizer" / "bert.json"
 SMALL = {t: i for i, t in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "un", "##aff", "##able", "##a", "a", "!"])}
@@ -35,9 +35,9 @@ def golden() -> dict:
 
 
 def test_the_vocabulary_is_the_published_one() -> None:
-    import tinyldm.models
+    import tinyldm.text
 
-    file = Path(tinyldm.models.__file__).parent / "data" / "bert-base-uncased-vocab.txt.gz"
+    file = Path(tinyldm.text.__file__).parent / "data" / "bert-base-uncased-vocab.txt.gz"
     blob = gzip.decompress(file.read_bytes())
     assert hashlib.sha256(blob).hexdigest() == "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
     assert bert().vocab_size == 30522

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tinyldm.errors import CheckpointError, ConfigError, InputError
-from tinyldm.models.tokenizer import (
+from tinyldm.text.clip_tokenizer import (
     AddedToken,
     Tokenizer,
     TruncationWarning,

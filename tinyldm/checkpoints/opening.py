@@ -10,7 +10,7 @@ from tinyldm.checkpoints.base import RenamedSource, TensorSource
 from tinyldm.checkpoints.digests import known_prediction_type
 from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
 from tinyldm.checkpoints.hub import local
-from tinyldm.checkpoints.published_names import text_encoder_names, vae_names
+from tinyldm.checkpoints.names.published import text_encoder_names, vae_names
 from tinyldm.checkpoints.recognise import Component, Recognised, class_of, override, parameterization, recognise
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError

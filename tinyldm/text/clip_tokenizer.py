@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyldm.errors import CheckpointError, ConfigError, InputError
-from tinyldm.models.tokenizer_files import AddedToken, TokenizerFiles, parse_openai_merges, read_tokenizer_folder
+from tinyldm.text.tokenizer_files import AddedToken, TokenizerFiles, parse_openai_merges, read_tokenizer_folder
 
 END_OF_WORD = "</w>"
 START_OF_TEXT = "<|startoftext|>"
@@ -252,7 +252,7 @@ class Tokenizer:
 
         Built from the merge list that the package carries. In a prompt the special tokens count as written.
         """
-        blob = files("tinyldm.models").joinpath("data/bpe_simple_vocab_16e6.txt.gz").read_bytes()
+        blob = files("tinyldm.text").joinpath("data/bpe_simple_vocab_16e6.txt.gz").read_bytes()
         return cls.from_vocabulary(*parse_openai_merges(blob, sorted(byte_alphabet())))
 
     @classmethod

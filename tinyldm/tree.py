@@ -9,14 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import CheckpointError
 
 Settings = Iterable[tuple[str, Mapping[str, Any]]]  # (path pattern, {name: value}); a later match wins
+
+
+class TensorSource(Protocol):
+    """What the tree asks of the place that its weights come from (`tinyldm.checkpoints.base.TensorSource`)."""
+
+    @property
+    def path(self) -> str:
+        """What messages call the whole source."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """A tensor, converted to `dtype`."""
+
+    def path_of(self, name: str) -> str:
+        """The file that holds a tensor."""
+
+    def release(self) -> None:
+        """Give back the memory pages of what was read."""
 
 
 class Weights:

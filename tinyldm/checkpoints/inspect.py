@@ -11,12 +11,12 @@ from pathlib import Path
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.lora import component_of, layers_of
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import Component, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, TinyldmError
 from tinyldm.models.build import expected
-from tinyldm.models.textual_inversion import BY_ENCODER, NAMELESS, read_inversion
-from tinyldm.pipelines.checkpoint import open_checkpoint
+from tinyldm.text.learned_words import BY_ENCODER, NAMELESS, read_inversion
 
 WORD_WIDTHS = ((768,), (1024,), (1280,))  # of a token in the published text encoders
 SHOWN = 10  # names of a list before it is cut

@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import RenamedSource, TensorSource, quoted
 from tinyldm.errors import CheckpointError, InputError
-from tinyldm.models.tokenizer import Tokenizer
-from tinyldm.models.tokenizer_files import AddedToken, TokenizerFiles
+from tinyldm.text.clip_tokenizer import Tokenizer
+from tinyldm.text.tokenizer_files import AddedToken, TokenizerFiles
 
 TABLE = "embeddings.token_embedding.weight"
 # Names of the vectors in files for two text encoders, and of those that name no word.

@@ -10,11 +10,11 @@ import pytest
 from golden.family_cases import SINGLE_FILES
 from golden.family_files import single_file
 
+from tinyldm.checkpoints.convert import convert
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.safetensors import SafetensorsWriter, read_safetensors, write_safetensors
 from tinyldm.errors import CheckpointError, InputError
-from tinyldm.models.tokenizer import Tokenizer
-from tinyldm.pipelines.checkpoint import open_checkpoint
-from tinyldm.pipelines.convert import convert
+from tinyldm.text.clip_tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

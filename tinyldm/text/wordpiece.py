@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm.errors import CheckpointError, ConfigError, InputError
-from tinyldm.models.tokenizer import LONE_SURROGATE, TruncationWarning
+from tinyldm.text.clip_tokenizer import LONE_SURROGATE, TruncationWarning
 
 CONTEXT_LENGTH = 77  # tokens that the published text encoders read, [CLS] and [SEP] included
 LONGEST_WORD = 100  # characters; a longer word is unknown
@@ -170,7 +170,7 @@ class WordPiece:
     @classmethod
     def bert(cls, max_length: int = CONTEXT_LENGTH) -> WordPiece:
         """The tokenizer of the uncased BERT, whose vocabulary the package carries."""
-        blob = files("tinyldm.models").joinpath("data/bert-base-uncased-vocab.txt.gz").read_bytes()
+        blob = files("tinyldm.text").joinpath("data/bert-base-uncased-vocab.txt.gz").read_bytes()
         return cls(parse_vocabulary(gzip.decompress(blob), Path("bert-base-uncased-vocab.txt")), max_length)
 
     def encode(self, texts: str | Sequence[str]) -> np.ndarray:  # -> (N, L) int64

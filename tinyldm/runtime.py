@@ -1,0 +1,83 @@
+"""How to compute: the backend, its dtype, and for the Numba backend the precision, the threads, the memory policy."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyldm import ops
+from tinyldm.errors import InputError
+
+BACKENDS = ("numba", "reference")
+PRECISIONS = ("fast", "strict")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to compute: the backend, its dtype, and for the Numba backend the precision, threads and memory policy.
+
+    `backend="reference"` takes float32 and float64, `backend="numba"` float32 only. Raises `InputError` otherwise.
+    """
+
+    backend: str = "reference"
+    dtype: np.dtype = field(default=np.dtype(np.float32))
+    precision: str = "fast"
+    threads: int | None = None
+    low_memory: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        except TypeError:
+            raise InputError(f"dtype {self.dtype!r} is unknown; known are float32 and float64") from None
+        if self.backend not in BACKENDS:
+            raise InputError(f"backend {self.backend!r} is unknown; known are {', '.join(BACKENDS)}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision {self.precision!r} is unknown; known are {', '.join(PRECISIONS)}")
+        if self.dtype not in (np.float32, np.float64):
+            raise InputError(f"dtype {self.dtype} is not supported; supported are float32 and float64")
+        if self.backend == "numba" and self.dtype != np.float32:
+            raise InputError(f"the numba backend computes in float32, not {self.dtype}; choose backend='reference'")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be at least 1, not {self.threads}")
+
+    @classmethod
+    def choose(
+        cls,
+        backend: str | None = None,
+        dtype: Any = "float32",
+        precision: str | None = None,
+        threads: int | None = None,
+        low_memory: bool = False,
+    ) -> Runtime:
+        """A runtime from arguments; `TINYLDM_BACKEND`, `_PRECISION` and `_THREADS` stand in for those not given.
+
+        Raises `InputError` for a value that is not known, with the name of the variable where it came from one.
+        """
+        for name, given, known in (("BACKEND", backend, BACKENDS), ("PRECISION", precision, PRECISIONS)):
+            value = os.environ.get(f"TINYLDM_{name}")
+            if not given and value and value not in known:
+                raise InputError(f"TINYLDM_{name} {value!r} is unknown; known are {', '.join(known)}")
+        named = os.environ.get("TINYLDM_THREADS")
+        if threads is None and named:
+            if not named.isascii() or not named.isdigit() or not int(named):
+                raise InputError(f"TINYLDM_THREADS must be a whole number of 1 or more, not {named!r}")
+            threads = int(named)
+        backend = backend or os.environ.get("TINYLDM_BACKEND") or "numba"
+        precision = precision or os.environ.get("TINYLDM_PRECISION") or "fast"
+        return cls(backend, dtype, precision, threads, low_memory)
+
+    @functools.cached_property
+    def ops(self) -> Any:
+        """The module whose functions compute: `tinyldm.ops` or `tinyldm.kernels`."""
+        if self.backend == "reference":
+            return ops
+        from tinyldm import kernels  # here, because Numba takes a while to import
+
+        if self.threads is not None:
+            kernels.set_threads(self.threads)
+        return kernels

@@ -1,0 +1,1 @@
+"""From a prompt to token ids: tokenizers, learned words, the files that published checkpoints keep them in."""
