@@ -1,8 +1,9 @@
-"""The layers of the package: who imports whom, read from the source by `ast`, without running anything."""
+"""The layers of the package: who imports whom, file by file, read from the source by `ast` without running anything."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -12,40 +13,54 @@ PACKAGE = Path(__file__).parents[1] / "tinyldm"
 FORBIDDEN = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "tensorflow", "jax"}
 THIRD_PARTY = {"numpy", "scipy", "PIL", "numba", "llvmlite", "tqdm", "regex"}
 
-MATH = {"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints", "text", "models", "diffusion", "random"}
-
-# What each part may import: of the package, and of the libraries. None stands on a later line.
-LAYERS: dict[str, tuple[set[str], set[str]]] = {
-    "errors": (set(), set()),
-    "ops": ({"errors"}, {"numpy", "scipy"}),
-    "kernels": ({"errors", "ops"}, {"numpy", "numba", "llvmlite"}),
-    "tree": ({"errors"}, {"numpy"}),
-    "runtime": ({"errors", "ops", "kernels"}, {"numpy"}),
-    "tracing": ({"tree"}, {"numpy"}),
-    "nn": ({"errors", "ops", "tree", "runtime", "tracing"}, {"numpy"}),
-    "checkpoints": ({"errors", "tree", "models", "text"}, {"numpy"}),
-    "text": ({"errors", "tree", "checkpoints"}, {"numpy", "regex"}),
-    "models": ({"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints"}, {"numpy"}),
-    "diffusion": ({"errors"}, {"numpy"}),
-    "random": ({"errors", "diffusion"}, {"numpy"}),
-    "cost": (MATH, {"numpy"}),
-    "golden": (MATH | {"kernels", "cost", "pipelines"}, {"numpy", "PIL", "tqdm"}),
-    "pipelines": (MATH | {"cost"}, {"numpy", "PIL", "tqdm"}),
+# The rooms from the ground up, and the libraries that each may import; a room imports itself and what lies below it.
+ROOMS: dict[str, set[str]] = {
+    "version": set(),
+    "errors": set(),
+    "ops": {"numpy", "scipy"},
+    "kernels": {"numpy", "numba", "llvmlite"},
+    "tree": {"numpy"},
+    "runtime": {"numpy"},
+    "tracing": {"numpy"},
+    "nn": {"numpy"},
+    "checkpoints": {"numpy"},
+    "text": {"numpy", "regex"},
+    "models": {"numpy"},
+    "diffusion": {"numpy"},
+    "random": {"numpy"},
+    "pipelines": {"numpy", "PIL"},
+    "architectures": {"numpy"},
+    "cost": {"numpy"},
+    "bench": THIRD_PARTY,
+    "golden": {"numpy", "PIL", "tqdm"},
+    "verify": {"numpy"},
+    "__init__": set(),
+    "commands": THIRD_PARTY,
+    "cli": THIRD_PARTY,
+    "__main__": set(),
 }
-# Parts on top, which may import everything: the commands, and what `import tinyldm` offers.
-TOP = {"__init__", "__main__", "architectures", "commands", "cli", "bench", "verify"}
+# What a room leaves alone though it lies below: the mathematics knows nothing of files, nor a sampler of networks.
+ALONE: dict[str, set[str]] = {
+    "kernels": {"version", "errors", "ops"},
+    "tree": {"version", "errors"},
+    "runtime": {"version", "errors", "ops", "kernels"},
+    "tracing": {"version", "errors", "tree"},
+    "nn": {"version", "errors", "ops", "tree", "runtime", "tracing"},
+    "checkpoints": {"version", "errors", "tree"},
+    "text": {"version", "errors", "tree", "checkpoints"},
+    "diffusion": {"version", "errors"},
+    "random": {"version", "errors", "diffusion"},
+}
+# Imported by one file each: pytest's plugin, and the extras.
+EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}
+
+FILES = {
+    ".".join(("tinyldm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
-
-
-def part_of(path: Path) -> str:
-    """The part of the package that a file belongs to: a folder, or a module at the top."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imports(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
     """Every module that a file imports anywhere, in functions too, by its full name."""
     found: set[str] = set()
     package = ("tinyldm", *path.relative_to(PACKAGE).parent.parts)
@@ -55,35 +70,49 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             name = ".".join([*base, *([node.module] if node.module else [])])
-            # `from tinyldm import ops` imports the part, not only the package
-            found |= {f"{name}.{alias.name}" for alias in node.names} if name == "tinyldm" else {name}
-        elif isinstance(node, ast.Call) and name_of(node.func) in ("__import__", "import_module"):
+            # `from tinyldm import ops` imports a module, `from tinyldm.errors import InputError` a name of one.
+            found |= {f"{name}.{alias.name}" if f"{name}.{alias.name}" in FILES else name for alias in node.names}
+        elif isinstance(node, ast.Call) and called(node.func) in ("__import__", "import_module"):
             found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
     return found
 
 
-def name_of(function: ast.expr) -> str:
+def called(function: ast.expr) -> str:
+    """The last name of what is called."""
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_arrows_run_downwards_only(path: Path):
-    part = part_of(path)
-    assert part in LAYERS or part in TOP, f"{part} has no place in the layers yet: give it one in {Path(__file__).name}"
-    below, libraries = LAYERS.get(part, (None, THIRD_PARTY))
-    for name in imports(path):
-        top, _, rest = name.partition(".")
-        assert top not in FORBIDDEN, f"{path} imports {name}"
-        if top != "tinyldm":
-            assert top not in THIRD_PARTY or top in libraries, f"{path} imports {name}; {part} may import {libraries}"
-        elif below is not None and (target := rest.partition(".")[0]) not in {part, "", "__version__"}:
-            assert target in below, f"{path} imports {name}; {part} may import {sorted(below)}"
+def room_of(module: str) -> str:
+    """The room that a module of the package stands in."""
+    return "__init__" if module == "tinyldm" else module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_import_is_known(path: Path):
-    """Of Python's own library, of the runtime requirements, or of the package: nothing else is there to import."""
-    tops = {name.partition(".")[0] for name in imports(path)}
-    # Which pytest alone imports, and an extra.
-    extra = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}.get(path.name, set())
-    assert tops <= {*sys.stdlib_module_names, *THIRD_PARTY, "tinyldm", *extra}
+@pytest.mark.parametrize("module", FILES)
+def test_arrows_run_downwards_only(module: str) -> None:
+    room, names = room_of(module), imported(FILES[module])
+    assert room in ROOMS, f"{room} has no place yet: give it one in {Path(__file__).name}"
+    below = set(list(ROOMS)[: list(ROOMS).index(room)])
+    allowed = {room, *ALONE.get(room, below)}
+    for name in names:
+        top = name.partition(".")[0]
+        assert top not in FORBIDDEN, f"{module} imports {name}"
+        if top == "tinyldm":
+            assert name in FILES, f"{module} imports {name}, which is no module"
+            assert room_of(name) in allowed, f"{module} imports {name}; it may import {sorted(allowed)}"
+        else:
+            extras = EXTRAS.get(FILES[module].name, set())
+            known = top in sys.stdlib_module_names or top in ROOMS[room] | extras
+            assert known, f"{module} imports {name}; {room} may import {sorted(ROOMS[room])}"
+
+
+def test_no_circle() -> None:
+    """Between files; a package's `__init__`, which Python runs before its modules, is a file like any other."""
+    graph = {module: {n for n in imported(path) if n in FILES and n != module} for module, path in FILES.items()}
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises where there is one
+    assert len(order) >= len(FILES)
+
+
+def test_no_import_is_hidden() -> None:
+    """`TYPE_CHECKING` would hide a circle from Python, and the circle would still be there."""
+    hidden = [module for module, path in FILES.items() if "TYPE_CHECKING" in path.read_text(encoding="utf-8")]
+    assert not hidden

@@ -5,12 +5,11 @@
 >>> image = model.text_to_image("red apple", seed=0)[0]  # doctest: +SKIP
 """
 
-__version__ = "0.1.0"
-
 from tinyldm import golden, random
 from tinyldm.errors import CheckpointError, ConfigError, InputError, TinyldmError
 from tinyldm.pipelines.load import load
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.version import __version__
 
 __all__ = [
     "CheckpointError",

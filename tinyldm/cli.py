@@ -18,14 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm import __version__
 from tinyldm.commands import golden as golden_commands
 from tinyldm.errors import InputError, TinyldmError
+from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from tinyldm.pipelines.model import LatentDiffusion
+    from tinyldm.pipelines.request import Request
 
 SAMPLE_EXAMPLE = """example:
   tinyldm sample "red apple" -o apple.png
@@ -332,81 +333,57 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
 
 
 def run_sample(args: argparse.Namespace) -> None:
-    """Text to image."""
-    from tinyldm.pipelines.pictures import grid, write_png
-    from tinyldm.pipelines.text_to_image import latent_size
+    """Text to image, or whatever the model makes pictures of."""
+    from tinyldm.pipelines.request import request
 
-    started = time.perf_counter()
     if args.grid is not None and args.grid < 1:
         raise InputError(f"--grid must be 1 or more columns, not {args.grid}")
     count = max(len(args.prompt), 1) * args.count
     files = output_files(args, 1 if args.grid else count)
     seed = chosen_seed(args)
-    model = open_model(args)
-    model.single_run = True
-    h, w = latent_size(model, args.height, args.width)
-    fill_defaults(args, model)
-    print_expectation(model, h, w, count)
-    images = sample(args, model, seed)
-    settings = {**sampling_settings(args, seed), "model": model.path.name}
-    if args.grid:
-        write_png(files[0], grid(images, args.grid), {"prompts": "\n".join(args.prompt), **settings})
-    else:
-        write_pictures(args, files, images, settings)
-    print_result(files, seed, started)
-
-
-def sample(args: argparse.Namespace, model: LatentDiffusion, seed: int) -> list[Image.Image]:
-    """The pictures of prompts, of class numbers, or of nothing, whichever the model takes."""
-    walk = {"steps": args.steps, "seed": seed, "sampler": args.sampler, "progress": progress_bar}
-    walk |= {"height": args.height, "width": args.width}
-    if model.class_embedder is not None:
-        wrong = [p for p in args.prompt if not p.isascii() or not p.isdigit()]
-        if wrong or not args.prompt:
-            raise InputError(f"{model.path}: takes class numbers as prompts, not {wrong[0] if wrong else 'nothing'!r}")
-        labels = [int(p) for p in args.prompt for _ in range(args.count)]
-        return model.class_to_image(labels, guidance_scale=args.guidance_scale, **walk)
-    if model.text_encoder is None and model.text_encoder_2 is None and not model.embeds_text:
-        if args.prompt:
-            raise InputError(f"{model.path}: takes no prompt; leave out {args.prompt[0]!r}")
-        return model.unconditional(args.count, **walk)
-    if not args.prompt:
-        raise InputError(f"{model.path}: wants a prompt")
-    return model.text_to_image(
-        args.prompt,
-        args.negative_prompt,
-        guidance_scale=args.guidance_scale,
-        num_images=args.count,
-        **walk,
+    wanted = request(
+        args.prompt or None, num_images=args.count, seed=seed, height=args.height, width=args.width, **settings_of(args)
     )
+    make(args, wanted, files)
 
 
 def run_img2img(args: argparse.Namespace) -> None:
     """Image to image."""
     from tinyldm.pipelines.latents import is_latent_file, read_latent
+    from tinyldm.pipelines.request import request
 
-    started = time.perf_counter()
     files = output_files(args, len(args.prompt) * args.count)
     seed = chosen_seed(args)
     image = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
+    settings = settings_of(args) | {"image": image, "strength": args.strength}
+    make(args, request(args.prompt, num_images=args.count, seed=seed, **settings), files)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a request that both kinds of pictures have."""
+    named = ("negative_prompt", "steps", "guidance_scale", "sampler")
+    return {name: getattr(args, name) for name in named}
+
+
+def make(args: argparse.Namespace, wanted: Request, files: Sequence[Path]) -> None:
+    """Make the pictures of a request and write each as it is finished, with its settings; a grid at the end."""
+    from tinyldm.pipelines.pictures import grid, write_png
+    from tinyldm.pipelines.walk import Walk
+
+    started = time.perf_counter()
     model = open_model(args)
-    model.single_run = True
-    fill_defaults(args, model)
-    images = model.image_to_image(
-        args.prompt,
-        image,
-        args.negative_prompt,
-        strength=args.strength,
-        steps=args.steps,
-        guidance_scale=args.guidance_scale,
-        seed=seed,
-        sampler=args.sampler,
-        num_images=args.count,
-        progress=progress_bar,
-    )
-    settings = {**sampling_settings(args, seed), "strength": args.strength, "image": args.image.name}
-    write_pictures(args, files, images, {**settings, "model": model.path.name})
-    print_result(files, seed, started)
+    wanted = wanted.resolved(model.parts)
+    print_expectation(model, wanted)
+    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
+    said |= {"image": args.image.name} if "image" in args else {}
+    made = model.pictures(wanted, Walk(progress=progress_bar, single_run=True))
+    if getattr(args, "grid", None):
+        sheet = grid([picture.image for picture in made], args.grid)
+        write_png(files[0], sheet, wanted.metadata(0) | said | {"prompts": "\n".join(args.prompt)})
+    else:
+        for picture in made:
+            write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
+    print_result(files, wanted.seeds[0], started)
 
 
 def run_encode(args: argparse.Namespace) -> None:
@@ -420,7 +397,7 @@ def run_encode(args: argparse.Namespace) -> None:
     seed = chosen_seed(args) if args.sample or args.seed is not None else None
     model = open_model(args)
     latent = model.encode(image, seed)
-    write_latent(output, latent, model=model, source=args.image.name, seed=seed)
+    write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
     print(f"{output}: latent {'×'.join(map(str, latent.shape))}, {drawn}")
 
@@ -464,12 +441,11 @@ def run_cost(args: argparse.Namespace) -> None:
 def run_bench(args: argparse.Namespace) -> None:
     """Time the models."""
     from tinyldm.bench import bench
-    from tinyldm.pipelines.text_to_image import latent_size
 
     if args.repeat < 1:
         raise InputError(f"--repeat must be 1 or more, not {args.repeat}")
     model = model_or_architecture(args)
-    h, w = latent_size(model, args.height, args.width)
+    h, w = model.parts.latent_size(args.height, args.width)
     factor = model.vae.config.factor
     report = bench(model, h * factor, w * factor, args.repeat, progress=lambda name: print(name, file=sys.stderr))
     print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
@@ -581,36 +557,6 @@ def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def fill_defaults(args: argparse.Namespace, model: LatentDiffusion) -> None:
-    """Put the model's own steps, guidance scale and sampler where none are given."""
-    filled = model.defaults.filled(args.steps, args.guidance_scale, args.sampler)
-    args.steps, args.guidance_scale, args.sampler = filled
-
-
-def sampling_settings(args: argparse.Namespace, seed: int) -> dict[str, object]:
-    """What a picture's metadata says of how it was made."""
-    return {
-        "Software": f"tinyldm {__version__}",
-        "negative_prompt": args.negative_prompt,
-        "steps": args.steps,
-        "guidance_scale": args.guidance_scale,
-        "sampler": args.sampler,
-        "seed": seed,
-    }
-
-
-def write_pictures(
-    args: argparse.Namespace, files: Sequence[Path], images: Sequence[Image.Image], settings: dict[str, object]
-) -> None:
-    """Write each picture with its prompt, its place in the batch and the settings as PNG text."""
-    from tinyldm.pipelines.pictures import write_png
-
-    for i, (file, image) in enumerate(zip(files, images, strict=True)):
-        prompt = args.prompt[i // args.count] if args.prompt else ""
-        place = {"prompt": prompt, "index": i, "batch": len(files)}
-        write_png(file, image, {**place, **settings, "width": image.width, "height": image.height})
-
-
 def progress_bar(steps: range) -> Iterator[int]:
     """A progress bar over the sampler's steps: steps, seconds a step, time left."""
     from tqdm import tqdm
@@ -619,19 +565,20 @@ def progress_bar(steps: range) -> Iterator[int]:
     return iter(tqdm(steps, desc="sampling", unit="step", bar_format=bar))
 
 
-def print_expectation(model: LatentDiffusion, h: int, w: int, count: int) -> None:
+def print_expectation(model: LatentDiffusion, wanted: Request) -> None:
     """Say what a run will take before it begins."""
     from tinyldm.pipelines.describe import expected_bytes, human_bytes, machine_bytes
 
-    size = f"{w * model.vae.config.factor}×{h * model.vae.config.factor}"
-    pictures = "1 picture" if count == 1 else f"{count} pictures"
-    needed, there = expected_bytes(model, h, w, count), machine_bytes()
+    h, w = model.parts.latent_size(wanted.height, wanted.width)
+    pictures = "1 picture" if len(wanted) == 1 else f"{len(wanted)} pictures"
+    needed, there = expected_bytes(model, h, w), machine_bytes()
     print(
-        f"{pictures} of {size}, about {human_bytes(needed)} of memory; time left is shown after the first step",
+        f"{pictures} of {wanted.width}×{wanted.height}, about {human_bytes(needed)} of memory; "
+        "time left is shown after the first step",
         file=sys.stderr,
     )
     if there is not None and needed > there:
-        lower = expected_bytes(model, h, w, count, low_memory=True)
+        lower = expected_bytes(model, h, w, low_memory=True)
         hint = f"; with --low-memory it is about {human_bytes(lower)}" if lower < needed else ""
         print(f"note: this machine has {human_bytes(there)} of memory{hint}", file=sys.stderr)
 

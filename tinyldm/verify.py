@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.pipelines.conditioning import Conditioning
 from tinyldm.pipelines.load import embedded_checkpoint
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.text_to_image import sample_latents, walk
+from tinyldm.pipelines.request import request
+from tinyldm.pipelines.walk import latents
 
 SIDE = 3  # pixels wide and high: what the published slices show of the last channel
 
@@ -125,7 +125,7 @@ def run_case(model: LatentDiffusion, case: Case) -> Verdict:
     if height % factor or width % factor:
         raise InputError(f"{model.path}: makes no pictures of {width}×{height}, which case {case.name} is of")
     shape = (1, channels, height // factor, width // factor)
-    model = replace(model, scheduler_config=model.scheduler_config | case.scheduler)
+    model = model.replaced(scheduler_config={**model.scheduler_config, **case.scheduler})
     pixels = np.clip(model.vae.decode(model.vae.unscale(denoised(model, case, shape)))[0] / 2 + 0.5, 0, 1)
     row, column = case.corner
     return Verdict(case, pixels[-1, row : row + SIDE, column : column + SIDE])
@@ -139,10 +139,7 @@ def denoised(model: LatentDiffusion, case: Case, shape: tuple[int, int, int, int
     noise = None
     if case.noise == "numpy":
         noise = np.random.RandomState(case.arguments["seed"]).standard_normal(shape).astype(np.float32)
-    options = {**case.arguments, "progress": iter, "noise": noise}
-    if case.prompt is not None:
-        _, height, width = case.shape
-        return sample_latents(model, case.prompt, "", height=height, width=width, num_images=1, **options)
-    if model.text_encoder or model.text_encoder_2 or model.class_embedder:
-        raise InputError(f"{model.path}: wants a prompt or a class, which case {case.name} has not")
-    return walk(model, lambda: Conditioning(None), 1, shape[2:], **options)
+    _, height, width = case.shape
+    wanted = request(case.prompt, noise=noise, height=height, width=width, **case.arguments).resolved(model.parts)
+    ((_, z),) = latents(model.parts, wanted)
+    return z

@@ -7,7 +7,6 @@ for them.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import tempfile
 import warnings
@@ -71,7 +70,7 @@ def adapted(network: Any, functions: Mapping[str, Function]) -> Any:
 
 def with_functions(model: Any, functions: Mapping[str, Function]) -> Any:
     """The model with every network computed by another runtime."""
-    return dataclasses.replace(model, **{name: adapted(part, functions) for name, part in model.networks.items()})
+    return model.replaced(**{name: adapted(part, functions) for name, part in model.networks.items()})
 
 
 # PyTorch -------------------------------------------------------------------------------------------------------------

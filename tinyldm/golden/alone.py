@@ -58,9 +58,7 @@ class AloneTrace(GoldenTrace):
             ops = network.runtime.ops
             ops.sums = 0
             for ops.evaluation in range(EVALUATIONS):
-                with tracing.trace(
-                    into=tracing.Trace(select="")
-                ):  # keeps nothing; composites come apart
+                with tracing.trace(into=tracing.Trace(select="")):  # keeps nothing; composites come apart
                     found = function(*(list(x) if isinstance(x, list) else x for x in given))  # skips are used up
                 worse(self.errors[arithmetic], key, output, found[0] if isinstance(found, tuple) else found)
                 if not ops.sums:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import tinyldm
 from tinyldm import tracing
 from tinyldm.errors import InputError
 from tinyldm.golden.alone import AloneTrace, Errors, worse
@@ -21,6 +20,7 @@ from tinyldm.golden.rounding import rounding as check_arithmetic
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
+from tinyldm.version import __version__
 
 COMPONENTS = ("text_encoder", "unet", "vae")
 GIVEN_BYTES = 1 << 28  # of inputs that are kept in the file, so that `check` can run it again
@@ -126,7 +126,7 @@ def record_fixture(
 
         def twin(arithmetic: str, evaluation: int) -> Any:
             parts = {component: rounded_component(getattr(model, component), arithmetic, evaluation)}
-            return dataclasses.replace(model, **parts)
+            return model.replaced(**parts)
 
         twins = {a: functools.partial(twin, a) for a in rounding}
     settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
@@ -313,7 +313,7 @@ def describe(model: Any) -> dict[str, Any]:
     """The metadata of a model: versions, configurations, the digest of its weights, and how it computes."""
     runtime = model.runtime
     return {
-        "versions": {"tinyldm": tinyldm.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {"tinyldm": __version__, "numpy": np.__version__, "python": platform.python_version()},
         "machine": platform.machine(),
         "model": str(model.path),
         "config": {

@@ -12,7 +12,6 @@ own, and the yardstick is the largest of the errors.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -306,4 +305,4 @@ def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> A
 def rounded_model(model: Any, arithmetic: str, evaluation: int = 0) -> Any:
     """A twin of a `LatentDiffusion` whose models evaluate in `arithmetic`; the sampler computes in float32."""
     parts = {name: rounded_component(network, arithmetic, evaluation) for name, network in model.networks.items()}
-    return dataclasses.replace(model, **parts, runtime=parts["unet"].runtime)
+    return model.replaced(**parts, runtime=parts["unet"].runtime)

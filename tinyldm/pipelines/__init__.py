@@ -1,4 +1,4 @@
 """From prompt to picture: the way of the data, in the order it happens.
 
-`load` opens a checkpoint as a `LatentDiffusion`; `text_to_image` and `image_to_image` are the two walks.
+`load` opens a checkpoint; a `request` says what is wanted; `walk` makes its pictures out of the `parts`.
 """

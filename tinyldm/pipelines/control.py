@@ -5,9 +5,10 @@ Source: Zhang et al. 2023, arXiv:2302.05543, section 3.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,52 +17,53 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import Component
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
-from tinyldm.models.unet import UNet
 
 
-class BothContexts(NamedTuple):
-    """A context as it is, for the ControlNet, and as the UNet has prepared it."""
+@dataclass(frozen=True)
+class Control:
+    """A ControlNet with the picture that it reads, and how strongly it guides, from 0, not at all.
 
-    plain: np.ndarray
-    prepared: Any
-
-
-class ControlledUNet:
-    """A UNet with a ControlNet beside it: called as the UNet is, wherever a sampler calls one.
-
-    `hint` `(1 or N, 3, H, W)` in [0, 1] is the picture that guides, `scale` how strongly. Pictures are by default of
-    the hint's size. A UNet that is controlled already may be given: the residuals of both are added.
+    `hint` is `(1 or N, 3, H, W)` in [0, 1]; the pictures that it guides have its size.
     """
 
-    def __init__(self, unet: UNet | ControlledUNet, controlnet: ControlNet, hint: np.ndarray, scale: float) -> None:
-        self.unet, self.controlnet, self.hint, self.scale = unet, controlnet, hint, scale
-        factor = controlnet.config.hint.factor
-        self.config = replace(unet.config, sample_size=(hint.shape[2] // factor, hint.shape[3] // factor))
+    controlnet: ControlNet
+    hint: np.ndarray
+    scale: float
 
-    def __getattr__(self, name: str) -> Any:
-        """What is not about the control is the UNet's: its weights, its parameters."""
-        return getattr(self.unet, name)
+    @classmethod
+    def of(cls, image: Image.Image | np.ndarray, scale: float, controlnet: ControlNet) -> Control:
+        """The control of a picture. Raises `InputError` for one that the ControlNet can't take."""
+        if not np.isfinite(scale):
+            raise InputError(f"scale must be a finite number, not {scale}")
+        return cls(controlnet, to_hint(image, controlnet), float(scale))
 
-    def prepare(self, context: np.ndarray) -> BothContexts:
-        """A context made ready for many steps."""
-        return BothContexts(context, self.unet.prepare(context))
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the latent that it guides."""
+        factor = self.controlnet.config.hint.factor
+        return self.hint.shape[2] // factor, self.hint.shape[3] // factor
 
-    def __call__(
-        self,
-        z: np.ndarray,
-        t: np.ndarray | float,
-        context: np.ndarray | BothContexts,
-        residuals: list[np.ndarray] | None = None,
-        **conditions: np.ndarray,
-    ) -> np.ndarray:
-        """The UNet's prediction, guided: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`."""
-        both = context if isinstance(context, BothContexts) else BothContexts(context, context)
-        hint = np.concatenate([self.hint] * (len(z) // len(self.hint))) if len(z) % len(self.hint) == 0 else self.hint
-        read = {name: value for name, value in conditions.items() if name != "guidance"}  # the UNet's alone
-        own = self.controlnet(z, t, both.plain, hint, self.scale, **read)
-        if residuals is not None:
-            own = [a + b for a, b in zip(residuals, own, strict=True)]
-        return self.unet(z, t, both.prepared, residuals=own, **conditions)
+    def residuals(
+        self, z: np.ndarray, t: np.ndarray | float, context: np.ndarray | None, arrays: Mapping[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """What is added to the UNet's skips and its middle: `(N, C, h, w), t, (N, L, D) -> [(N, C', h', w'), …]`."""
+        repeats, rest = divmod(len(z), len(self.hint))
+        hint = self.hint if rest else np.concatenate([self.hint] * repeats)
+        read = {name: value for name, value in arrays.items() if name != "guidance"}  # that one is the UNet's alone
+        found: list[np.ndarray] = self.controlnet(z, t, context, hint, self.scale, **read)
+        return found
+
+
+def summed_residuals(
+    controls: Sequence[Control],
+    z: np.ndarray,
+    t: np.ndarray | float,
+    context: np.ndarray | None,
+    arrays: Mapping[str, np.ndarray],
+) -> list[np.ndarray] | None:
+    """The residuals of all controls, added; None where there is none."""
+    every = [control.residuals(z, t, context, arrays) for control in controls]
+    return [np.sum(level, axis=0) for level in zip(*every, strict=True)] if every else None
 
 
 def read_controlnet(path: str | Path) -> Component:
@@ -74,7 +76,7 @@ def read_controlnet(path: str | Path) -> Component:
     return candidates[0]
 
 
-def check_fits(controlnet: ControlNet, unet: UNet, path: object) -> None:
+def check_fits(controlnet: ControlNet, unet: Any, path: object) -> None:
     """Raise `CheckpointError` unless a ControlNet belongs to the kind of UNet that it is to guide."""
     mine, its = controlnet.config.unet, unet.config
     for what, own, wanted in (

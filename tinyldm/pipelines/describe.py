@@ -11,7 +11,7 @@ import numpy as np
 from tinyldm import cost
 from tinyldm.diffusion.config import SchedulerConfig
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.text_to_image import latent_size
+from tinyldm.pipelines.walk import GROUP_POSITIONS
 
 INTERPRETER_BYTES = 180 << 20  # Python, NumPy, Numba and their code
 FEATURE_MAPS = 3  # of the largest size, alive at once: input, output, residual
@@ -31,7 +31,7 @@ def describe(model: LatentDiffusion) -> str:
         kind = type(network).__name__
         lines.append(f"{name:14} {kind:16} {count:13,} {human_bytes(size):>10}  {', '.join(sorted(stored))}")
     lines += [f"{'in all':14} {'':16} {total:13,} {human_bytes(total_bytes):>10}", ""]
-    h, w = latent_size(model, None, None)
+    h, w = model.parts.latent_size(None, None)
     factor, scheduler = model.vae.config.factor, model.scheduler_config
     usual = SchedulerConfig()  # what a field that the file lacks is
     tokenizer = model.tokenizer or model.tokenizer_2
@@ -64,7 +64,7 @@ def describe_runtime(model: LatentDiffusion) -> str:
 
 def describe_shapes(model: LatentDiffusion, height: int | None = None, width: int | None = None) -> str:
     """The shape of every module's output for one picture, in the order in which a picture is made."""
-    h, w = (model.vae.config.factor * side for side in latent_size(model, height, width))
+    h, w = (model.vae.config.factor * side for side in model.parts.latent_size(height, width))
     runs = {name: costs for name, (_, costs) in cost.picture_costs(model, h, w, 1).items()}
     runs["vae encode"] = cost.vae_costs(model.vae, h, w)[0]
     lines = []
@@ -79,7 +79,7 @@ def describe_cost(model: LatentDiffusion, height: int | None, width: int | None,
 
     The same UNet on pixels is the same network over `factor²` times as many positions; it would need no autoencoder.
     """
-    size = latent_size(model, height, width)
+    size = model.parts.latent_size(height, width)
     factor = model.vae.config.factor
     h, w = (factor * side for side in size)
     runs = cost.picture_costs(model, h, w, steps)
@@ -110,8 +110,8 @@ def _sums(costs: list[cost.Cost]) -> tuple[int, int]:
     return sum(c.parameters for c in costs), cost.total(costs)
 
 
-def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memory: bool | None = None) -> int:
-    """About how much memory a single run takes that samples `count` pictures, for latents of `h` × `w`.
+def expected_bytes(model: LatentDiffusion, h: int, w: int, low_memory: bool | None = None) -> int:
+    """About how much memory a single run takes, for latents of `h` × `w`; its pictures are walked in groups.
 
     The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
     a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture. With low memory,
@@ -122,6 +122,7 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memor
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
+    count = max(1, GROUP_POSITIONS // (h * w))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
     factor, config = model.vae.config.factor, model.vae.config
     narrow = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels

@@ -7,16 +7,13 @@ and metadata that says where it came from.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-import tinyldm
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.errors import InputError, TinyldmError
-
-if TYPE_CHECKING:
-    from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.parts import Parts
+from tinyldm.version import __version__
 
 
 def is_latent_file(path: Path) -> bool:
@@ -40,12 +37,12 @@ def read_latent(path: Path) -> np.ndarray:
     return latent
 
 
-def write_latent(path: Path, latent: np.ndarray, *, model: LatentDiffusion, source: str, seed: int | None) -> None:
+def write_latent(path: Path, latent: np.ndarray, *, parts: Parts, source: str, seed: int | None) -> None:
     """Write a latent file, whole or not at all. Raises `InputError` where that can't be done."""
     metadata = {
-        "tinyldm_version": tinyldm.__version__,
-        "model": model.path.name,
-        "scaling_factor": repr(model.vae.config.scaling_factor),
+        "tinyldm_version": __version__,
+        "model": parts.path.name,
+        "scaling_factor": repr(parts.vae.config.scaling_factor),
         "source": source,
         "posterior": "mean" if seed is None else f"draw of seed {seed}",
     }

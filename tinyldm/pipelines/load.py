@@ -17,6 +17,7 @@ from tinyldm.models.build import build
 from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
 from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.parts import assembled, place
 from tinyldm.runtime import Runtime
 from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.wordpiece import WordPiece
@@ -106,20 +107,21 @@ def load(
     add_words(found, tokenizers, words)
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
-    models = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
-    if "controlnet" in models:
-        check_fits(models["controlnet"], models["unet"], controlnet or path)
-    return LatentDiffusion(
+    networks = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
+    if "controlnet" in networks:
+        check_fits(networks["controlnet"], networks["unet"], controlnet or path)
+    parts = assembled(
         path=path,
-        **{"text_encoder": None, **models},
-        **{"tokenizer": None, **tokenizers},
+        networks={name: networks[name] for name in sorted(networks, key=place)},
+        tokenizers=tokenizers,
         scheduler_config=as_pipeline_does(found.scheduler or {}, notes) if stable else dict(found.scheduler or {}),
         runtime=runtime,
         embeds_text=found.family == RETRIEVAL,
         options=options,
-        notes=notes,
-        loras=applied,
+        notes=tuple(notes),
+        loras=tuple(applied),
     )
+    return LatentDiffusion(parts)
 
 
 def check_components(path: Path, found: Recognised) -> None:

@@ -1,113 +1,142 @@
-"""A loaded checkpoint: its components, and what one does with them."""
+"""A loaded checkpoint, and what one does with it: the public class, thin on top of the walk."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion.random import TorchGenerator
-from tinyldm.diffusion.samplers import usual_sampler
 from tinyldm.errors import InputError
-from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
-from tinyldm.models.text_encoder import TextEncoder
-from tinyldm.models.unet import UNet
-from tinyldm.models.vae import AutoencoderKL
-from tinyldm.pipelines import image_to_image, text_to_image
 from tinyldm.pipelines.adapters import AppliedLora
-from tinyldm.pipelines.conditioning import Conditioning, check_conditions, encode_classes
-from tinyldm.pipelines.control import ControlledUNet, check_fits, to_hint
-from tinyldm.pipelines.pictures import to_images, to_pixels
+from tinyldm.pipelines.conditioners import given_conditions
+from tinyldm.pipelines.control import Control, check_fits
+from tinyldm.pipelines.parts import Parts
+from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
+from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
 from tinyldm.runtime import Runtime
-from tinyldm.text.clip_tokenizer import Tokenizer
-
-Progress = Callable[[range], Iterable[int]]  # wraps the loop over steps: `tqdm.tqdm`, or nothing
 
 
-class Defaults(NamedTuple):
-    """Steps, guidance scale and sampler of a run that names none."""
-
-    steps: int
-    guidance_scale: float
-    sampler: str
-
-    def filled(self, steps: int | None, guidance_scale: float | None, sampler: str | None) -> Defaults:
-        """These defaults, with what is given in their place. Raises `InputError` for a scale that is no number."""
-        given = (steps, guidance_scale, sampler)
-        if guidance_scale is not None and not math.isfinite(guidance_scale):
-            raise InputError(f"guidance_scale must be a finite number, not {guidance_scale}")
-        return Defaults(*(own if other is None else other for own, other in zip(self, given, strict=True)))
-
-
-def defaults_of(scheduler_config: Mapping[str, Any]) -> Defaults:
-    """25 guided steps of DDIM, or for a model distilled to few steps what its schedule was published for.
-
-    Source: Sauer et al. 2023, arXiv:2311.17042 (the turbo models: one step without guidance); Luo et al. 2023,
-    arXiv:2310.04378 (latent consistency models: four).
-    """
-    sampler = usual_sampler(scheduler_config)
-    few = {"lcm": (4, 7.5), "euler": (1, 0.0), "euler_a": (1, 0.0)}
-    return Defaults(*few.get(sampler, (25, 7.5)), sampler)
-
-
-@dataclass
 class LatentDiffusion:
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
-    Arrays are `(N, C, H, W)`; `scheduler_config` is the published one; `options` are those of the published pipeline;
-    `notes` say what was passed over or assumed when the checkpoint was read. The XL models have a second text encoder,
-    their refiner only that one; the class-conditional models have a `class_embedder`, semantic synthesis has a
-    `spatial_rescaler`, the unconditional models nothing. `embeds_text` says that the context is a text's embedding.
+    Arrays are `(N, C, H, W)`. `parts` has everything as plain data; the networks are attributes under the names of
+    their folders, too: `text_encoder`, `unet`, `vae`, and what other families have (`text_encoder_2`, `class_embedder`,
+    `spatial_rescaler`, `controlnet`), None where there is none.
+
+    What all calls that make pictures take, beside what each says:
+
+    - `steps`, `guidance_scale`, `sampler`: the model's `defaults` where they are not given; `sampler_options` are the
+      sampler's own (`{"eta": 0.5}`) and fields of its published configuration.
+    - `seed`: picture k has the noise of `torch.randn` for `seed + k`, so that it is the picture of a call with that
+      seed. With `one_stream=True` all share the stream of `seed`, as diffusers' pictures do for one generator.
+    - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
+    - `progress` wraps the calls of the UNet (`tqdm.tqdm`); `callback` is called after each step with a
+      `diffusion.loop.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.
+
     In a `single_run` each network's weights are dropped once its part is done; another run would read them anew.
+    Every call raises `InputError` before any work for an argument that can't be honoured.
     """
 
-    path: Path
-    tokenizer: Tokenizer
-    text_encoder: TextEncoder | None
-    unet: UNet
-    vae: AutoencoderKL
-    scheduler_config: dict[str, Any]
-    runtime: Runtime
-    tokenizer_2: Tokenizer | None = None
-    text_encoder_2: TextEncoder | None = None
-    class_embedder: ClassEmbedder | None = None
-    spatial_rescaler: SpatialRescaler | None = None
-    embeds_text: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    controlnet: ControlNet | None = None
-    loras: list[AppliedLora] = field(default_factory=list)
-    single_run: bool = False
+    def __init__(self, parts: Parts, single_run: bool = False) -> None:
+        self.parts = parts
+        self.single_run = single_run
 
-    def __post_init__(self) -> None:
-        if self.text_encoder_2 is not None:
-            self.text_encoder_2.name = "text_encoder_2"
+    # What it is made of --------------------------------------------------------------------------------------------
 
     @property
-    def networks(self) -> dict[str, Any]:
-        """The networks by the names of their folders."""
-        named = (
-            *("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler"),
-            *("controlnet", "unet", "vae"),
-        )
-        return {name: getattr(self, name) for name in named if getattr(self, name) is not None}
+    def path(self) -> Path:
+        """Where the checkpoint lies."""
+        return self.parts.path
 
-    def finish(self, *names: str) -> None:
-        """Say that the networks of these names have done their part: a single run drops their weights."""
-        for name, network in self.networks.items():
-            if self.single_run and name in names:
-                network.weights.drop()
+    @property
+    def runtime(self) -> Runtime:
+        """How it computes."""
+        return self.parts.runtime
+
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """The networks by the names of their folders."""
+        return self.parts.networks
+
+    @property
+    def unet(self) -> Any:
+        """The network that predicts the noise: `unet(z, t, context) -> epsilon`."""
+        return self.parts.predictor
+
+    @property
+    def vae(self) -> Any:
+        """The first stage: `vae.encode(pixels) -> mean, logvar` and `vae.decode(z) -> pixels`."""
+        return self.parts.vae
+
+    @property
+    def text_encoder(self) -> Any:
+        """The (first) text encoder, or None."""
+        return self.networks.get("text_encoder")
+
+    @property
+    def text_encoder_2(self) -> Any:
+        """The second text encoder of the XL models, or None."""
+        return self.networks.get("text_encoder_2")
+
+    @property
+    def class_embedder(self) -> Any:
+        """The table of classes of the class-conditional models, or None."""
+        return self.networks.get("class_embedder")
+
+    @property
+    def spatial_rescaler(self) -> Any:
+        """What brings a map of segments to the latent's size, or None."""
+        return self.networks.get("spatial_rescaler")
+
+    @property
+    def controlnet(self) -> ControlNet | None:
+        """The ControlNet that the model was loaded with, or None."""
+        return self.networks.get("controlnet")
+
+    @property
+    def tokenizer(self) -> Any:
+        """The (first) text encoder's tokenizer, or None."""
+        return self.parts.tokenizers.get("tokenizer")
+
+    @property
+    def tokenizer_2(self) -> Any:
+        """The second text encoder's tokenizer, or None."""
+        return self.parts.tokenizers.get("tokenizer_2")
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The published noise schedule."""
+        return self.parts.scheduler_config
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over or assumed when the checkpoint was read."""
+        return self.parts.notes
+
+    @property
+    def loras(self) -> tuple[AppliedLora, ...]:
+        """The LoRAs that it was loaded with."""
+        return self.parts.loras
 
     @property
     def defaults(self) -> Defaults:
         """What a run takes where nothing is said: few steps and no guidance for the models distilled to that."""
         return defaults_of(self.scheduler_config)
+
+    def replaced(self, **changes: Any) -> LatentDiffusion:
+        """This model with other parts: networks by their names, or fields of `Parts`."""
+        return LatentDiffusion(self.parts.replaced(**changes), self.single_run)
+
+    # Making pictures -----------------------------------------------------------------------------------------------
+
+    def pictures(self, wanted: Request, how: Walk | None = None) -> Iterator[Picture]:
+        """The pictures of a request, each as soon as it is finished."""
+        return pictures(self.parts, wanted, how or Walk(single_run=self.single_run))
 
     def text_to_image(
         self,
@@ -121,30 +150,18 @@ class LatentDiffusion:
         width: int | None = None,
         num_images: int = 1,
         progress: Progress = iter,
+        **more: Any,
     ) -> list[Image.Image]:
         """Pictures for a prompt, or for each of several: 8-bit RGB, `num_images` for the first prompt, then the next.
 
         `height` and `width` in pixels, by default those that the model was trained for; `guidance_scale` above 1 draws
-        away from `negative_prompt`; the noise is that of `torch.randn` for `seed`. See `pipelines.text_to_image`.
-        `steps`, `guidance_scale` and `sampler` are the model's `defaults` where they are not given.
-
-        Raises `InputError` before any work for an argument that can't be honoured.
+        away from `negative_prompt`. `more`: `sampler_options`, `one_stream`, `batch_size`, `callback`, as the class
+        says.
         """
-        steps, guidance_scale, sampler = self.defaults.filled(steps, guidance_scale, sampler)
-        z = text_to_image.sample_latents(
-            self,
-            prompt,
-            negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            sampler=sampler,
-            height=height,
-            width=width,
-            num_images=num_images,
-            progress=progress,
-        )
-        return self.decode(z)
+        self._wants("text", "this model takes no prompts")
+        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings |= {"num_images": num_images, "seed": seed, "height": height, "width": width}
+        return self._made(prompt, negative_prompt, progress=progress, **settings, **more)
 
     def image_to_image(
         self,
@@ -158,28 +175,17 @@ class LatentDiffusion:
         sampler: str | None = None,
         num_images: int = 1,
         progress: Progress = iter,
+        **more: Any,
     ) -> list[Image.Image]:
         """Pictures for a prompt that begin from a picture, or from its latent `(1, C, h, w)`, instead of pure noise.
 
         `strength` in (0, 1]: the part of the steps that is taken, from little change to none of the picture kept.
-
-        Raises `InputError` before any work for an argument that can't be honoured.
+        `more` as in `text_to_image`.
         """
-        steps, guidance_scale, sampler = self.defaults.filled(steps, guidance_scale, sampler)
-        z = image_to_image.sample_latents(
-            self,
-            prompt,
-            image,
-            negative_prompt,
-            strength=strength,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            sampler=sampler,
-            num_images=num_images,
-            progress=progress,
-        )
-        return self.decode(z)
+        self._wants("text", "this model takes no prompts")
+        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings |= {"num_images": num_images, "seed": seed, "image": image, "strength": strength}
+        return self._made(prompt, negative_prompt, progress=progress, **settings, **more)
 
     def class_to_image(
         self,
@@ -191,18 +197,13 @@ class LatentDiffusion:
         height: int | None = None,
         width: int | None = None,
         progress: Progress = iter,
+        **more: Any,
     ) -> list[Image.Image]:
-        """A picture of each class label, by the models that are conditioned on classes instead of text.
-
-        Raises `InputError` before any work for an argument that can't be honoured.
-        """
-        size = text_to_image.latent_size(self, height, width)
-
-        def condition() -> Conditioning:
-            return encode_classes(self, labels, guidance_scale)
-
-        z = text_to_image.walk(self, condition, len(labels), size, steps, guidance_scale, seed, sampler, progress)
-        return self.decode(z)
+        """A picture of each class label, by the models conditioned on classes; `more` as in `text_to_image`."""
+        self._wants("classes", "this model has no classes")
+        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings |= {"seed": seed, "height": height, "width": width}
+        return self._made([str(label) for label in labels], progress=progress, **settings, **more)
 
     def unconditional(
         self,
@@ -213,15 +214,13 @@ class LatentDiffusion:
         height: int | None = None,
         width: int | None = None,
         progress: Progress = iter,
+        **more: Any,
     ) -> list[Image.Image]:
-        """Pictures by the models that are conditioned on nothing. Raises `InputError` as `text_to_image` does."""
-        if self.text_encoder or self.text_encoder_2 or self.class_embedder or hasattr(self.unet.config, "context_dim"):
-            raise InputError(f"{self.path}: this model wants a condition: a prompt, a class or a context")
-        if count < 1:
-            raise InputError(f"count must be 1 or more, not {count}")
-        size = text_to_image.latent_size(self, height, width)
-        z = text_to_image.walk(self, Conditioning, count, size, steps, 1.0, seed, sampler, progress)
-        return self.decode(z)
+        """Pictures by the models that are conditioned on nothing; `more` as in `text_to_image`."""
+        self._wants("nothing", "this model wants a condition: a prompt, a class or a context")
+        settings = {"steps": steps, "guidance_scale": 1.0, "sampler": sampler}
+        settings |= {"num_images": count, "seed": seed, "height": height, "width": width}
+        return self._made(None, progress=progress, **settings, **more)
 
     def from_conditions(
         self,
@@ -248,15 +247,14 @@ class LatentDiffusion:
 
         Raises `InputError` before any work where an array is missing or does not fit.
         """
-        steps, _, sampler = self.defaults.filled(steps, guidance_scale, sampler)
-        given, count = check_conditions(self, context, negative_context, concat, guidance_scale, conditions)
-        made, whole = (lambda: given), concat is not None
-        if size is None:
-            size = text_to_image.latent_size(self, None, None) if given.concat is None else given.concat.shape[2:]
-        z = text_to_image.walk(
-            self, made, count, size, steps, guidance_scale, seed, sampler, progress, concatenated=whole
+        channels, factor = self.vae.config.latent_channels, self.vae.config.factor
+        given, count = given_conditions(
+            self.unet, channels, context, negative_context, concat, guidance_scale, conditions
         )
-        return self.decode(z)
+        height, width = (None, None) if size is None else (int(side) * factor for side in size)
+        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings |= {"num_images": count, "seed": seed, "height": height, "width": width, "conditions": given}
+        return self._made(None, progress=progress, **settings)
 
     def controlled(
         self, image: Image.Image | np.ndarray, scale: float = 1.0, controlnet: ControlNet | None = None
@@ -278,11 +276,8 @@ class LatentDiffusion:
         controlnet = controlnet or self.controlnet
         if controlnet is None:
             raise InputError(f"{self.path}: has no ControlNet; load it with one: load(…, controlnet=PATH)")
-        if not np.isfinite(scale):
-            raise InputError(f"scale must be a finite number, not {scale}")
         check_fits(controlnet, self.unet, self.path)
-        unet = ControlledUNet(self.unet, controlnet, to_hint(image, controlnet), float(scale))
-        return replace(self, unet=unet)
+        return self.replaced(controls=(*self.parts.controls, Control.of(image, scale, controlnet)))
 
     def scale_loras(self, scale: float, index: int | None = None) -> None:
         """Change how strongly LoRAs are applied, from the next call on: all of `loras`, or the one at an index.
@@ -303,22 +298,31 @@ class LatentDiffusion:
                     weights.at(module).drop()
                     weights.at(module.rpartition(".")[0]).forget()  # what was prepared from several of its layers
 
+    # Pictures and latents ------------------------------------------------------------------------------------------
+
     def encode(self, image: Image.Image | np.ndarray, seed: int | None = None) -> np.ndarray:
         """A picture, or pixels `(N, 3, H, W)` in [-1, 1], as the latent that the diffusion works on: `(N, C, h, w)`.
 
         That is the mean of the posterior times the scaling factor; with a `seed`, a draw from the posterior.
         """
-        return self.draw_latent(image, None if seed is None else TorchGenerator(seed))
-
-    def draw_latent(self, image: Image.Image | np.ndarray, rng: TorchGenerator | None) -> np.ndarray:
-        """As `encode`, with the draw taken from a generator that is under way; None for the mean."""
-        mean, logvar = self.vae.encode(to_pixels(image) if isinstance(image, Image.Image) else image)
-        if rng is not None:
-            noise = rng.randn(mean.shape).astype(mean.dtype, copy=False)
-            mean = mean + np.exp(0.5 * logvar) * noise
-        return self.vae.scale(mean)
+        return self.parts.encode(image, None if seed is None else TorchGenerator(seed))
 
     def decode(self, z: np.ndarray) -> list[Image.Image]:
         """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
-        z = self.vae.unscale(np.asarray(z, self.runtime.dtype))
-        return [to_images(self.vae.decode(one[None]))[0] for one in z]  # one at a time: the memory of one picture
+        return self.parts.decode(z)
+
+    def _wants(self, takes: str, otherwise: str) -> None:
+        """Raise `InputError` unless the model is conditioned on what a call makes its condition of."""
+        conditioner = self.parts.conditioner
+        if conditioner.takes != takes:
+            reason = getattr(conditioner, "reason", otherwise) if takes == "text" else otherwise
+            raise InputError(f"{self.path}: {reason}")
+
+    def _made(
+        self, prompt: str | None | Sequence[str | None], negative_prompt: str | Sequence[str] = "", **settings: Any
+    ) -> list[Image.Image]:
+        """The pictures of a request that is made from these arguments."""
+        how = {name: settings.pop(name) for name in ("progress", "callback", "batch_size") if name in settings}
+        wanted = request(prompt, negative_prompt, **settings)
+        walked = self.pictures(wanted, Walk(single_run=self.single_run, **how))
+        return [picture.image for picture in walked]

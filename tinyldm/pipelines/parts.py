@@ -1,0 +1,146 @@
+"""The parts of a checkpoint as plain data, and the two ways between pictures and latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tinyldm.diffusion.types import NoiseSource
+from tinyldm.errors import InputError
+from tinyldm.pipelines.adapters import AppliedLora
+from tinyldm.pipelines.conditioners import Conditioner, choose_conditioner
+from tinyldm.pipelines.control import Control
+from tinyldm.pipelines.pictures import to_images, to_pixels
+from tinyldm.runtime import Runtime
+
+# The networks by the names of their folders, in the order in which a picture passes through them.
+ORDER = ("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler", "controlnet", "unet", "vae")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Networks, tokenizers and noise schedule of a checkpoint, and who makes its conditions.
+
+    `networks` and `tokenizers` go by the names of their folders; `denoiser` names the network that predicts.
+    `scheduler_config` is the published one; `options` are those of the published pipeline; `notes` say what was passed
+    over or assumed when the checkpoint was read. `loras` are merged into the weights; `controls` guide the denoiser.
+    """
+
+    path: Path
+    networks: Mapping[str, Any]
+    tokenizers: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    runtime: Runtime
+    conditioner: Conditioner
+    denoiser: str = "unet"
+    embeds_text: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    loras: tuple[AppliedLora, ...] = ()
+    controls: tuple[Control, ...] = ()
+
+    def replaced(self, **changes: Any) -> Parts:
+        """These parts with others in their place: fields, or networks by their names (None takes one away).
+
+        The one way to compute with other networks (in another arithmetic, say): the conditioner is chosen anew.
+        """
+        named = {name: changes.pop(name) for name in list(changes) if name in ORDER or name in self.networks}
+        networks = {**self.networks, **named}
+        networks = {name: networks[name] for name in sorted(networks, key=place) if networks[name] is not None}
+        return assembled(**{**fields_of(self), "networks": networks, **changes})
+
+    @property
+    def vae(self) -> Any:
+        """The first stage."""
+        return self.networks["vae"]
+
+    @property
+    def predictor(self) -> Any:
+        """The network that predicts: the UNet."""
+        return self.networks[self.denoiser]
+
+    def latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+        """Height and width of the latent of a picture of `height` × `width` pixels, by default the model's own size.
+
+        A control that guides has the size of its picture. Raises `InputError` for a size that no latent has.
+        """
+        factor = self.vae.config.factor
+        size = self.predictor.config.sample_size or self.vae.config.sample_size // factor
+        own = (size, size) if isinstance(size, int) else tuple(size)
+        if self.controls:
+            own = self.controls[-1].latent_size
+        sides = []
+        for name, value, default in (("height", height, own[0]), ("width", width, own[1])):
+            value = default * factor if value is None else value
+            if isinstance(value, bool) or not isinstance(value, int) or value < factor or value % factor:
+                raise InputError(f"{name} must be a multiple of {factor} pixels, not {value!r}")
+            sides.append(value // factor)
+        return sides[0], sides[1]
+
+    def posterior(self, image: Image.Image | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log-variance of a picture's latent, `(N, C, h, w)` each; pixels are `(N, 3, H, W)` in [-1, 1]."""
+        mean, logvar = self.vae.encode(to_pixels(image) if isinstance(image, Image.Image) else image)
+        return mean, logvar
+
+    def encode(self, image: Image.Image | np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+        """A picture as the latent that the diffusion works on, `(N, C, h, w)`: the posterior's mean, or a draw."""
+        mean, logvar = self.posterior(image)
+        return self.drawn(mean, logvar, None if rng is None else rng.randn(mean.shape))
+
+    def drawn(self, mean: np.ndarray, logvar: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        r"""$s\,(\mu + \sigma \epsilon)$, the scaled latent of a posterior and a noise; without one $s\,\mu$."""
+        if noise is not None:
+            mean = mean + np.exp(0.5 * logvar) * noise.astype(mean.dtype, copy=False)
+        scaled: np.ndarray = self.vae.scale(mean)
+        return scaled
+
+    def decode(self, z: np.ndarray) -> list[Image.Image]:
+        """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
+        z = self.vae.unscale(np.asarray(z, self.runtime.dtype))
+        # one at a time: the memory of one picture
+        return [to_images(self.vae.decode(z[k : k + 1]))[0] for k in range(len(z))]
+
+    def drop(self, *names: str) -> None:
+        """Forget the weights that were read and prepared of the networks of these names; they can be read again."""
+        for name in names:
+            if name in self.networks:
+                self.networks[name].weights.drop()
+
+
+def assembled(
+    *,
+    path: Path,
+    networks: Mapping[str, Any],
+    tokenizers: Mapping[str, Any],
+    options: Mapping[str, Any],
+    denoiser: str = "unet",
+    embeds_text: bool = False,
+    **more: Any,
+) -> Parts:
+    """Parts with the conditioner that the networks ask for."""
+    chosen = choose_conditioner(path, networks, tokenizers, options, networks[denoiser], embeds_text)
+    return Parts(
+        path=path,
+        networks=networks,
+        tokenizers=tokenizers,
+        options=options,
+        denoiser=denoiser,
+        embeds_text=embeds_text,
+        conditioner=chosen,
+        **more,
+    )
+
+
+def fields_of(parts: Parts) -> dict[str, Any]:
+    """The fields that `assembled` takes."""
+    return {name: value for name, value in vars(parts).items() if name != "conditioner"}
+
+
+def place(name: str) -> int:
+    """Where a network stands in the way of a picture; an unknown one before the autoencoder."""
+    return ORDER.index(name) if name in ORDER else len(ORDER) - 1

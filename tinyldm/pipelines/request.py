@@ -1,0 +1,190 @@
+"""What is wanted: which pictures, by which settings. Checked once, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tinyldm.diffusion.random import check_seed
+from tinyldm.diffusion.samplers import Sampler, make_sampler, usual_sampler
+from tinyldm.errors import InputError
+from tinyldm.pipelines.conditioners import Conditioning
+from tinyldm.pipelines.parts import Parts
+
+
+class Defaults(NamedTuple):
+    """Steps, guidance scale and sampler of a run that names none."""
+
+    steps: int
+    guidance_scale: float
+    sampler: str
+
+
+def defaults_of(scheduler_config: Mapping[str, Any]) -> Defaults:
+    """25 guided steps of DDIM, or for a model distilled to few steps what its schedule was published for.
+
+    Source: Sauer et al. 2023, arXiv:2311.17042 (the turbo models: one step without guidance); Luo et al. 2023,
+    arXiv:2310.04378 (latent consistency models: four).
+    """
+    sampler = usual_sampler(scheduler_config)
+    few = {"lcm": (4, 7.5), "euler": (1, 0.0), "euler_a": (1, 0.0)}
+    return Defaults(*few.get(sampler, (25, 7.5)), sampler)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures to make: one for each prompt, each with the seed of its own noise. `request()` makes one from arguments.
+
+    `prompts` are texts, numbers of classes, or None for a model that takes no prompt. What is None is the model's own
+    (`resolved`). `image` is a picture to begin from, or its latent `(1, C, h, w)`, and `strength` in (0, 1] the part of
+    the steps that is taken. `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for
+    the first draw. With `one_stream` the pictures share the noise stream of the first seed, as one generator over a
+    batch does elsewhere.
+    """
+
+    prompts: tuple[str | None, ...]
+    negative_prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: str | None = None
+    sampler_options: Mapping[str, Any] = field(default_factory=dict)
+    height: int | None = None
+    width: int | None = None
+    strength: float | None = None
+    image: Image.Image | np.ndarray | None = None
+    conditions: Conditioning | None = None
+    noise: np.ndarray | None = None
+    one_stream: bool = False
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            check_seed(seed)
+        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
+            raise InputError(f"guidance_scale must be a finite number, not {self.guidance_scale}")
+        if (self.image is None) != (self.strength is None):
+            raise InputError("strength and the picture to begin from go together; one of them is missing")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def resolved(self, parts: Parts) -> Request:
+        """This request with the model's own settings where it leaves them open.
+
+        Raises `InputError` for what the model can't honour; nothing has been read or computed by then.
+        """
+        own = defaults_of(parts.scheduler_config)
+        chosen = {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
+        filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
+        self._check_latent(parts)
+        h, w = parts.latent_size(*self._size(parts))
+        factor = parts.vae.config.factor
+        whole = replace(self, height=h * factor, width=w * factor, **filled)
+        whole._check(parts)
+        return whole
+
+    def make_sampler(self, parts: Parts) -> Sampler:
+        """A sampler for one walk of a resolved request. Raises `InputError` for one that can't be honoured."""
+        return make_sampler(self.sampler or "", parts.scheduler_config, self.steps or 0, **self.sampler_options)
+
+    def first_step(self, sampler: Sampler) -> int:
+        """The step that the walk begins with: 0, or where a picture to begin from is noised to."""
+        return 0 if self.strength is None else sampler.start(self.strength)
+
+    def metadata(self, k: int) -> dict[str, str]:
+        """What the file of picture `k` says of how it was made, in words; `read_metadata` reads it again."""
+        said: dict[str, object] = {"prompt": self.prompts[k] or "", "negative_prompt": self.negative_prompts[k]}
+        said |= {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
+        said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
+        said |= {} if self.strength is None else {"strength": self.strength}
+        said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
+        said |= {"one_stream": f"picture {k + 1} of {len(self)}"} if self.one_stream else {}
+        return {name: str(value) for name, value in said.items()}
+
+    def _size(self, parts: Parts) -> tuple[int | None, int | None]:
+        """Height and width in pixels as far as the request says: its own, its picture's, its arrays'."""
+        factor, given = parts.vae.config.factor, self.image
+        if isinstance(given, Image.Image):
+            return given.height, given.width
+        concat = None if self.conditions is None else self.conditions.concat
+        if given is None and concat is not None and self.height is None and self.width is None:
+            given = concat
+        if given is None:
+            return self.height, self.width
+        return given.shape[-2] * factor, given.shape[-1] * factor
+
+    def _check_latent(self, parts: Parts) -> None:
+        """Raise `InputError` for a latent to begin from that is none of this model's."""
+        channels, latent = parts.vae.config.latent_channels, self.image
+        if not isinstance(latent, np.ndarray):
+            return
+        if latent.ndim != 4 or latent.shape[:2] != (1, channels) or 0 in latent.shape:
+            raise InputError(f"the latent must have the shape (1, {channels}, h, w), not {latent.shape}")
+
+    def _check(self, parts: Parts) -> None:
+        """Raise `InputError` for what the model can't honour."""
+        channels, takes = parts.vae.config.latent_channels, parts.predictor.config.in_channels
+        if channels != takes and (self.conditions is None or self.conditions.concat is None):
+            raise InputError(
+                f"{parts.path}: its UNet takes {takes} channels, {channels} of them the latent; the others are "
+                "a mask's, a depth's, another picture's: give them to `from_conditions`"
+            )
+        if self.conditions is None:
+            parts.conditioner.check(self.prompts)
+        self.first_step(self.make_sampler(parts))
+
+
+def request(
+    prompt: str | None | Sequence[str | None] = None,
+    negative_prompt: str | Sequence[str] = "",
+    *,
+    num_images: int = 1,
+    seed: int = 0,
+    **settings: Any,
+) -> Request:
+    """A request from arguments: `num_images` pictures of the first prompt, then of the next; picture k has seed + k.
+
+    `settings` are fields of `Request`. Raises `InputError` for arguments that no model can honour.
+    """
+    prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(p is None or isinstance(p, str) for p in prompts):
+        raise InputError("prompt: wanted a text or a list of texts, at least one")
+    if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
+        raise InputError(f"num_images must be an integer of 1 or more, not {num_images!r}")
+    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(negatives) != len(prompts):
+        raise InputError(f"negative_prompt: {len(negatives)} texts for {len(prompts)} prompts; wanted one, or as many")
+    check_seed(seed)
+    return Request(
+        prompts=tuple(p for p in prompts for _ in range(num_images)),
+        negative_prompts=tuple(n for n in negatives for _ in range(num_images)),
+        seeds=tuple(seed + k for k in range(len(prompts) * num_images)),
+        **settings,
+    )
+
+
+def read_metadata(said: Mapping[str, str]) -> Request:
+    """The request that made a picture, from what its file says; the picture that it began from is not in there.
+
+    Raises `InputError` where a setting is missing or is no number.
+    """
+    try:
+        return request(
+            said["prompt"],
+            said["negative_prompt"],
+            seed=int(said["seed"]),
+            steps=int(said["steps"]),
+            guidance_scale=float(said["guidance_scale"]),
+            sampler=said["sampler"],
+            sampler_options=json.loads(said.get("sampler_options", "{}")),
+            height=int(said["height"]),
+            width=int(said["width"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"the picture's settings can't be read: {error}") from None

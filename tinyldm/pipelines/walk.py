@@ -1,0 +1,207 @@
+"""The walk of every picture: condition, noise, the sampler's steps, the decoder.
+
+Pictures are walked in groups, and each is handed out as it is finished. A picture is the same, to the last bit, in any
+group: its noise comes from its own seed, and the kernels compute a row of a batch as they compute it alone. The
+reference backend's matrix products do not, so that it walks picture by picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tinyldm.diffusion import loop
+from tinyldm.diffusion.guidance import classifier_free_guidance
+from tinyldm.diffusion.random import PictureStreams, TorchGenerator
+from tinyldm.diffusion.samplers import Sampler
+from tinyldm.diffusion.types import NoiseSource, Predict
+from tinyldm.pipelines.conditioners import Conditioning
+from tinyldm.pipelines.control import summed_residuals
+from tinyldm.pipelines.parts import Parts
+from tinyldm.pipelines.request import Request
+from tinyldm.tracing import milestone, tracing
+
+Progress = Callable[[range], Iterable[int]]  # wraps the calls of the denoiser: `tqdm.tqdm`, or nothing
+
+GROUP_POSITIONS = 4096  # of a group's latents: one of 64×64, or sixteen of 16×16; more at once is no faster
+CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder")
+
+
+@dataclass(frozen=True)
+class Step(loop.Step):
+    """A step of `diffusion.loop`, with the pictures of the request that are walked together."""
+
+    pictures: range
+
+
+Callback = Callable[[Step], np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a request is walked, which changes nothing in its pictures.
+
+    `batch_size` pictures are walked together (by default as many as pay); `progress` wraps the calls of the denoiser;
+    `callback` is called after each step, may return another latent, and may end the walk by raising `Stopped`. In a
+    `single_run` each network's weights are dropped once its part is done.
+    """
+
+    batch_size: int | None = None
+    progress: Progress = iter
+    callback: Callback | None = None
+    single_run: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture: which of the request, its latent `(1, C, h, w)`, and the picture itself."""
+
+    index: int
+    latent: np.ndarray
+    image: Image.Image
+
+
+def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Picture]:  # noqa: B008
+    """The pictures of a request, each as it is finished.
+
+    Raises `InputError` before any work for a request that can't be honoured.
+    """
+    request = request.resolved(parts)
+    for group, z in latents(parts, request, how):
+        for k in group:
+            latent = z[k - group.start : k - group.start + 1]
+            yield Picture(k, latent, parts.decode(latent)[0])
+
+
+def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tuple[range, np.ndarray]]:  # noqa: B008
+    """The final latents of a resolved request group by group: which pictures, and their `(N, C, h, w)`."""
+    groups = grouped(parts, request, how.batch_size)
+    sampler = request.make_sampler(parts)
+    first = request.first_step(sampler)
+    start = None if request.image is None else beginning(parts, request)
+    conditions = [condition_of(parts, request, group) for group in groups]
+    if how.single_run:
+        parts.drop(*CONDITIONING)
+    calls = iter(how.progress(range(len(groups) * sampler.calls(first))))
+    for group, condition in zip(groups, conditions, strict=True):
+        rng = noise_source(request, group)
+        sampler = request.make_sampler(parts)
+        z = first_latent(parts, request, group, sampler, start, rng)
+        predict = counted(predictor(parts, condition, request.guidance_scale or 0.0), calls)
+        z = loop.denoise(predict, sampler, z, rng, start=first, callback=traced(how.callback, group))
+        if how.single_run and group.stop == len(request):
+            parts.drop(parts.denoiser, "controlnet")
+        yield group, z
+    for _ in calls:
+        pass  # a progress bar closes when it is asked once more
+
+
+def grouped(parts: Parts, request: Request, batch_size: int | None) -> list[range]:
+    """The pictures in the groups that are walked together; all in one for a shared stream, and for a trace."""
+    count = len(request)
+    if request.one_stream or tracing():
+        size = count
+    elif batch_size is None and parts.runtime.backend == "numba":
+        h, w = parts.latent_size(request.height, request.width)
+        size = max(1, GROUP_POSITIONS // (h * w))
+    else:
+        size = batch_size or 1
+    return [range(k, min(k + size, count)) for k in range(0, count, size)]
+
+
+def condition_of(parts: Parts, request: Request, group: range) -> Conditioning:
+    """The condition of a group's pictures."""
+    if request.conditions is not None:
+        return request.conditions.of_pictures(group, len(request))
+    prompts, negatives = ([texts[k] for k in group] for texts in (request.prompts, request.negative_prompts))
+    size = (request.height or 0, request.width or 0)
+    return parts.conditioner.encode(prompts, negatives, request.guidance_scale or 0.0, size)
+
+
+def noise_source(request: Request, group: range) -> NoiseSource:
+    """Where the noise of a group comes from: a stream for each picture, or the one of the first seed."""
+    if request.one_stream:
+        return TorchGenerator(request.seeds[0])
+    return PictureStreams([request.seeds[k] for k in group])
+
+
+def beginning(parts: Parts, request: Request) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean and log-variance of the latent of the picture to begin from; a latent that is given has no variance."""
+    if isinstance(request.image, Image.Image):
+        return parts.posterior(request.image)
+    return np.asarray(request.image, parts.runtime.dtype), None
+
+
+def first_latent(
+    parts: Parts,
+    request: Request,
+    group: range,
+    sampler: Sampler,
+    start: tuple[np.ndarray, np.ndarray | None] | None,
+    rng: NoiseSource,
+) -> np.ndarray:  # -> (N, C, h, w)
+    """The latent that the sampler's steps begin with: noise, or the beginning noised part of the way.
+
+    The random numbers are drawn in the order of the original: the posterior of the picture, then the noise. Source for
+    the second: Meng et al. 2021 (SDEdit), arXiv:2108.01073, section 3.
+    """
+    dtype, count = parts.runtime.dtype, len(group)
+    if start is None:
+        shape = (count, parts.vae.config.latent_channels, *parts.latent_size(request.height, request.width))
+        noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
+        return milestone("noise", noise.astype(dtype, copy=False)) * dtype.type(sampler.init_noise_sigma)
+    mean, logvar = start
+    z0 = mean
+    if logvar is not None:
+        drawn = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
+        z0 = parts.drawn(mean, logvar, rng.randn((drawn, *mean.shape[1:])))
+    z0 = np.repeat(z0, count // len(z0), axis=0)
+    noise = milestone("noise", rng.randn(z0.shape).astype(z0.dtype, copy=False))
+    return milestone("noised", sampler.add_noise(z0, noise, request.first_step(sampler)))
+
+
+def predictor(parts: Parts, condition: Conditioning, guidance_scale: float) -> Predict:
+    """What the sampler asks: the denoiser's output for a latent as it takes it, guided: `(N, C, h, w), t -> (N, …)`.
+
+    With guidance, the predictions without and with the prompt are made in one batch.
+    """
+    network, context, guided = parts.predictor, condition.context, condition.guided
+    prepared = () if context is None else (network.prepare(context),)
+
+    def predict(z: np.ndarray, t: np.ndarray | float) -> np.ndarray:
+        x = np.concatenate([z, z]) if guided else z
+        if condition.concat is not None:
+            x = np.concatenate([x, condition.concat], axis=1)
+        residuals = summed_residuals(parts.controls, x, t, context, condition.arrays)
+        more = {} if residuals is None else {"residuals": residuals}
+        output: np.ndarray = network(x, t, *prepared, **condition.arrays, **more)
+        if guided:
+            unconditional, conditional = np.split(output, 2)
+            return classifier_free_guidance(unconditional, conditional, guidance_scale)
+        return output
+
+    return predict
+
+
+def traced(callback: Callback | None, group: range) -> loop.Callback:
+    """`callback`, after which the trace is told the latents, under the number of the step's last call."""
+
+    def after_step(step: loop.Step) -> np.ndarray | None:
+        changed = None if callback is None else callback(Step(**vars(step), pictures=group))
+        milestone(f"{step.calls - 1:04d}/latents", step.latent if changed is None else changed)
+        return changed
+
+    return after_step
+
+
+def counted(predict: Predict, calls: Iterator[int]) -> Predict:
+    """`predict`, with the next of `calls` taken before each call."""
+
+    def next_call(z: np.ndarray, t: np.ndarray | float) -> np.ndarray:
+        next(calls, None)
+        return predict(z, t)
+
+    return next_call
