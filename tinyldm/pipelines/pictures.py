@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import warnings
@@ -10,9 +11,13 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tinyldm.errors import InputError
+
+
+class PictureWarning(UserWarning):
+    """Something was done to a picture that its owner may not expect."""
 
 
 def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -20,14 +25,91 @@ def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> np.nda
 
     `size` is `(width, height)` to resize to (Lanczos).
     """
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
+    image, _ = as_rgb(image)
     if size is not None and size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     levels = np.asarray(image, np.float32) / 255
     return np.moveaxis(2 * levels - 1, -1, 0)[None]
+
+
+def as_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """A picture of any kind upright in 8-bit RGB, and what had to be done for that, in words.
+
+    Raises `InputError` for numbers that have no place between black and white.
+    """
+    said = []
+    if getattr(image, "n_frames", 1) > 1:
+        said.append(f"it has {image.n_frames} frames; the first is taken")
+        image.seek(0)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        said.append("it is turned upright, as its EXIF orientation says")
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image, scale = numbers_as_grey(image)
+        said.append(f"its numbers are taken as grey from 0 to {scale}")
+    if image.mode in ("CMYK", "LAB"):
+        said.append(f"its {image.mode} colours are turned into RGB")
+        image = in_srgb(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            said.append("what is transparent is laid on white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB"), said
+
+
+def numbers_as_grey(image: Image.Image) -> tuple[Image.Image, int]:
+    """A picture of 16- or 32-bit integers or of floats as 8-bit grey, and the number that is white.
+
+    Integers count from 0 to 65535, floats from 0 to 1. Raises `InputError` for others, and for NaN.
+    """
+    values = np.asarray(image, np.float64)
+    white = 1 if image.mode == "F" else 65535
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if not (low >= 0 and high <= white):  # NaN is neither
+        kind = "floats" if image.mode == "F" else "integers"
+        raise InputError(f"the picture's {kind} are from {low:g} to {high:g}; wanted 0 to {white}")
+    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8)), white
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """A CMYK or LAB picture in sRGB, by its own colour profile where it has one; CMYK without one by complement."""
+    profile = image.info.get("icc_profile")
+    if profile is None and image.mode == "CMYK":
+        return image.convert("RGB")
+    source = ImageCms.createProfile("LAB") if image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None  # it is None only where the picture itself is changed
+    return converted
+
+
+FITS = ("crop", "pad", "stretch", "none")
+
+
+def fitted(image: Image.Image, factor: int, how: str = "crop") -> Image.Image:
+    """A picture in the nearest size whose sides are multiples of `factor`; warns where that is another one.
+
+    `how`: scale and `crop` the edges, scale and `pad` them with the colour of the border, `stretch`, or `none`: refuse.
+    Raises `InputError` for another word, and with `none` for a size that does not fit.
+    """
+    if how not in FITS:
+        raise InputError(f"resize: {how!r} is unknown; take one of {', '.join(FITS)}")
+    width, height = (max(1, round(side / factor)) * factor for side in image.size)
+    if (width, height) == image.size:
+        return image
+    before = f"{image.width}×{image.height}"
+    if how == "none":
+        raise InputError(f"the picture's size {before} must be a multiple of {factor} pixels each way")
+    done = {"crop": "scaled and cropped", "pad": "scaled and padded", "stretch": "stretched"}[how]
+    warnings.warn(f"the picture of {before} is {done} to {width}×{height}", PictureWarning, stacklevel=2)
+    if how == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    if how == "stretch":
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    inside = ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
+    left, top = (width - inside.width) // 2, (height - inside.height) // 2
+    edges = ((top, height - inside.height - top), (left, width - inside.width - left), (0, 0))
+    return Image.fromarray(np.pad(np.asarray(inside.convert("RGB")), edges, mode="edge"))
 
 
 def to_images(pixels: np.ndarray) -> list[Image.Image]:
@@ -53,17 +135,25 @@ def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read a picture file. Raises `InputError` where it is missing, no picture, or damaged."""
+    """Read a picture file: upright, 8-bit RGB; warns of what had to be done for that.
+
+    Raises `InputError` where it is missing, no picture, damaged, or of numbers that are no colours.
+    """
     try:
         with Image.open(path) as image:
             image.load()
-            return image
+            rgb, said = as_rgb(image)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a picture in a format that Pillow reads") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageCms.PyCMSError) as error:
         raise InputError(f"{path}: the picture can't be read: {error}") from None
+    if said:
+        warnings.warn(f"{path}: {'; '.join(said)}", PictureWarning, stacklevel=2)
+    return rgb
 
 
 def write_png(path: str | Path, image: Image.Image, metadata: Mapping[str, object]) -> None:

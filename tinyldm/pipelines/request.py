@@ -16,6 +16,7 @@ from tinyldm.diffusion.samplers import Sampler, make_sampler, usual_sampler
 from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.parts import Parts
+from tinyldm.pipelines.pictures import fitted
 
 
 class Defaults(NamedTuple):
@@ -43,9 +44,9 @@ class Request:
 
     `prompts` are texts, numbers of classes, or None for a model that takes no prompt. What is None is the model's own
     (`resolved`). `image` is a picture to begin from, or its latent `(1, C, h, w)`, and `strength` in (0, 1] the part of
-    the steps that is taken. `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for
-    the first draw. With `one_stream` the pictures share the noise stream of the first seed, as one generator over a
-    batch does elsewhere.
+    the steps that is taken; `resize` says how a picture is brought to a size that the model has (`pictures.fitted`).
+    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
+    `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     """
 
     prompts: tuple[str | None, ...]
@@ -59,6 +60,7 @@ class Request:
     width: int | None = None
     strength: float | None = None
     image: Image.Image | np.ndarray | None = None
+    resize: str = "crop"
     conditions: Conditioning | None = None
     noise: np.ndarray | None = None
     one_stream: bool = False
@@ -82,10 +84,13 @@ class Request:
         own = defaults_of(parts.scheduler_config)
         chosen = {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
-        self._check_latent(parts)
-        h, w = parts.latent_size(*self._size(parts))
-        factor = parts.vae.config.factor
-        whole = replace(self, height=h * factor, width=w * factor, **filled)
+        factor, image = parts.vae.config.factor, self.image
+        if isinstance(image, Image.Image):
+            filled["image"] = fitted(image, factor, self.resize)
+        whole = replace(self, **filled)
+        whole._check_latent(parts)
+        h, w = parts.latent_size(*whole._size(parts))
+        whole = replace(whole, height=h * factor, width=w * factor)
         whole._check(parts)
         return whole
 
