@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "runtime": ({"errors", "ops", "kernels"}, {"numpy"}),
     "tracing": ({"tree"}, {"numpy"}),
     "nn": ({"errors", "ops", "tree", "runtime", "tracing"}, {"numpy"}),
-    "checkpoints": ({"errors", "tree", "models", "text"}, {"numpy"}),
+    "checkpoints": ({"errors", "tree"}, {"numpy"}),
     "text": ({"errors", "tree", "checkpoints"}, {"numpy", "regex"}),
     "models": ({"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints"}, {"numpy"}),
     "diffusion": ({"errors"}, {"numpy"}),
