@@ -467,15 +467,18 @@ def run_verify(args: argparse.Namespace) -> int:
 def run_inspect(args: argparse.Namespace) -> None:
     """Report on a checkpoint."""
     from tinyldm.checkpoints.inspect import inspect
+    from tinyldm.models.build import expected
 
-    print(inspect(args.file, tensors=not args.summary, **checkpoint_options(args)))
+    print(inspect(args.file, expected, tensors=not args.summary, **checkpoint_options(args)))
 
 
 def run_convert(args: argparse.Namespace) -> None:
     """Write a checkpoint anew."""
     from tinyldm.checkpoints.convert import convert
+    from tinyldm.text.tokenizer_folder import tokenizer_folder
 
-    found = convert(args.source, args.destination, args.dtype, **checkpoint_options(args))
+    options = checkpoint_options(args)
+    found = convert(args.source, args.destination, args.dtype, tokenizer_of=tokenizer_folder, **options)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{args.destination}: {found.title}")

@@ -28,9 +28,10 @@ from bench.page import setting, table, write_section
 from tiny_checkpoints import INDEX, SCHEDULER
 
 from tinyldm.architectures import ARCHITECTURES, RandomWeights
-from tinyldm.checkpoints.convert import write_component, write_tokenizer
-from tinyldm.checkpoints.recognise import Component
+from tinyldm.checkpoints.published_folder import write_component, write_tokenizers
+from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.models.build import expected
+from tinyldm.text.tokenizer_folder import tokenizer_folder
 
 DIFFUSERS = """
 import sys, torch
@@ -46,12 +47,12 @@ def write_checkpoint(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(INDEX))
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
-    (folder / "tokenizer").mkdir()
-    write_tokenizer(folder / "tokenizer", "<|endoftext|>")
+    parts = Recognised("sd15", "Stable Diffusion 1.5")
     for name, (class_name, config) in ARCHITECTURES["sd15"].items():
         (folder / name).mkdir()
-        weights = RandomWeights(expected(class_name, config))
-        write_component(folder / name, Component(class_name, config, weights), "F16")
+        parts.components[name] = Component(class_name, config, RandomWeights(expected(class_name, config)))
+        write_component(folder / name, parts.components[name], "F16")
+    write_tokenizers(folder, parts, tokenizer_folder)
 
 
 def commands(model: Path, steps: int, threads: int, out: Path) -> dict[str, list[str]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_commands import convert
 from golden.family_cases import SINGLE_FILES
 from golden.family_files import single_file
 
-from tinyldm.checkpoints.convert import convert
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.safetensors import SafetensorsWriter, read_safetensors, write_safetensors
 from tinyldm.errors import CheckpointError, InputError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_commands import inspect
 from golden.family_files import single_file
 
-from tinyldm.checkpoints.inspect import inspect
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.errors import CheckpointError
 

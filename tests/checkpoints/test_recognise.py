@@ -16,7 +16,8 @@ from golden.provenance import load_golden
 
 from tinyldm.checkpoints.base import MemorySource
 from tinyldm.checkpoints.families import FAMILIES
-from tinyldm.checkpoints.recognise import parameterization, recognise
+from tinyldm.checkpoints.original_config import parameterization
+from tinyldm.checkpoints.recognise import recognise
 from tinyldm.errors import CheckpointError, ConfigError
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.build import build, expected

@@ -4,8 +4,9 @@ import struct
 import numpy as np
 import pytest
 
+from tinyldm.checkpoints.base import MemorySource, RenamedSource
 from tinyldm.checkpoints.safetensors import write_safetensors
-from tinyldm.checkpoints.source import MemorySource, RenamedSource, ShardedSource, open_source
+from tinyldm.checkpoints.source import ShardedSource, open_source
 from tinyldm.errors import CheckpointError
 
 

@@ -11,7 +11,9 @@ from golden.model_checks import SeededSource
 from golden.provenance import HERE, load_golden
 
 from tinyldm.checkpoints.base import RenamedSource, TensorSource
-from tinyldm.checkpoints.recognise import Component, Recognised, recognise, text_encoder
+from tinyldm.checkpoints.components import text_encoder
+from tinyldm.checkpoints.recognise import recognise
+from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.models.build import expected
 
 # What is too small to need a golden of its own at this width, and CLIP's text encoder, whose golden is diffusers'.
@@ -41,7 +43,7 @@ def component_of(name: str, case: Published) -> Component:
         return Component(case.kind, case.parameters, source_of(name))
     if name == "sd2-text-encoder":  # which leaves out the tower's last layer
         source = source_of(name)
-        made = text_encoder(source, frozenset(source.names), penultimate=True)
+        made = text_encoder(source, penultimate=True)
         assert made is not None
         return made
     return next(iter(published_file(name, case).components.values()))

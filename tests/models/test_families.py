@@ -12,7 +12,8 @@ from golden.family_files import shapes_of
 from golden.provenance import load_golden
 
 from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.recognise import Recognised, recognise
+from tinyldm.checkpoints.recognise import recognise
+from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.golden.seeded import seeded_input, seeded_weight, seeded_weights
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.build import build

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_commands import inspect
 from checkpoints.damage import peak_memory
 from golden.family_files import single_file
 from hypothesis import given, settings
@@ -22,7 +23,6 @@ from tiny_checkpoints import write_ldm, write_sd, write_xl
 
 import tinyldm
 from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.inspect import inspect
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.diffusion.samplers import default_sampler, make_sampler
 from tinyldm.errors import CheckpointError, ConfigError, TinyldmError

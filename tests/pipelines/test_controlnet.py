@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_commands import convert
 from golden.family_files import single_file
 from golden.provenance import load_golden
 from PIL import Image
@@ -13,7 +14,6 @@ from tiny_checkpoints import write_controlnet, write_sd, write_xl
 
 import tinyldm
 from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.convert import convert
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.safetensors import write_safetensors

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_commands import inspect
 from golden.family_files import single_file
 from tiny_checkpoints import VQ, write_ldm
 
@@ -15,7 +16,6 @@ import tinyldm
 from tinyldm import cli
 from tinyldm.checkpoints import digests
 from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.inspect import inspect
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.safetensors import write_safetensors

@@ -363,8 +363,8 @@ def whole_file(**changes):
 BROKEN = [
     ({}, CheckpointError, "neither tokenizer.json nor both vocab.json and merges.txt"),
     ({"vocab.json": VOCAB}, CheckpointError, "neither tokenizer.json nor"),
-    ({"vocab.json": "{", "merges.txt": ""}, CheckpointError, "vocab.json: not a JSON file"),
-    ({"vocab.json": [1], "merges.txt": ""}, CheckpointError, "must hold a JSON object"),
+    ({"vocab.json": "{", "merges.txt": ""}, CheckpointError, "vocab.json: is not JSON"),
+    ({"vocab.json": [1], "merges.txt": ""}, CheckpointError, "vocab.json: is a JSON list, wanted an object"),
     ({"vocab.json": {"a": "x"}, "merges.txt": ""}, CheckpointError, "token 'a' has id 'x'"),
     (
         {"vocab.json": VOCAB, "merges.txt": "#version: 0.2\na b\na\n"},

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.learned_word import extend_encoder, read_inversion
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.text_encoder import TextEncoder, TextEncoderConfig, parameters
 from tinyldm.runtime import Runtime
 from tinyldm.text.clip_tokenizer import Tokenizer
-from tinyldm.text.learned_words import extend_encoder, extend_tokenizer, read_inversion
+from tinyldm.text.learned_words import extend_tokenizer
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
 VECTORS = np.arange(24, dtype=np.float32).reshape(3, 8) / 24

@@ -100,7 +100,7 @@ def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="strip_accents"):
         WordPiece.load(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[")
-    with pytest.raises(CheckpointError, match="no JSON"):
+    with pytest.raises(CheckpointError, match="is not JSON"):
         WordPiece.load(tmp_path)
 
 

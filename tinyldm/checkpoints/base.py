@@ -1,16 +1,17 @@
-"""What every place that weights come from can do, and the two sources that are not files."""
+"""What every place that weights come from can do: files and memory hold a table of tensors, views look into others."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.dtypes import from_stored, tag_of
+from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.errors import CheckpointError
 
 MAX_QUOTED = 120
@@ -92,7 +93,93 @@ class TensorSource(ABC):
         return CheckpointError(f"{self.path}: has no tensor {quoted(name)}")
 
 
-class MemorySource(TensorSource):
+class StoredTensor(Protocol):
+    """What a table knows of a tensor before its values are read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+
+    @property
+    def tag(self) -> str:
+        """The published tag of the type."""
+
+    def read(self, dtype: DTypeLike | None) -> np.ndarray:
+        """The values in `dtype`, contiguous and read-only; `None` keeps the stored type."""
+
+
+T = TypeVar("T", bound=StoredTensor)
+
+
+class TableSource(TensorSource, Generic[T]):
+    """A source that holds its tensors in a table by name: of an open file, or in memory."""
+
+    _file: MappedFile | None = None
+    _tensors: Mapping[str, T]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names, in the order of the table."""
+        return tuple(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._get(name).shape
+
+    def dtype(self, name: str) -> str:
+        """The published tag of a tensor's type."""
+        return self._get(name).tag
+
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of what is stored where it can be."""
+        tensor = self._get(name)
+        try:
+            return tensor.read(dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
+
+    def release(self) -> None:
+        """Give all resident pages of the file back to the system."""
+        if self._file is not None:
+            self._file.release()
+
+    def close(self) -> None:
+        """Let go of the file; arrays that point into it stay valid."""
+        if self._file is not None:
+            self._file.close()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def _get(self, name: str) -> T:
+        if name not in self._tensors:
+            raise self.missing(name)
+        return self._tensors[name]
+
+
+class HeldArray:
+    """An array that is in memory already, as a `StoredTensor`."""
+
+    def __init__(self, value: np.ndarray) -> None:
+        self.value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self.value.shape
+
+    @property
+    def tag(self) -> str:
+        """The published tag of the type."""
+        return tag_of(self.value.dtype)
+
+    def read(self, dtype: DTypeLike | None) -> np.ndarray:
+        """A read-only view of the array, or a converted copy of it."""
+        # NumPy's own booleans need no decoding, so BOOL is read as the bytes that it is.
+        return from_stored(self.value.view(np.uint8) if self.value.dtype == bool else self.value, self.tag, dtype)
+
+
+class MemorySource(TableSource[HeldArray]):
     """Arrays that are already in memory, under the names of a dict."""
 
     def __init__(
@@ -100,90 +187,94 @@ class MemorySource(TensorSource):
     ):
         self.path = path
         self.metadata = dict(metadata or {})
-        self._tensors = {name: np.asarray(value) for name, value in tensors.items()}
-        self._tags = {name: tag_of(value.dtype) for name, value in self._tensors.items()}
+        self._tensors = {name: HeldArray(np.asarray(value)) for name, value in tensors.items()}
+        for name in self._tensors:
+            self.dtype(name)  # a type without a tag is refused here and not when it is read
+
+
+Place = tuple[TensorSource, str]  # a source, and the name of a tensor there
+
+
+class SourceView(TensorSource):
+    """Tensors of other sources under names of its own, in the order of `places`: where each name's tensor is.
+
+    A view that changes what it shows overrides `shape` and `read`. `sources` are what it lets go of with `close`.
+    """
+
+    def __init__(
+        self, path: str, metadata: Mapping[str, str], places: Mapping[str, Place], sources: Iterable[TensorSource]
+    ):
+        self.path = path
+        self.metadata = metadata
+        self._places = dict(places)
+        self._sources = list(sources)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in the order of the dict."""
-        return tuple(self._tensors)
+        """The names of the view, in the order of the map."""
+        return tuple(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an array."""
-        return self._get(name).shape
+        """The shape of the tensor behind a name."""
+        source, inner = self._place(name)
+        return source.shape(inner)
 
     def dtype(self, name: str) -> str:
-        """The tag of an array's type."""
-        self._get(name)
-        return self._tags[name]
+        """The stored type of the tensor behind a name."""
+        source, inner = self._place(name)
+        return source.dtype(inner)
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A read-only view of an array, or a converted copy of it."""
-        value = self._get(name)
-        try:
-            # NumPy's own booleans need no decoding, so BOOL is read as the bytes that it is.
-            return from_stored(value.view(np.uint8) if value.dtype == bool else value, self._tags[name], dtype)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
+        """The tensor behind a name."""
+        source, inner = self._place(name)
+        return source.read(inner, dtype)
+
+    def path_of(self, name: str) -> str:
+        """The file that holds the tensor behind a name."""
+        source, inner = self._place(name)
+        return source.path_of(inner)
+
+    def original_name(self, name: str) -> str:
+        """The name in the file."""
+        source, inner = self._place(name)
+        return source.original_name(inner)
+
+    def release(self) -> None:
+        """Give the pages of all sources back."""
+        for source in self._sources:
+            source.release()
+
+    def close(self) -> None:
+        """Close all sources."""
+        for source in self._sources:
+            source.close()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+        return name in self._places
 
-    def _get(self, name: str) -> np.ndarray:
-        if name not in self._tensors:
+    def _place(self, name: str) -> Place:
+        if name not in self._places:
             raise self.missing(name)
-        return self._tensors[name]
+        return self._places[name]
 
 
-class RenamedSource(TensorSource):
+class RenamedSource(SourceView):
     """A view of a source under other names: `names` maps each new name to the one in `source`; the rest is hidden."""
 
     def __init__(self, source: TensorSource, names: Mapping[str, str]):
         for old in names.values():
             if old not in source:
                 raise source.missing(old)
-        self.path = source.path
-        self.metadata = source.metadata
-        self._source = source
-        self._old = dict(names)
+        super().__init__(source.path, source.metadata, {new: (source, old) for new, old in names.items()}, [source])
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The new names, in the order of the map."""
-        return tuple(self._old)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of the tensor behind a new name."""
-        return self._source.shape(self._get(name))
+class ChangedSource(SourceView):
+    """A view of a source under the same names, for views that show some of its tensors changed."""
 
-    def dtype(self, name: str) -> str:
-        """The type of the tensor behind a new name."""
-        return self._source.dtype(self._get(name))
+    def __init__(self, source: TensorSource):
+        super().__init__(source.path, source.metadata, {name: (source, name) for name in source.names}, [source])
 
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """The tensor behind a new name."""
-        return self._source.read(self._get(name), dtype)
 
-    def path_of(self, name: str) -> str:
-        """The file that holds the tensor behind a new name."""
-        return self._source.path_of(self._get(name))
-
-    def original_name(self, name: str) -> str:
-        """The name in the file."""
-        return self._source.original_name(self._get(name))
-
-    def release(self) -> None:
-        """Give the source's pages back."""
-        self._source.release()
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._old
-
-    def _get(self, name: str) -> str:
-        if name not in self._old:
-            raise self.missing(name)
-        return self._old[name]
+def inner(source: TensorSource, prefix: str) -> TensorSource:
+    """The tensors below a prefix, without it."""
+    return RenamedSource(source, {name[len(prefix) :]: name for name in source.names if name.startswith(prefix)})

@@ -7,6 +7,8 @@ of the float32 with the same value.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -44,7 +46,8 @@ def tag_of(dtype: DTypeLike) -> str:
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """Widen bfloat16 bits (uint16) to the float32 of the same value, exactly: shift them to the upper half."""
-    return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+    shifted: np.ndarray = np.left_shift(bits, 16, dtype=np.uint32)
+    return shifted.view(np.float32)
 
 
 def float32_to_bfloat16(values: np.ndarray) -> np.ndarray:
@@ -103,7 +106,7 @@ def to_stored(values: np.ndarray, tag: str) -> np.ndarray:
 
 def _cast(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
     # A signalling NaN raises the processor's "invalid" flag between floating types, where it is no error.
-    invalid = "ignore" if wanted.kind in "fc" else "raise"
+    invalid: Literal["ignore", "raise"] = "ignore" if wanted.kind in "fc" else "raise"
     try:
         with np.errstate(over="raise", invalid=invalid):
             return values.astype(wanted, order="C", copy=False)

@@ -6,7 +6,7 @@ predicts, nor the noise schedule. Those come from the configuration files in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Family:
-    """A published family. `fits` is a rule over the facts; the rest is what the tensors do not say."""
+    """A published family: the facts that tell it from the others, and what the tensors do not say."""
 
     name: str
     title: str
-    fits: Callable[[Facts], bool]
+    facts: Mapping[str, Any]
     heads: Heads
     scheduler: Config
     scaling_factor: float = 0.18215
@@ -49,6 +49,10 @@ class Family:
     size: int = 512
     sizes: Mapping[str, int] = field(default_factory=dict)  # by prediction type, where it is not the same
     also: str = ""  # what else has the same names and shapes, and differs in what they do not tell
+
+    def fits(self, facts: Facts) -> bool:
+        """Whether a UNet is of this family."""
+        return all(getattr(facts, name) == value for name, value in self.facts.items())
 
 
 def schedule(start: float, end: float, kind: str = "DDIMScheduler", **more: Any) -> Config:
@@ -73,177 +77,68 @@ SDXL = schedule(0.00085, 0.012, "EulerDiscreteScheduler", timestep_spacing="lead
 UPSCALER = schedule(0.0001, 0.02, prediction_type="v_prediction")
 SAME_AS_SD2 = "2-base, 2.1-base and SD-Turbo predict epsilon"
 
+SD1, SD2 = Heads(count=8), Heads(channels=64)
+LDM_HEADS = Heads(channels=32)
+
+
+def text_facts(in_channels: int, context: int, linear: bool) -> dict[str, Any]:
+    """What tells the models of Stable Diffusion: channels of the latent and what stands behind it, and the context."""
+    return {"in_channels": in_channels, "context": context, "linear": linear}
+
+
+def xl(name: str, title: str, context: int) -> Family:
+    """A model of Stable Diffusion XL."""
+    facts = {"context": context, "linear": True}
+    return Family(name, title, facts, SD2, SDXL, scaling_factor=0.13025, size=1024)
+
+
+def ldm(name: str, title: str, facts: Mapping[str, Any], heads: Heads, end: float, **more: Any) -> Family:
+    """A model of the latent-diffusion zoo, with the end of its schedule; most have latents as the first stage gives."""
+    usual = {"scaling_factor": 1.0, "ema": True, "size": 256}
+    return Family(name, f"latent diffusion, {title}", facts, heads, schedule(0.0015, end), **usual | more)
+
+
+SIZES_OF_2: dict[str, Any] = {"size": 768, "sizes": {"epsilon": 512}, "also": SAME_AS_SD2}
 FAMILIES = (
+    Family("stable-diffusion-1", "Stable Diffusion 1", text_facts(4, 768, False), SD1, SD),
+    Family("stable-diffusion-1-inpainting", "Stable Diffusion 1 inpainting", text_facts(9, 768, False), SD1, SD),
+    Family("stable-diffusion-2", "Stable Diffusion 2", text_facts(4, 1024, True), SD2, SD_V, **SIZES_OF_2),
+    Family("stable-diffusion-2-inpainting", "Stable Diffusion 2 inpainting", text_facts(9, 1024, True), SD2, SD),
+    Family("stable-diffusion-2-depth", "Stable Diffusion 2 depth", text_facts(5, 1024, True), SD2, SD),
     Family(
-        "stable-diffusion-1",
-        "Stable Diffusion 1",
-        lambda f: (f.in_channels, f.context, f.linear) == (4, 768, False),
-        Heads(count=8),
-        SD,
-    ),
-    Family(
-        "stable-diffusion-1-inpainting",
-        "Stable Diffusion 1 inpainting",
-        lambda f: (f.in_channels, f.context, f.linear) == (9, 768, False),
-        Heads(count=8),
-        SD,
-    ),
-    Family(
-        "stable-diffusion-2",
-        "Stable Diffusion 2",
-        lambda f: (f.in_channels, f.context, f.linear) == (4, 1024, True),
-        Heads(channels=64),
-        SD_V,
-        size=768,
-        sizes={"epsilon": 512},
-        also=SAME_AS_SD2,
-    ),
-    Family(
-        "stable-diffusion-2-inpainting",
-        "Stable Diffusion 2 inpainting",
-        lambda f: (f.in_channels, f.context, f.linear) == (9, 1024, True),
-        Heads(channels=64),
-        SD,
-    ),
-    Family(
-        "stable-diffusion-2-depth",
-        "Stable Diffusion 2 depth",
-        lambda f: (f.in_channels, f.context, f.linear) == (5, 1024, True),
-        Heads(channels=64),
-        SD,
-    ),
-    Family(
-        "stable-diffusion-x4-upscaler",
-        "Stable Diffusion ×4 upscaler",
-        lambda f: (f.in_channels, f.context, f.linear) == (7, 1024, True),
-        Heads(count=8),
-        UPSCALER,
+        *("stable-diffusion-x4-upscaler", "Stable Diffusion ×4 upscaler", text_facts(7, 1024, True), SD1, UPSCALER),
         scaling_factor=0.08333,
     ),
+    xl("stable-diffusion-xl", "Stable Diffusion XL", 2048),
+    xl("stable-diffusion-xl-refiner", "Stable Diffusion XL refiner", 1280),
     Family(
-        "stable-diffusion-xl",
-        "Stable Diffusion XL",
-        lambda f: (f.context, f.linear) == (2048, True),
-        Heads(channels=64),
-        SDXL,
-        scaling_factor=0.13025,
-        size=1024,
-    ),
-    Family(
-        "stable-diffusion-xl-refiner",
-        "Stable Diffusion XL refiner",
-        lambda f: (f.context, f.linear) == (1280, True),
-        Heads(channels=64),
-        SDXL,
-        scaling_factor=0.13025,
-        size=1024,
-    ),
-    Family(
-        "ldm-text2img-large",
-        "latent diffusion, text to image, 1.45 B",
-        lambda f: (f.in_channels, f.context, f.linear) == (4, 1280, False),
-        Heads(count=8),
+        *("ldm-text2img-large", "latent diffusion, text to image, 1.45 B", text_facts(4, 1280, False), SD1),
         schedule(0.00085, 0.012),
         size=256,
     ),
-    Family(
-        "ldm-text2img-256",
-        "latent diffusion, text to image, 256",
-        lambda f: (f.in_channels, f.context, f.linear) == (3, 640, False),
-        Heads(channels=32),
-        schedule(0.0015, 0.0195),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
+    ldm("ldm-text2img-256", "text to image, 256", text_facts(3, 640, False), LDM_HEADS, 0.0195),
+    ldm("ldm-cin256", "class-conditional ImageNet, VQ f8", text_facts(4, 512, False), LDM_HEADS, 0.0195),
+    ldm("ldm-layout2img", "layout to image", {"width": 128, "in_channels": 3, "context": 512}, LDM_HEADS, 0.0205),
+    ldm(
+        *("ldm-cin256-v2", "class-conditional ImageNet, VQ f4", text_facts(3, 512, False), Heads(count=1), 0.0195),
+        ema=False,
     ),
-    Family(
-        "ldm-cin256",
-        "latent diffusion, class-conditional ImageNet, VQ f8",
-        lambda f: (f.in_channels, f.context, f.linear) == (4, 512, False),
-        Heads(channels=32),
-        schedule(0.0015, 0.0195),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
-    ),
-    Family(
-        "ldm-layout2img",
-        "latent diffusion, layout to image",
-        lambda f: (f.width, f.in_channels, f.context) == (128, 3, 512),
-        Heads(channels=32),
-        schedule(0.0015, 0.0205),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
-    ),
-    Family(
-        "ldm-cin256-v2",
-        "latent diffusion, class-conditional ImageNet, VQ f4",
-        lambda f: (f.in_channels, f.context, f.linear) == (3, 512, False),
-        Heads(count=1),
-        schedule(0.0015, 0.0195),
-        scaling_factor=1.0,
-        size=256,
-    ),
-    Family(
-        "ldm-retrieval-768",
-        "latent diffusion, retrieval-augmented, 768",
-        lambda f: (f.in_channels, f.context) == (16, 768),
-        Heads(channels=32),
-        schedule(0.0015, 0.015),
+    ldm(
+        *("ldm-retrieval-768", "retrieval-augmented, 768", {"in_channels": 16, "context": 768}, LDM_HEADS, 0.015),
         scaling_factor=0.22765929,
-        ema=True,
         size=768,
     ),
-    Family(
-        "ldm-lsun-churches",
-        "latent diffusion, LSUN churches",
-        lambda f: (f.in_channels, f.context) == (4, None),
-        Heads(count=8),
-        schedule(0.0015, 0.0155),
-        scaling_factor=1.0,  # the file holds its own, measured in training
-        ema=True,
-        size=256,
-    ),
-    Family(
-        "ldm-bsr-sr",
-        "latent diffusion, super-resolution",
-        lambda f: (f.width, f.in_channels, f.context) == (160, 6, None),
-        Heads(channels=32),
-        schedule(0.0015, 0.0155),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
-    ),
-    Family(
-        "ldm-semantic-synthesis",
-        "latent diffusion, semantic synthesis",
-        lambda f: (f.in_channels, f.context) == (6, None),
-        Heads(count=8),
-        schedule(0.0015, 0.0205),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
-    ),
-    Family(
-        "ldm-inpainting-big",
-        "latent diffusion, inpainting",
-        lambda f: (f.in_channels, f.context) == (7, None),
-        Heads(count=8),
-        schedule(0.0015, 0.0205),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
-    ),
-    Family(
+    # the file of the next holds a scale of its own, measured in training
+    ldm("ldm-lsun-churches", "LSUN churches", {"in_channels": 4, "context": None}, SD1, 0.0155),
+    ldm("ldm-bsr-sr", "super-resolution", {"width": 160, "in_channels": 6, "context": None}, LDM_HEADS, 0.0155),
+    ldm("ldm-semantic-synthesis", "semantic synthesis", {"in_channels": 6, "context": None}, SD1, 0.0205),
+    ldm("ldm-inpainting-big", "inpainting", {"in_channels": 7, "context": None}, SD1, 0.0205),
+    ldm(
         "ldm-unconditional",
-        "latent diffusion, unconditional: CelebA-HQ, FFHQ, LSUN bedrooms",
-        lambda f: (f.in_channels, f.context) == (3, None),
-        Heads(channels=32),
-        schedule(0.0015, 0.0195),
-        scaling_factor=1.0,
-        ema=True,
-        size=256,
+        "unconditional: CelebA-HQ, FFHQ, LSUN bedrooms",
+        {"in_channels": 3, "context": None},
+        LDM_HEADS,
+        0.0195,
     ),
 )
 

@@ -45,7 +45,7 @@ class Folder:
         """The original's class of a component, as the index names it. Raises `CheckpointError` if it is not there."""
         if component not in self.index:
             raise CheckpointError(f"{self.path / 'model_index.json'}: has no component {component!r}")
-        return self.index[component][1]
+        return str(self.index[component][1])
 
     def config(self, component: str) -> dict[str, Any]:
         """A component's configuration."""
@@ -110,11 +110,10 @@ def weight_rank(name: str, variant: str | None) -> tuple[int, ...] | None:
     kind = next((s for s in SUFFIXES if s in parts), None)
     if kind is None or (parts[-1] == "json") != indexed:
         return None
-    others = [p for p in parts[1:] if p not in (kind, "index", "json")]
-    if len(others) > 1:
+    variants = [p for p in parts[1:] if p not in (kind, "index", "json")]
+    if len(variants) > 1:
         return None
-    its_variant = others[0] if others else None
-    by_variant = 0 if its_variant == variant else 1 if its_variant is None else 2
+    by_variant = 0 if variants == [variant] or (variant is None and not variants) else 2 if variants else 1
     return by_variant, SUFFIXES.index(kind), int(indexed), STEMS.index(parts[0])
 
 

@@ -51,9 +51,9 @@ def fetch(name: str, variant: str | None = None) -> Path:
         raise CheckpointError(
             f"{name}: there is no such file or folder; as a name on the hub it needs `pip install huggingface_hub`"
         ) from None
-    if one := FILE.fullmatch(name):
-        cached = try_to_load_from_cache(*one.groups())
-        return Path(cached) if isinstance(cached, str) else asked(name, lambda: hf_hub_download(*one.groups()))
+    if file := FILE.fullmatch(name):
+        cached = try_to_load_from_cache(*file.groups())
+        return Path(cached) if isinstance(cached, str) else asked(name, lambda: hf_hub_download(*file.groups()))
     folder = cached_folder(lambda file: try_to_load_from_cache(name, file)) or cached_snapshot(name)
     if folder is not None and is_complete(folder, variant):
         return folder

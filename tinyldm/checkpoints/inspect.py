@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
+from tinyldm.checkpoints.learned_word import BY_ENCODER, NAMELESS, read_inversion
 from tinyldm.checkpoints.lora import component_of, layers_of
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.recognise import Component, Recognised
+from tinyldm.checkpoints.recognised import Component, Config, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, TinyldmError
-from tinyldm.models.build import expected
-from tinyldm.text.learned_words import BY_ENCODER, NAMELESS, read_inversion
 
+# Name and shape of every weight that a class with a config has (`models.build.expected`).
+Expected = Callable[[str, Config], Mapping[str, tuple[int, ...]]]
 WORD_WIDTHS = ((768,), (1024,), (1280,))  # of a token in the published text encoders
 SHOWN = 10  # names of a list before it is cut
 
 
-def inspect(path: str | Path, tensors: bool = True, **options: object) -> str:
+def inspect(path: str | Path, expected: Expected, tensors: bool = True, **options: object) -> str:
     """A report on a checkpoint in any layout, several lines of text; with `tensors`, one for each tensor too.
 
-    A file that is not recognised is reported as that, with its tensors; `options` are those of `open_checkpoint`.
+    `expected` says which weights an architecture has, against which the file's are held. A file that is not recognised
+    is reported as that, with its tensors; `options` are those of `open_checkpoint`.
+
     Raises `CheckpointError` only for what is no readable file of tensors.
     """
     place = local(path)
@@ -38,7 +41,7 @@ def inspect(path: str | Path, tensors: bool = True, **options: object) -> str:
         title = adapter_title(source)
         lines = [f"{path}: {title}"] if title else [f"{path}: not recognised", f"  {error}"]
         return "\n".join([*lines, *beside_lines(source.extras), *(tensor_lines(source) if tensors else [])])
-    return "\n".join(report(path, found, tensors))
+    return "\n".join(report(path, found, expected, tensors))
 
 
 def adapter_title(source: TensorSource) -> str | None:
@@ -66,26 +69,27 @@ def adapter_title(source: TensorSource) -> str | None:
 def beside_lines(extras: Mapping[str, str]) -> Iterator[str]:
     """What a file holds that is no tensor of a model, in one line."""
     if extras:
-        yield f"  beside the weights: {some(f'{name} ({kind})' for name, kind in extras.items())}"
+        yield f"  beside the weights: {shortened(f'{name} ({kind})' for name, kind in extras.items())}"
 
 
-def report(path: str | Path, found: Recognised, tensors: bool) -> Iterator[str]:
+def report(path: str | Path, found: Recognised, expected: Expected, tensors: bool) -> Iterator[str]:
     """The lines on a checkpoint that was recognised."""
     yield f"{path}: {found.title}"
     for name, component in found.components.items():
         yield f"  {name:<16} {component_line(component)}"
     if found.scheduler is not None:
-        told = found.scheduler
-        yield f"  {'schedule':<16} {told.get('_class_name')}, predicts {told.get('prediction_type', 'epsilon')}"
+        schedule = found.scheduler
+        predicted = schedule.get("prediction_type", "epsilon")
+        yield f"  {'schedule':<16} {schedule.get('_class_name')}, predicts {predicted}"
     for note in found.notes:
         yield f"  note: {note}"
     for name, component in found.components.items():
-        yield from (f"  {name}: {line}" for line in complaints(component))
+        yield from (f"  {name}: {line}" for line in complaints(component, expected))
     if found.extras:
-        yield f"  known and not used, {len(found.extras)} tensors: {some(found.extras)}"
+        yield f"  known and not used, {len(found.extras)} tensors: {shortened(found.extras)}"
     yield from beside_lines(found.beside)
     if found.unknown:
-        yield f"  not known, {len(found.unknown)} tensors: {some(found.unknown)}"
+        yield f"  not known, {len(found.unknown)} tensors: {shortened(found.unknown)}"
     if tensors:
         for name, component in found.components.items():
             yield ""
@@ -101,7 +105,7 @@ def component_line(component: Component) -> str:
     return f"{component.class_name}, {len(source)} tensors, {count:,} parameters, {'/'.join(sorted(types))}"
 
 
-def complaints(component: Component) -> Iterator[str]:
+def complaints(component: Component, expected: Expected) -> Iterator[str]:
     """What the architecture wants and the file lacks, and the other way round."""
     try:
         wanted = expected(component.class_name, component.config)
@@ -112,9 +116,9 @@ def complaints(component: Component) -> Iterator[str]:
     missing = [name for name in wanted if name not in source]
     extra = [name for name in source.names if name not in wanted and not name.endswith("position_ids")]
     if missing:
-        yield f"missing, {len(missing)} tensors: {some(missing)}"
+        yield f"missing, {len(missing)} tensors: {shortened(missing)}"
     if extra:
-        yield f"without a place in the architecture, {len(extra)} tensors: {some(extra)}"
+        yield f"without a place in the architecture, {len(extra)} tensors: {shortened(extra)}"
 
 
 def tensor_lines(source: TensorSource) -> Iterator[str]:
@@ -127,7 +131,7 @@ def tensor_lines(source: TensorSource) -> Iterator[str]:
         yield f"  {quoted(name)[1:-1]}  {shape}  {source.dtype(name)}{renamed}"
 
 
-def some(names: Iterable[str]) -> str:
+def shortened(names: Iterable[str]) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import RenamedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import ChangedSource, TensorSource, quoted
 from tinyldm.checkpoints.families import Heads
 from tinyldm.checkpoints.names.unet import unet_links
 from tinyldm.errors import CheckpointError
@@ -41,7 +41,7 @@ COMPONENTS = {
     "base_model.model.": "unet",
 }
 # Other adapters that files with such names hold: they are not sums of this kind.
-OTHERS = ("dora_scale", "lora_magnitude_vector", "hada_", "lokr_", "lora_mid", "oft_", "diff")
+OTHER_KINDS = ("dora_scale", "lora_magnitude_vector", "hada_", "lokr_", "lora_mid", "oft_", "diff")
 
 
 @dataclass
@@ -64,15 +64,16 @@ class Delta:
     def added(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """The change of a weight of a shape."""
         down, up = self.file.read(self.down, dtype), self.file.read(self.up, dtype)
-        product = up.reshape(up.shape[0], -1) @ down.reshape(down.shape[0], -1)
-        return (product * product.dtype.type(self.strength.value * self.factor)).reshape(shape)
+        product: np.ndarray = up.reshape(up.shape[0], -1) @ down.reshape(down.shape[0], -1)
+        product *= product.dtype.type(self.strength.value * self.factor)
+        return product.reshape(shape)
 
 
-class LoraSource(RenamedSource):
+class LoraSource(ChangedSource):
     """A view of a component with a LoRA merged into it: `{canonical name: change}`."""
 
     def __init__(self, source: TensorSource, deltas: Mapping[str, Delta]):
-        super().__init__(source, {name: name for name in source.names})
+        super().__init__(source)
         self._deltas = dict(deltas)
 
     @property
@@ -86,7 +87,7 @@ class LoraSource(RenamedSource):
         if name not in self._deltas or self._deltas[name].strength.value == 0:
             return value
         computed = np.promote_types(value.dtype, np.float32)
-        changed = value.astype(computed) + self._deltas[name].added(value.shape, computed)
+        changed: np.ndarray = value.astype(computed) + self._deltas[name].added(value.shape, computed)
         changed = changed.astype(value.dtype, copy=False)
         changed.flags.writeable = False
         return changed
@@ -104,7 +105,7 @@ def apply_lora(
     """
     strength = scale if isinstance(scale, Strength) else Strength(scale)
     for name in lora.names:
-        if kind := next((other for other in OTHERS if other in name), None):
+        if kind := next((part for part in OTHER_KINDS if part in name), None):
             raise CheckpointError(f"{lora.path}: tensor {quoted(name)}: an adapter of another kind ({kind}) than LoRA")
     layers = layers_of(lora)
     tables = {name: layer_table(source) for name, source in components.items()}

@@ -34,7 +34,7 @@ class MappedFile:
         """The bytes from `begin` up to `end`, not copied; the range must lie in the file."""
         if not 0 <= begin <= end <= self.size:
             raise CheckpointError(f"{self.path}: bytes {begin} to {end} asked of a file of {self.size} bytes")
-        return memoryview(self._open_map())[begin:end]
+        return memoryview(self._map or b"")[begin:end]
 
     def array(self, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
         """The same bytes as a flat, read-only array of `dtype`."""
@@ -42,11 +42,11 @@ class MappedFile:
 
     def release(self, begin: int = 0, end: int | None = None) -> None:
         """Give the resident pages of a range back to the system; touched again, they are read from the disk again."""
-        if self.size and hasattr(mmap, "MADV_DONTNEED"):
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             first = begin - begin % mmap.PAGESIZE
             length = (self.size if end is None else end) - first
             if length > 0:
-                self._open_map().madvise(mmap.MADV_DONTNEED, first, length)
+                self._map.madvise(mmap.MADV_DONTNEED, first, length)
 
     def close(self) -> None:
         """Let go of the file. Arrays that were read from it without a copy stay valid, and keep the mapping alive."""
@@ -55,6 +55,3 @@ class MappedFile:
                 self._map.close()
         self._map = None
         self.size = 0
-
-    def _open_map(self) -> mmap.mmap | bytes:
-        return b"" if self._map is None else self._map

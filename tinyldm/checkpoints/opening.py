@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.digests import known_prediction_type
 from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
 from tinyldm.checkpoints.hub import local
-from tinyldm.checkpoints.names.published import text_encoder_names, vae_names
-from tinyldm.checkpoints.recognise import Component, Recognised, class_of, override, parameterization, recognise
+from tinyldm.checkpoints.names.published import present_names
+from tinyldm.checkpoints.original_config import parameterization
+from tinyldm.checkpoints.overrides import override
+from tinyldm.checkpoints.recognise import recognise
+from tinyldm.checkpoints.recognised import Component, Recognised, class_of
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError
 
 Config = Mapping[str, Mapping[str, Any]]
 
 
-def bert_names(source: TensorSource) -> TensorSource:
-    """The first text encoder without the `model.` prefix of its published folder."""
-    return RenamedSource(source, {name.removeprefix("model."): name for name in source.names})
-
-
-# How the tensors of a class are named in its folder, where it is not by the names that the models here use.
-NAMES: dict[str, Callable[[TensorSource], TensorSource]] = {
-    "CLIPTextModel": text_encoder_names,
-    "CLIPTextModelWithProjection": text_encoder_names,
-    "LDMBertModel": bert_names,
-    "AutoencoderKL": vae_names,
-    "AsymmetricAutoencoderKL": vae_names,
-    "VQModel": vae_names,
-}
 # The names of components in folders of the first latent-diffusion models, and the ones that are used here.
 ALIASES = {"vqvae": "vae", "bert": "text_encoder"}
 NO_TENSORS = ("scheduler", "tokenizer", "feature_extractor")
@@ -92,7 +82,7 @@ def open_folder(path: Path, variant: str | None = None) -> Recognised:
             found.scheduler = folder.config(name)
         elif not name.startswith(NO_TENSORS):
             kind = folder.class_of(name)
-            tensors = NAMES.get(kind, lambda source: source)(folder.weights(name))
+            tensors = present_names(kind, folder.weights(name))
             config = stated_scale(kind, folder.config(name), found.notes)
             found.components[ALIASES.get(name, name)] = Component(kind, config, tensors)
     return found
@@ -113,7 +103,7 @@ def open_component(path: Path, variant: str | None = None) -> Recognised:
     """The folder of one component: its config and its weights."""
     config = read_json(path / "config.json")
     kind = class_of(config)
-    tensors = NAMES.get(kind, lambda source: source)(open_source(find_weights(path, variant)))
+    tensors = present_names(kind, open_source(find_weights(path, variant)))
     found = Recognised("component", f"a folder of a {kind}")
     config = stated_scale(kind, config, found.notes)
     found.components[path.name] = Component(kind, config, tensors)
@@ -123,23 +113,23 @@ def open_component(path: Path, variant: str | None = None) -> Recognised:
 def open_file(path: Path, prediction_type: str | None, ema: bool | None, config: Config | None) -> Recognised:
     """A single file in any layout, with what configuration lies beside it."""
     source = open_source(path)
-    told = parameterization(path), f"is stated by {path.with_suffix('.yaml').name}"
-    found = recognise(source, prediction_type=prediction_type or told[0], ema=ema, config=config)
+    stated, where = parameterization(path), f"is stated by {path.with_suffix('.yaml').name}"
+    found = recognise(source, prediction_type=prediction_type or stated, ema=ema, config=config)
     if any(note.startswith("prediction type") for note in found.notes):
-        told = told_by_content(path, source)
-        override(found, told[0], config or {})
-    if told[0] and not prediction_type:
-        found.notes.append(f"prediction type {told[0]} {told[1]}")
-    elsewhere = path.parent / "config.json"
-    if len(found.components) == 1 and elsewhere.is_file() and not config:
-        (name, component), published = *found.components.items(), read_json(elsewhere)
+        stated, where = prediction_by_content(path, source)
+        override(found, stated, config or {})
+    if stated and not prediction_type:
+        found.notes.append(f"prediction type {stated} {where}")
+    beside = path.parent / "config.json"
+    if len(found.components) == 1 and beside.is_file() and not config:
+        (name, component), published = *found.components.items(), read_json(beside)
         if class_of(published) == component.class_name:
-            found.components[name] = Component(component.class_name, published, component.source)
-            found.notes = [f"the config is that of {elsewhere.name} beside the file"]
+            found.components[name] = replace(component, config=published)
+            found.notes = [f"the config is that of {beside.name} beside the file"]
     return found
 
 
-def told_by_content(path: Path, source: TensorSource) -> tuple[str | None, str]:
+def prediction_by_content(path: Path, source: TensorSource) -> tuple[str | None, str]:
     """What a file predicts, and how that is known: by its training step, or by the digest of the whole file."""
     if source.metadata.get("global_step") == STEP_OF_2_BASE:
         return "epsilon", "is that of Stable Diffusion 2-base, which the file's global_step tells"

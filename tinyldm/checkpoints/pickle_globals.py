@@ -11,10 +11,8 @@ import re
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import quoted
-from tinyldm.checkpoints.dtypes import from_stored, tag_of
+from tinyldm.checkpoints.base import HeldArray, quoted
 from tinyldm.checkpoints.pickle_reader import Buildable, Builder, Name, PickleReader, Placeholder
 from tinyldm.checkpoints.safetensors import MAX_RANK, countable
 from tinyldm.errors import CheckpointError
@@ -36,29 +34,14 @@ class NumpyDtype(Buildable):
         order = state[1] if type(state) is tuple and len(state) > 1 else None
         if type(order) is not str or order not in ("<", ">", "|", "=") or any(part for part in state[2:5]):
             raise CheckpointError("refuses a NumPy dtype with fields or of an unknown byte order")
-        self.value = self.value.newbyteorder(order)
+        self.value = self.value.newbyteorder(order)  # type: ignore[arg-type]  # one of the four above
 
 
-class NumpyArray(Buildable):
+class NumpyArray(HeldArray, Buildable):
     """An array out of a pickle, read-only and not copied; a `BUILD` gives it its shape and its bytes."""
 
     def __init__(self) -> None:
-        self.value = np.zeros(0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape."""
-        return self.value.shape
-
-    @property
-    def tag(self) -> str:
-        """The published tag of the type."""
-        return tag_of(self.value.dtype)
-
-    def read(self, dtype: DTypeLike | None) -> np.ndarray:
-        """The array in `dtype`; `None` keeps its own."""
-        # NumPy's booleans need no decoding, so BOOL is read as the bytes that it is.
-        return from_stored(self.value.view(np.uint8) if self.tag == "BOOL" else self.value, self.tag, dtype)
+        super().__init__(np.zeros(0))
 
     def build(self, reader: PickleReader, state: Any) -> None:
         """Take the state `(version, shape, dtype, Fortran order, bytes)`."""
@@ -75,7 +58,7 @@ class NumpyArray(Buildable):
         self.value = np.frombuffer(data, dtype.value).reshape(shape, order="F" if fortran else "C")
 
 
-class ParameterDict(dict, Buildable):
+class ParameterDict(dict[Any, Any], Buildable):
     """`torch.nn.ParameterDict`, a module that is nothing but a dict of parameters (textual inversion files have it)."""
 
     def build(self, reader: PickleReader, state: Any) -> None:
@@ -191,7 +174,8 @@ def numpy_scalar(reader: PickleReader, name: str, arguments: tuple[Any, ...]) ->
     dtype, data = arguments[0].value, as_bytes(reader, arguments[1])
     if len(data) != dtype.itemsize:
         raise CheckpointError(f"has a NumPy scalar {dtype} of {len(data)} bytes")
-    return np.frombuffer(data, dtype)[0].item()
+    value: int | float | bool = np.frombuffer(data, dtype)[0].item()
+    return value
 
 
 def numpy_array(reader: PickleReader, name: str, arguments: tuple[Any, ...]) -> NumpyArray:

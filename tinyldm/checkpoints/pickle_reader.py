@@ -269,8 +269,8 @@ Builder = Callable[[PickleReader, str, tuple[Any, ...]], Any]
 
 def opcode_name(code: int) -> str:
     """What the pickle documentation calls an opcode."""
-    known = pickletools.code2op.get(chr(code))
-    return known.name if known else f"0x{code:02x}"
+    names = {opcode.code: opcode.name for opcode in pickletools.opcodes}
+    return names.get(chr(code), f"0x{code:02x}")
 
 
 def _text(width: int) -> Callable[[PickleReader], None]:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.base import TableSource, quoted
 from tinyldm.checkpoints.dtypes import FLOATING, STORED, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.errors import CheckpointError
@@ -58,63 +58,53 @@ def read_safetensors(path: str | PathLike[str]) -> SafetensorsFile:
     return SafetensorsFile(path)
 
 
-class SafetensorsFile(TensorSource):
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor of an open file: its entry in the header, and the bytes that it says."""
+
+    file: MappedFile
+    data: int  # where the tensors' bytes begin
+    entry: Entry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self.entry.shape
+
+    @property
+    def tag(self) -> str:
+        """The published tag of the type."""
+        return self.entry.tag
+
+    @property
+    def raw(self) -> memoryview:
+        """The bytes as they lie in the file."""
+        return self.file.view(self.data + self.entry.begin, self.data + self.entry.end)
+
+    def read(self, dtype: DTypeLike | None) -> np.ndarray:
+        """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
+        return from_stored(np.frombuffer(self.raw, STORED[self.tag]).reshape(self.shape), self.tag, dtype)
+
+
+class SafetensorsFile(TableSource[FileTensor]):
     """An open, memory-mapped safetensors file: a `TensorSource` that reads a tensor when it is asked for."""
 
     def __init__(self, path: str | PathLike[str]):
         self.path = str(path)
-        self._file = MappedFile(path)
+        self._file = file = MappedFile(path)
         try:
-            header, self._data = read_header(self._file)
+            header, data = read_header(file)
             self.metadata = check_metadata(header.pop("__metadata__", {}), self.path)
-            self._entries = {name: check_entry(name, entry, self.path) for name, entry in header.items()}
-            check_layout(self._entries, self._file.size - self._data, self.path)
+            entries = {name: check_entry(name, entry, self.path) for name, entry in header.items()}
+            check_layout(entries, file.size - data, self.path)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names, in the order of the header."""
-        return tuple(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        return self._get(name).shape
-
-    def dtype(self, name: str) -> str:
-        """The published tag of a tensor's type."""
-        return self._get(name).tag
+        self._tensors = {name: FileTensor(file, data, entry) for name, entry in entries.items()}
 
     def raw(self, name: str) -> memoryview:
         """The bytes of a tensor as they lie in the file."""
-        entry = self._get(name)
-        return self._file.view(self._data + entry.begin, self._data + entry.end)
-
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
-        entry = self._get(name)
-        stored = np.frombuffer(self.raw(name), STORED[entry.tag]).reshape(entry.shape)
-        try:
-            return from_stored(stored, entry.tag, dtype)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
-
-    def release(self) -> None:
-        """Give all resident pages of the file back to the system."""
-        self._file.release()
-
-    def close(self) -> None:
-        """Let go of the file; arrays that point into it stay valid."""
-        self._file.close()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def _get(self, name: str) -> Entry:
-        if name not in self._entries:
-            raise self.missing(name)
-        return self._entries[name]
+        return self._get(name).raw
 
 
 def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
@@ -295,7 +285,7 @@ class SafetensorsWriter:
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: tensor {quoted(name)}: {error}") from None
         if stored.size:
-            self._put(len(self._header) + entry.begin, memoryview(stored.reshape(-1)).cast("B"))
+            self._put(len(self._header) + entry.begin, stored.reshape(-1).data.cast("B"))
         self._pending.remove(name)
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:

@@ -6,20 +6,16 @@ checkpoint, and returns a `TensorSource`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from tinyldm.checkpoints.base import MemorySource, RenamedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.safetensors import PREFIX, encodable, parse_json_object, read_safetensors
 from tinyldm.checkpoints.torch_pickle import LEGACY_START, ZIP_START, read_torch
 from tinyldm.errors import CheckpointError
-
-__all__ = ["MemorySource", "RenamedSource", "ShardedSource", "TensorSource", "open_source"]
 
 MAX_INDEX = 100_000_000
 LONGEST_NAME = 255  # bytes, of a file on common systems
@@ -61,7 +57,7 @@ def kind_of(path: str | PathLike[str]) -> str:
     return "an empty file" if not head else f"begins with {head[:8]!r}, a format that is not known"
 
 
-class ShardedSource(TensorSource):
+class ShardedSource(SourceView):
     """The tensors of a sharded checkpoint: an index whose `weight_map` says which file beside it holds each name.
 
     Every file must exist beside the index and hold what the index says. A tensor that a file holds and the index does
@@ -69,74 +65,41 @@ class ShardedSource(TensorSource):
     """
 
     def __init__(self, path: str | PathLike[str]):
-        self.path = str(path)
-        index = read_index(self.path)
-        self.metadata = {key: str(value) for key, value in index["metadata"].items()}
-        self._shards: dict[str, TensorSource] = {}
+        index = read_index(str(path))
+        shards: dict[str, TensorSource] = {}
         try:
-            for name, file in index["weight_map"].items():
-                self._check_listed(name, file)
-            self._file_of = dict(index["weight_map"])
-            self._add_unlisted()
+            file_of = listed_files(Path(path), index["weight_map"], shards)
+            add_unlisted(str(path), file_of, shards)
         except BaseException:
-            self.close()
+            for shard in shards.values():
+                shard.close()
             raise
+        metadata = {key: str(value) for key, value in index["metadata"].items()}
+        places = {name: (shards[file], name) for name, file in file_of.items()}
+        super().__init__(str(path), metadata, places, shards.values())
 
-    def _check_listed(self, name: str, file: str) -> None:
-        if file not in self._shards:
-            self._shards[file] = open_shard(Path(self.path), file)
-        if name not in self._shards[file]:
-            raise CheckpointError(f"{self.path}: says that {quoted(file)} holds {quoted(name)}, which it does not")
 
-    def _add_unlisted(self) -> None:
-        listed = frozenset(self._file_of)
-        for file, shard in self._shards.items():
-            for name in shard:
-                if name in listed:
-                    continue
-                if name in self._file_of:
-                    files = f"{quoted(self._file_of[name])} and {quoted(file)}"
-                    raise CheckpointError(f"{self.path}: does not list {quoted(name)}, which both {files} hold")
-                self._file_of[name] = file
+def listed_files(index: Path, weight_map: Mapping[str, str], shards: dict[str, TensorSource]) -> dict[str, str]:
+    """The file of each name in an index; each file is opened into `shards`, and must hold what the index says."""
+    for name, file in weight_map.items():
+        if file not in shards:
+            shards[file] = open_shard(index, file)
+        if name not in shards[file]:
+            raise CheckpointError(f"{index}: says that {quoted(file)} holds {quoted(name)}, which it does not")
+    return dict(weight_map)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names in the order of the index, then those that only the files have."""
-        return tuple(self._file_of)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        return self._shard(name).shape(name)
-
-    def dtype(self, name: str) -> str:
-        """The published tag of a tensor's type."""
-        return self._shard(name).dtype(name)
-
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A tensor out of the file that holds it."""
-        return self._shard(name).read(name, dtype)
-
-    def path_of(self, name: str) -> str:
-        """The file that holds a tensor."""
-        return self._shard(name).path_of(name)
-
-    def release(self) -> None:
-        """Give the pages of all files back."""
-        for shard in self._shards.values():
-            shard.release()
-
-    def close(self) -> None:
-        """Close all files."""
-        for shard in self._shards.values():
-            shard.close()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._file_of
-
-    def _shard(self, name: str) -> TensorSource:
-        if name not in self._file_of:
-            raise self.missing(name)
-        return self._shards[self._file_of[name]]
+def add_unlisted(index: str, file_of: dict[str, str], shards: Mapping[str, TensorSource]) -> None:
+    """Add the tensors that the files hold and the index does not list; no two files may hold the same one."""
+    listed = frozenset(file_of)
+    for file, shard in shards.items():
+        for name in shard:
+            if name in listed:
+                continue
+            if name in file_of:
+                files = f"{quoted(file_of[name])} and {quoted(file)}"
+                raise CheckpointError(f"{index}: does not list {quoted(name)}, which both {files} hold")
+            file_of[name] = file
 
 
 def read_index(path: str) -> dict[str, Any]:

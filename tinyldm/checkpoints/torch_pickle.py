@@ -15,10 +15,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.base import TableSource, quoted
 from tinyldm.checkpoints.dtypes import STORED
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.pickle_globals import NumpyArray
@@ -53,7 +50,7 @@ def read_torch(path: str | PathLike[str]) -> TorchFile:
     return TorchFile(path)
 
 
-class TorchFile(TensorSource):
+class TorchFile(TableSource[LazyTensor | NumpyArray]):
     """An open torch checkpoint: a `TensorSource` that reads a tensor when it is asked for.
 
     `root` is the pickled structure with `LazyTensor`s in it. The names are those of its `state_dict` if it has one,
@@ -63,54 +60,16 @@ class TorchFile(TensorSource):
 
     def __init__(self, path: str | PathLike[str]):
         self.path = str(path)
-        self.metadata: dict[str, str] = {}
-        self._file = MappedFile(path)
+        self._file = file = MappedFile(path)
         try:
-            is_zip = self._file.view(0, min(4, self._file.size)) == ZIP_START
-            self.root, length = open_zip(self._file) if is_zip else open_legacy(self._file)
+            is_zip = file.view(0, min(4, file.size)) == ZIP_START
+            self.root, length = open_zip(file) if is_zip else open_legacy(file)
             self._tensors, self.extras = flatten(self.root, length, self.path)
             self.metadata = plain_entries(self.root)
-            check_total(self._tensors, self._file.size, self.path)
+            check_total(self._tensors, file.size, self.path)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names, in the order of the file."""
-        return tuple(self._tensors)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        return self._get(name).shape
-
-    def dtype(self, name: str) -> str:
-        """The published tag of a tensor's type."""
-        return self._get(name).tag
-
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of the file where it can be."""
-        tensor = self._get(name)
-        try:
-            return tensor.read(dtype)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
-
-    def release(self) -> None:
-        """Give all resident pages of the file back to the system."""
-        self._file.release()
-
-    def close(self) -> None:
-        """Let go of the file; arrays that point into it stay valid."""
-        self._file.close()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tensors
-
-    def _get(self, name: str) -> LazyTensor | NumpyArray:
-        if name not in self._tensors:
-            raise self.missing(name)
-        return self._tensors[name]
 
 
 # The zip format -------------------------------------------------------------------------------------------------------

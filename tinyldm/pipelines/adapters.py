@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyldm.checkpoints.hub import local_file
+from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inversion
 from tinyldm.checkpoints.lora import Strength, apply_lora
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.recognise import Component, Recognised
+from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.text.clip_tokenizer import Tokenizer
-from tinyldm.text.learned_words import Inversion, extend_encoder, extend_tokenizer, read_inversion
+from tinyldm.text.learned_words import extend_tokenizer
 from tinyldm.text.wordpiece import WordPiece
 
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.recognise import Component
+from tinyldm.checkpoints.recognised import Component
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinyldm.checkpoints.folder import read_folder
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.recognise import Recognised
+from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
 from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
@@ -20,6 +20,7 @@ from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import assembled, place
 from tinyldm.runtime import Runtime
 from tinyldm.text.clip_tokenizer import Tokenizer
+from tinyldm.text.tokenizer_folder import usual_tokenizer
 from tinyldm.text.wordpiece import WordPiece
 
 # The classes that a component may have, and which components there may be.
@@ -161,31 +162,14 @@ def folder_extras(path: Path) -> tuple[dict[str, Tokenizer | WordPiece], dict[st
 
 
 def file_extras(found: Recognised) -> tuple[dict[str, Tokenizer | WordPiece], dict[str, Any]]:
-    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them.
-
-    The layout model's text encoder has the classes and corners of boxes for words, which no tokenizer makes of a text.
-    """
+    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them."""
     first, second = found.components.get("text_encoder"), found.components.get("text_encoder_2")
-    tokenizers: dict[str, Tokenizer | WordPiece] = {}
-    if first is not None and first.class_name == "LDMBertModel":
-        words = WordPiece.bert(first.config["max_position_embeddings"])
-        if words.vocab_size == first.config["vocab_size"]:
-            tokenizers["tokenizer"] = words
-    elif first is not None:
-        openclip = second is None and first.config.get("hidden_act") == "gelu"
-        tokenizers["tokenizer"] = clip_tokenizer(zero_padded=openclip)
-    if second is not None:
-        tokenizers["tokenizer_2"] = clip_tokenizer(zero_padded=True)
-    return tokenizers, {"force_zeros_for_empty_prompt": bool(first), "requires_aesthetics_score": not first}
-
-
-def clip_tokenizer(zero_padded: bool) -> Tokenizer:
-    """CLIP's tokenizer; OpenCLIP's pads with the token 0 instead of the end token."""
-    tokenizer = Tokenizer.clip()
-    if not zero_padded:
-        return tokenizer
-    merges = sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__)
-    return Tokenizer.from_vocabulary(tokenizer.vocab, merges, pad_token="!")
+    tokenizers = {
+        "tokenizer": usual_tokenizer(first) if first is not None else None,
+        "tokenizer_2": usual_tokenizer(second) if second is not None else None,
+    }
+    known = {name: tokenizer for name, tokenizer in tokenizers.items() if tokenizer is not None}
+    return known, {"force_zeros_for_empty_prompt": bool(first), "requires_aesthetics_score": not first}
 
 
 def as_pipeline_does(scheduler: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def split_words(text: str) -> list[str]:
     `<|`, `endoftext` and `|>`, the last of them cut off from punctuation that follows.
     """
     classes = [character_class(character) for character in text]
-    words = []
+    words: list[str] = []
     start = 0
     while start < len(text):
         stop = start + 1
@@ -247,13 +247,13 @@ class Tokenizer:
         return cls(read_tokenizer_folder(Path(folder)))
 
     @classmethod
-    def clip(cls) -> Tokenizer:
-        """The tokenizer of OpenAI's CLIP: 49,408 tokens, 77 a prompt, padded with the end token.
+    def clip(cls, pad_token: str = END_OF_TEXT) -> Tokenizer:
+        """The tokenizer of OpenAI's CLIP: 49,408 tokens, 77 a prompt, padded with the end token unless told otherwise.
 
         Built from the merge list that the package carries. In a prompt the special tokens count as written.
         """
         blob = files("tinyldm.text").joinpath("data/bpe_simple_vocab_16e6.txt.gz").read_bytes()
-        return cls.from_vocabulary(*parse_openai_merges(blob, sorted(byte_alphabet())))
+        return cls.from_vocabulary(*parse_openai_merges(blob, sorted(byte_alphabet())), pad_token=pad_token)
 
     @classmethod
     def from_vocabulary(

@@ -9,13 +9,13 @@ A published folder has its vocabulary as `vocab.json` and `merges.txt`, as one `
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyldm.checkpoints.folder import read_json
 from tinyldm.errors import CheckpointError, ConfigError
 
 Merges = list[tuple[str, str]]
@@ -107,15 +107,7 @@ def parse_openai_merges(blob: bytes, alphabet: Sequence[str]) -> tuple[dict[str,
 
 def _read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep
-        raise CheckpointError(f"{path}: not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object, not a {type(content).__name__}")
-    return content
+    return read_json(path) if path.is_file() else {}
 
 
 def _checked_vocabulary(vocab: Any, path: Path) -> dict[str, int]:
@@ -152,16 +144,17 @@ def _parse_tokenizer_json(whole: dict[str, Any], path: Path) -> tuple[dict[str, 
     model = whole.get("model")
     if not isinstance(model, dict):
         raise CheckpointError(f"{path}: has no object `model`")
-    for field, wanted in [
-        ("type", ["BPE"]),
-        ("end_of_word_suffix", ["</w>"]),
-        ("continuing_subword_prefix", ["", None]),
-        ("dropout", [None]),
-        ("byte_fallback", [False, None]),
-        ("ignore_merges", [False, None]),
-    ]:
-        if model.get(field) not in wanted:
-            raise ConfigError(f"{path}: model.{field} is {model.get(field)!r}; a CLIP tokenizer has {wanted[0]!r}")
+    allowed: dict[str, list[Any]] = {
+        "type": ["BPE"],
+        "end_of_word_suffix": ["</w>"],
+        "continuing_subword_prefix": ["", None],
+        "dropout": [None],
+        "byte_fallback": [False, None],
+        "ignore_merges": [False, None],
+    }
+    for field, values in allowed.items():
+        if model.get(field) not in values:
+            raise ConfigError(f"{path}: model.{field} is {model.get(field)!r}; a CLIP tokenizer has {values[0]!r}")
     for field, wanted in [("normalizer", ["NFC", "Replace", "Lowercase"]), ("pre_tokenizer", ["Split", "ByteLevel"])]:
         found = [step.get("type") for step in _steps(whole.get(field))]
         if found != wanted:
@@ -183,7 +176,7 @@ def _steps(step: Any) -> Iterator[dict[str, Any]]:
 
 def _check_config(config: dict[str, Any], path: Path) -> None:
     """Refuse settings that would change the ids and that CLIP tokenizers do not have."""
-    supported = {
+    supported: dict[str, list[Any]] = {
         "tokenizer_class": ["CLIPTokenizer", "CLIPTokenizerFast", None],
         "padding_side": ["right", None],
         "truncation_side": ["right", None],

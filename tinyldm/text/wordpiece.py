@@ -17,7 +17,6 @@ tokens are those of `transformers.BertTokenizer` 5.23 for the characters that Un
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import unicodedata
 import warnings
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyldm.checkpoints.folder import read_json
 from tinyldm.errors import CheckpointError, ConfigError, InputError
 from tinyldm.text.clip_tokenizer import LONE_SURROGATE, TruncationWarning
 
@@ -151,14 +151,14 @@ class WordPiece:
         Raises `CheckpointError` for missing or malformed files, `ConfigError` for a setting that is not supported.
         """
         folder = Path(folder)
-        config = read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
         for name, value in (("strip_accents", None), ("tokenize_chinese_chars", True), ("do_basic_tokenize", True)):
             if config.get(name, value) != value:
                 raise ConfigError(f"{folder}: {name} {config[name]!r} is not supported; supported: {value!r}")
         if (folder / "vocab.txt").is_file():
             vocab = parse_vocabulary((folder / "vocab.txt").read_bytes(), folder / "vocab.txt")
         elif (folder / "tokenizer.json").is_file():
-            vocab = vocabulary_of(read_object(folder / "tokenizer.json"), folder / "tokenizer.json")
+            vocab = vocabulary_of(read_json(folder / "tokenizer.json"), folder / "tokenizer.json")
         else:
             raise CheckpointError(f"{folder}: holds neither vocab.txt nor tokenizer.json")
         length = config.get("model_max_length", CONTEXT_LENGTH)
@@ -230,14 +230,3 @@ def vocabulary_of(whole: dict[str, Any], path: Path) -> dict[str, int]:
     if not isinstance(vocab, dict) or not all(type(index) is int for index in vocab.values()):
         raise CheckpointError(f"{path}: wanted a WordPiece model with a table of tokens and ids")
     return dict(vocab)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `CheckpointError` for anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: wanted a JSON object, found {type(value).__name__}")
-    return value

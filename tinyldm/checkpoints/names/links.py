@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
 from tinyldm.errors import CheckpointError
 
 Side = Literal["original", "canonical"]
@@ -82,30 +82,29 @@ Table = Mapping[str, str]
 
 def module_links(original: str, canonical: str, table: Table, names: Collection[str], side: Side) -> Iterator[Link]:
     """The links of one module's weights and biases, those that `names` of the given side has."""
-    for below, other in table.items():
+    for below, canonical_below in table.items():
         for kind in ("weight", "bias"):
-            link = Link(f"{original}.{below}.{kind}", (".".join(filter(None, (canonical, other, kind))),))
+            link = Link(f"{original}.{below}.{kind}", (".".join(filter(None, (canonical, canonical_below, kind))),))
             if (link.original if side == "original" else link.canonical[0]) in names:
                 yield link
 
 
 def prefix_links(original: str, canonical: str, names: Iterable[str], side: Side) -> Iterator[Link]:
     """The links of a module whose inner names are the same on both sides."""
-    mine, other = (original, canonical) if side == "original" else (canonical, original)
+    module, renamed_module = (original, canonical) if side == "original" else (canonical, original)
     for name in names:
-        if name.startswith(f"{mine}."):
-            renamed = other + name[len(mine) :]
+        if name.startswith(f"{module}."):
+            renamed = renamed_module + name[len(module) :]
             yield Link(name, (renamed,)) if side == "original" else Link(renamed, (name,))
 
 
-class LinkedSource(TensorSource):
+class LinkedSource(SourceView):
     """A view of a source through links: of an original file under canonical names, or the other way round.
 
     Raises `CheckpointError` where a tensor that a link needs is not there or cannot be split as the link says.
     """
 
     def __init__(self, source: TensorSource, links: Iterable[Link], to: Side = "canonical"):
-        self.path, self.metadata = source.path, source.metadata
         self._source, self._to = source, to
         self._links: dict[str, tuple[Link, int]] = {}
         self._shapes: dict[str, Shape] = {}
@@ -113,6 +112,8 @@ class LinkedSource(TensorSource):
             for i, name in enumerate(link.canonical if to == "canonical" else (link.original,)):
                 self._links[name] = link, i
                 self._shapes[name] = self._shape_through(link)
+        places = {name: (source, self._inputs(link)[0]) for name, (link, _) in self._links.items()}
+        super().__init__(source.path, source.metadata, places, [source])
 
     def _shape_through(self, link: Link) -> Shape:
         first = self._inputs(link)[0]
@@ -130,49 +131,16 @@ class LinkedSource(TensorSource):
     def _inputs(self, link: Link) -> tuple[str, ...]:
         return (link.original,) if self._to == "canonical" else link.canonical
 
-    def _get(self, name: str) -> tuple[Link, int]:
-        if name not in self._links:
-            raise self.missing(name)
-        return self._links[name]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The new names, in the order of the links."""
-        return tuple(self._links)
-
     def shape(self, name: str) -> Shape:
         """The shape of a tensor as the view gives it."""
-        self._get(name)
+        self._place(name)
         return self._shapes[name]
-
-    def dtype(self, name: str) -> str:
-        """The stored type of the tensor behind a new name."""
-        return self._source.dtype(self._inputs(self._get(name)[0])[0])
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor under a new name, split or joined as its link says."""
-        link, i = self._get(name)
+        self._place(name)
+        link, i = self._links[name]
         arrays = [self._source.read(old, dtype) for old in self._inputs(link)]
-        made = link.part(arrays[0], i) if self._to == "canonical" else link.whole(arrays)
-        made = np.ascontiguousarray(made)
-        made.flags.writeable = False
-        return made
-
-    def path_of(self, name: str) -> str:
-        """The file that holds the tensor behind a new name."""
-        return self._source.path_of(self._inputs(self._get(name)[0])[0])
-
-    def original_name(self, name: str) -> str:
-        """The name in the file."""
-        return self._source.original_name(self._inputs(self._get(name)[0])[0])
-
-    def release(self) -> None:
-        """Give the source's pages back."""
-        self._source.release()
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._links
+        linked = np.ascontiguousarray(link.part(arrays[0], i) if self._to == "canonical" else link.whole(arrays))
+        linked.flags.writeable = False
+        return linked

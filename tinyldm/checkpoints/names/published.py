@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinyldm.checkpoints.base import RenamedSource, TensorSource
 
 # How the autoencoder's attention was called until 2023, and how it has been since.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+CLIP_OWN = ("embeddings.", "encoder.", "final_layer_norm.", "text_projection.")
 
 
 def text_encoder_names(source: TensorSource) -> TensorSource:
     """A text encoder without the `text_model.` prefix, which files had until 2025 and newer ones lack."""
-    prefix = "text_model."
-    return RenamedSource(source, {name.removeprefix(prefix): name for name in source.names})
+    return RenamedSource(source, {name.removeprefix("text_model."): name for name in source.names})
+
+
+def clip_names(source: TensorSource) -> TensorSource:
+    """A CLIP text encoder as `text_encoder_names` has it, without what else a file has beside it."""
+    view = text_encoder_names(source)
+    own = (name for name in view.names if name.startswith(CLIP_OWN) and not name.endswith("position_ids"))
+    return RenamedSource(view, {name: name for name in own})
+
+
+def bert_names(source: TensorSource) -> TensorSource:
+    """The first latent-diffusion text encoder without the `model.` prefix of its published folder."""
+    return RenamedSource(source, {name.removeprefix("model."): name for name in source.names})
 
 
 def vae_names(source: TensorSource) -> TensorSource:
     """An autoencoder with the attention's present names: `to_q` for `query`, and so on."""
-    return RenamedSource(source, {_present(name): name for name in source.names})
+    return RenamedSource(source, {present_attention(name): name for name in source.names})
 
 
-def _present(name: str) -> str:
+def present_attention(name: str) -> str:
+    """The present name of a weight of an autoencoder."""
     head, dot, kind = name.rpartition(".")
     module, _, last = head.rpartition(".")
     if last in OLD_ATTENTION and ".attentions." in name:
         return f"{module}.{OLD_ATTENTION[last]}{dot}{kind}"
     return name
+
+
+# How the tensors of a class are named in its folder, where it is not by the names that the models here use.
+BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
+    "CLIPTextModel": text_encoder_names,
+    "CLIPTextModelWithProjection": text_encoder_names,
+    "LDMBertModel": bert_names,
+    "AutoencoderKL": vae_names,
+    "AsymmetricAutoencoderKL": vae_names,
+    "VQModel": vae_names,
+}
+
+
+def present_names(class_name: str, source: TensorSource) -> TensorSource:
+    """The tensors of a published folder under the names that the models here use."""
+    return BY_CLASS[class_name](source) if class_name in BY_CLASS else source

@@ -178,11 +178,11 @@ def attention_links(
     shape: Callable[[str], tuple[int, ...]],
 ) -> Iterator[Link]:
     """A transformer has the same names within; an attention over pixels keeps q, k, v in one tensor, head by head."""
-    mine = f"{original}.qkv" if side == "original" else f"{canonical}.to_q"
-    if f"{mine}.weight" not in names:
+    query = f"{original}.qkv" if side == "original" else f"{canonical}.to_q"
+    if f"{query}.weight" not in names:
         yield from prefix_links(original, canonical, names, side)
         return
-    channels = shape(f"{mine}.weight")[-1 if side == "canonical" else 1]
+    channels = shape(f"{query}.weight")[-1 if side == "canonical" else 1]
     count = heads(channels)
     yield from module_links(original, canonical, {"norm": "group_norm"}, names, side)
     for kind, axes in (("weight", 1), ("bias", 0)):

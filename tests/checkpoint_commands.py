@@ -1,0 +1,13 @@
+"""`inspect` and `convert` as the command line calls them: with the package's models and tokenizers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tinyldm.checkpoints import convert as convert_module
+from tinyldm.checkpoints import inspect as inspect_module
+from tinyldm.models.build import expected
+from tinyldm.text.tokenizer_folder import tokenizer_folder
+
+convert = partial(convert_module.convert, tokenizer_of=tokenizer_folder)
+inspect = partial(inspect_module.inspect, expected=expected)

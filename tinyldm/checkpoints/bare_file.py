@@ -1,0 +1,108 @@
+"""A file that holds one model: an autoencoder, a UNet, a ControlNet or a text encoder, in either layout."""
+
+from __future__ import annotations
+
+from tinyldm.checkpoints import components
+from tinyldm.checkpoints.architecture import tiny_config, unet_facts
+from tinyldm.checkpoints.base import TensorSource, inner
+from tinyldm.checkpoints.families import Heads, family_of
+from tinyldm.checkpoints.leftovers import sort_leftovers
+from tinyldm.checkpoints.names.autoencoder import autoencoder_links
+from tinyldm.checkpoints.names.links import LinkedSource
+from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
+from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.whole_file import FIRST_STAGE, UNET, add_schedule
+from tinyldm.errors import CheckpointError
+
+# What a component may stand under in a file that holds it alone.
+BARE_PREFIXES = (
+    "",
+    "control_model.",
+    UNET,
+    FIRST_STAGE,
+    "vae.",
+    "unet.",
+    "cond_stage_model.transformer.",
+    "cond_stage_model.model.",
+)
+
+
+def bare_component(source: TensorSource, ema: bool | None) -> Recognised | None:
+    """A file of one model in either layout; None for anything else."""
+    for prefix in BARE_PREFIXES:
+        view = inner(source, prefix) if prefix else source
+        for known in (bare_controlnet, bare_unet, bare_tiny, bare_first_stage, bare_text_encoder):
+            if found := known(view):
+                if ema:
+                    raise CheckpointError(f"{source.path}: is {found.title}: it has no running average (EMA)")
+                sort_leftovers(found, source)
+                return found
+    return None
+
+
+def with_canonical(component: Component, original: TensorSource, source: TensorSource) -> Component:
+    """A component that was made of a view in original names, with the file's own tensors where those are canonical."""
+    return component if original is source else Component(component.class_name, component.config, source)
+
+
+def bare_controlnet(source: TensorSource) -> Recognised | None:
+    """A ControlNet."""
+    original: TensorSource = source
+    if "controlnet_cond_embedding.conv_in.weight" in source:
+        original = LinkedSource(source, controlnet_links(source.names, "canonical", source.shape), to="original")
+    elif "input_hint_block.0.weight" not in source:
+        return None
+    family = family_of(unet_facts(original))
+    component = with_canonical(components.controlnet(original), original, source)
+    title = f"a ControlNet of {family.title if family else 'a UNet'}"
+    return Recognised("controlnet", title, {"controlnet": component})
+
+
+def bare_tiny(source: TensorSource) -> Recognised | None:
+    """A tiny autoencoder."""
+    wanted = ("encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.2.conv.0.weight")
+    if not all(name in source for name in wanted):
+        return None
+    component = Component("AutoencoderTiny", tiny_config(source), source)
+    return Recognised("tiny", "an autoencoder, tiny (TAESD)", {"vae": component})
+
+
+def bare_unet(source: TensorSource) -> Recognised | None:
+    """A UNet alone."""
+    original: TensorSource = source
+    if "down_blocks.0.resnets.0.norm1.weight" in source and "conv_in.weight" in source:
+        heads = Heads(count=1)  # only names and shapes are wanted of this view
+        links = unet_links(source.names, "canonical", heads, source.shape)
+        original = LinkedSource(source, links, to="original")
+    elif "input_blocks.0.0.weight" not in source:
+        return None
+    family = family_of(unet_facts(original))
+    title = f"the UNet of {family.title}" if family else "a UNet"
+    found = Recognised(family.name if family else "unknown", title)
+    found.components["unet"] = with_canonical(components.unet(original, found.notes), original, source)
+    add_schedule(found, family)
+    return found
+
+
+def bare_first_stage(source: TensorSource) -> Recognised | None:
+    """A first stage alone; the scale of its latents is nowhere in it."""
+    original: TensorSource = source
+    if "encoder.down_blocks.0.resnets.0.norm1.weight" in source:
+        original = LinkedSource(source, autoencoder_links(source.names, "canonical"), to="original")
+    elif "encoder.down.0.block.0.norm1.weight" not in source:
+        return None
+    quantised = "quantize.embedding.weight" in source
+    component = components.first_stage(original, 1.0 if quantised else 0.18215, 256 if quantised else 512)
+    found = Recognised("vq" if quantised else "kl", "an autoencoder, " + ("VQ" if quantised else "KL"))
+    found.components["vae"] = with_canonical(component, original, source)
+    scale = component.config["scaling_factor"]
+    found.notes.append(f"scaling factor {scale} is assumed; Stable Diffusion XL's is 0.13025")
+    return found
+
+
+def bare_text_encoder(source: TensorSource) -> Recognised | None:
+    """A text encoder alone."""
+    component = components.text_encoder(source)
+    if component is None:
+        return None
+    return Recognised("text-encoder", f"a text encoder, {component.class_name}", {"text_encoder": component})

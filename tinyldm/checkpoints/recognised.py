@@ -1,0 +1,44 @@
+"""What a checkpoint was recognised as: its components, its schedule, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyldm.checkpoints.base import TensorSource
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One model of a checkpoint: the class that publishes its config, the config, its tensors under canonical names."""
+
+    class_name: str
+    config: Config
+    source: TensorSource
+
+
+@dataclass
+class Recognised:
+    """What a file was recognised as; `extras` are known tensors without a use, `unknown` those that nobody knows.
+
+    `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind.
+    """
+
+    family: str
+    title: str
+    components: dict[str, Component] = field(default_factory=dict)
+    scheduler: Config | None = None
+    notes: list[str] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The published class that a component's config is of; `unknown` where it names none."""
+    architectures = config.get("architectures")
+    named = config.get("_class_name") or (architectures[0] if isinstance(architectures, list) and architectures else "")
+    return named if isinstance(named, str) and named else "unknown"

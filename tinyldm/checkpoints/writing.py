@@ -1,0 +1,31 @@
+"""Tensors of any source written to a safetensors file a piece at a time, and JSON files as published ones look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinyldm.checkpoints.base import Place
+from tinyldm.checkpoints.dtypes import FLOATING
+from tinyldm.checkpoints.safetensors import SafetensorsWriter
+
+METADATA = {"format": "pt"}  # without it the original libraries refuse the file
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Place], tag: str | None) -> None:
+    """Write tensors under new names; `tag` is the type of floating ones, by default the one that each has."""
+    declared = {}
+    for name, (source, inner) in tensors.items():
+        stored = source.dtype(inner)
+        declared[name] = (tag if tag and stored in FLOATING else stored, source.shape(inner))
+    with SafetensorsWriter(path, declared, METADATA) as writer:
+        for name, (source, inner) in tensors.items():
+            writer.write(name, source.read(inner, None))
+            source.release()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file as published ones look."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
