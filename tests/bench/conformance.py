@@ -42,7 +42,8 @@ from conformance_runtimes import (  # noqa: E402
 
 import tinyldm  # noqa: E402
 from tinyldm.golden import Golden, GoldenWriter  # noqa: E402
-from tinyldm.golden.compare import Comparison, compare  # noqa: E402
+from tinyldm.golden.compare import compare  # noqa: E402
+from tinyldm.golden.comparison import Comparison  # noqa: E402
 from tinyldm.golden.record import Recording, write  # noqa: E402
 from tinyldm.golden.tolerance import AutoTolerance  # noqa: E402
 from tinyldm.golden.torch_recorder import TorchRecorder  # noqa: E402

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.golden.compare import Comparison, compare
+from tinyldm.golden.compare import compare
+from tinyldm.golden.comparison import Comparison
 from tinyldm.golden.names import compvis_names
 from tinyldm.golden.record import Recording, record, record_fixture, weights_digest
 from tinyldm.golden.store import Golden

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tinyldm.golden.compare import FAILED, OK, SHAPE, Comparison, Result
+from tinyldm.golden.comparison import FAILED, OK, SHAPE, Comparison, Result
 from tinyldm.golden.report_text import as_data, verdict
 from tinyldm.golden.store import Golden
 from tinyldm.pipelines.pictures import write_whole

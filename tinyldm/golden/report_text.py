@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tinyldm.golden.compare import FAILED, OK, SHAPE, Comparison, Result
+from tinyldm.golden.comparison import FAILED, OK, SHAPE, Comparison, Result
 
 COLUMNS = (
     f"{'max abs':>9} {'max rel':>9} {'rmse':>9} {'cosine':>10} {'ulp':>9} {'nan/inf':>8} {'inputs':>9} {'of limit':>9}"
@@ -84,8 +84,9 @@ def row(r: Result, width: int) -> str:
 def as_data(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON holds it; numbers that are not finite become text."""
     data = dataclasses.asdict(comparison) | {"status": comparison.status}
+    data |= {"culprit": comparison.culprit, "explanation": comparison.explanation}
     data["first"] = comparison.first.key if comparison.first else None
-    return _finite(data)
+    return {key: _finite(value) for key, value in data.items()}
 
 
 def _finite(value: Any) -> Any:
