@@ -13,6 +13,7 @@ from tinyldm.errors import InputError
 from tinyldm.golden.comparison import FAILED, OK, SHAPE, UNJUDGED, Comparison, Result
 from tinyldm.golden.faults import find_faults
 from tinyldm.golden.hints import hint, known_factors
+from tinyldm.golden.layouts import layout_of
 from tinyldm.golden.metrics import measure
 from tinyldm.golden.pairing import FilePair
 from tinyldm.golden.store import Golden
@@ -32,7 +33,8 @@ def compare(
     """Judge a candidate's file by a golden one.
 
     `select` limits the comparison to keys that match one of the patterns. Tensors that only one side has are a problem
-    unless they are allowed. `same_model` refuses files whose configurations, weights or settings differ.
+    unless they are allowed, or the candidate has the outputs of all networks: then it is whole, and its modules may be
+    others. `same_model` refuses files whose configurations, weights or settings differ.
 
     Raises `InputError` where nothing can be compared, or the golden itself holds NaN.
     """
@@ -54,8 +56,38 @@ def compare(
     if all(r.status == UNJUDGED for r in found.results):
         raise InputError(f"{candidate.path}: not one tensor could be judged at the tolerance {found.tolerance}")
     found.faults = find_faults(files, tolerance, found.results)
-    found.problems = problems(found, allow_missing, allow_extra)
+    outputs = [key for key in wanted if is_network_output(key)]
+    complete = bool(outputs) and all(key in candidate for key in outputs)
+    found.problems = problems(found, allow_missing or complete, allow_extra or complete)
+    found.notes = notes(found, golden)
     return found
+
+
+def is_network_output(key: str) -> bool:
+    """Whether a key is of what a network returns: the text encoder's context, the UNet's prediction, the pixels."""
+    model, _, name = key.partition(":")
+    return name in ("epsilon", "decode.pixels", "encode.mean") or (name == "context" and "text_encoder" in model)
+
+
+def notes(found: Comparison, golden: Golden) -> list[str]:
+    """What is to be said beside the verdict."""
+    out = []
+    theirs, ours = layout_of(found.extra), layout_of(found.missing)
+    if theirs and ours and theirs != ours:
+        out.append(other_layout(theirs))
+    if len(found.failed) > len(found.faults):
+        how = "" if golden.inputs else ", if they were recorded (--inputs)"
+        out.append(
+            "what follows a fault may hide another one: `tinyldm golden bisect` gives every module the golden's own "
+            f"inputs{how}"
+        )
+    return out
+
+
+def other_layout(names: str) -> str:
+    """That the candidate's modules are named otherwise, and what to do about it."""
+    whose = "the original layout's (CompVis)" if names == "compvis" else "diffusers'"
+    return f"the candidate's names are {whose}: record the golden with --names {names} to compare module by module"
 
 
 def selected(key: str, patterns: Sequence[str]) -> bool:
@@ -68,9 +100,11 @@ def nothing_shared(golden: Golden, candidate: Golden, wanted: Sequence[str], sel
     if not wanted:
         return f"{golden.path}: nothing to compare: no tensor matches {' '.join(select)}"
     have = quoted(candidate.order[0]) if candidate.order else "nothing"
+    theirs, ours = layout_of(candidate.order), layout_of(wanted)
+    why = f"; {other_layout(theirs)}" if theirs and theirs != ours else ""
     return (
         f"{candidate.path}: nothing to compare: it shares no tensor with {golden.path} "
-        f"(its first is {have}, the golden's {quoted(wanted[0])})"
+        f"(its first is {have}, the golden's {quoted(wanted[0])}){why}"
     )
 
 

@@ -14,6 +14,7 @@ from tinyldm.golden.pairing import FilePair
 from tinyldm.golden.tolerance import Tolerance
 
 SOURCES = ("ids", "t")  # boundary arrays that come from no other tensor
+STANDS_OUT = 1000.0  # times the error of what enters it
 HANDED_OVER = "it is handed over between the models: what computes it there is wrong"
 
 
@@ -60,6 +61,9 @@ class _Search:
     def _fault(self, r: Result) -> Fault | None:
         """The fault that a wrong result shows; None where it inherited its error."""
         key, pairs = r.key, self._files.inputs(r.key)
+        if r.inherited and self._stands_out(r):
+            times = f"{r.metrics.rel_rmse / r.input_error:.0e} times" if r.metrics and r.input_error else "not"
+            return Fault(key, key, f"made there too: its error is {times} that of what enters it")
         if is_boundary(key):
             return None if r.inherited else Fault(key, key, HANDED_OVER)
         if not r.inherited:
@@ -73,8 +77,17 @@ class _Search:
         module = self._module_with_right_inputs(key)
         if module in self._around:
             return None
-        why = f"made inside it, before {key}: what enters {key} is wrong, and no earlier module is"
+        why = f"made inside it, before {key}: what enters that is wrong, and no earlier module is"
         return Fault(module, key, why)
+
+    def _stands_out(self, r: Result) -> bool:
+        """Whether an error is so much larger than that of what enters it that it can't have been inherited.
+
+        An embedding in sines of a timestep is the one place where a model magnifies an error so much.
+        """
+        before = r.input_error
+        inside = r.key in self._around or r.key.endswith("/time_proj")
+        return bool(before and r.metrics and not inside and r.metrics.rel_rmse > STANDS_OUT * before)
 
     def _is_wrong(self, key: str) -> bool:
         return key in self.results and self.results[key].wrong
