@@ -42,8 +42,9 @@ from conformance_runtimes import (  # noqa: E402
 
 import tinyldm  # noqa: E402
 from tinyldm.golden import Golden, GoldenWriter  # noqa: E402
-from tinyldm.golden.compare import Comparison, compare  # noqa: E402
-from tinyldm.golden.record import Keep, write  # noqa: E402
+from tinyldm.golden.compare import compare  # noqa: E402
+from tinyldm.golden.comparison import Comparison  # noqa: E402
+from tinyldm.golden.record import Recording, write  # noqa: E402
 from tinyldm.golden.tolerance import AutoTolerance  # noqa: E402
 from tinyldm.golden.torch_recorder import TorchRecorder  # noqa: E402
 from tinyldm.golden.tracing import trace  # noqa: E402
@@ -133,7 +134,7 @@ def run_own(subject: Subject, precision: str) -> Row:
     model = subject.load(backend="numba", precision=precision)
 
     def record(case: Case, folder: Path) -> list[Path]:
-        write(folder / "own", case.run, model, {}, {"settings": {}}, Keep())
+        write(folder / "own", case.run, model, {"settings": {}}, Recording())
         return [folder / "own"]
 
     return row(subject, f"tinyldm {tinyldm.__version__}, {precision}", "float32", record)
@@ -202,12 +203,9 @@ def runtimes(names: Sequence[str]) -> Iterator[Callable[[Subject], Row]]:
 
 def record_oracles(subject: Subject, arithmetics: Sequence[str]) -> None:
     """The float64 oracle of every case, with the honest errors."""
-    from tinyldm.golden.rounding import rounded_model
-
     model = subject.load(backend="reference", dtype="float64")
-    twins = {a: partial(rounded_model, model, a) for a in arithmetics}
     for case in subject.cases:
-        write(case.oracle, case.run, model, twins, {"settings": {}}, Keep(), tell=tell)
+        write(case.oracle, case.run, model, {"settings": {}}, Recording(rounding=arithmetics, tell=tell))
 
 
 def text_to_image(prompt: str, seed: int, steps: int, side: int | None, model: Any) -> dict[str, np.ndarray]:

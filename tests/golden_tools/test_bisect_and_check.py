@@ -11,7 +11,7 @@ from tinyldm.errors import TinyldmError
 from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.bisect import bisect, load_callable
 from tinyldm.golden.check import check
-from tinyldm.golden.record import Keep, record, record_fixture
+from tinyldm.golden.record import Recording, record, record_fixture
 from tinyldm.golden.tolerance import AutoTolerance, Tolerance
 
 NORMS = "0000/unet/*norm*"
@@ -230,18 +230,16 @@ def test_a_change_of_the_computation_is_found(oracle, monkeypatch):
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "scheduler"])
 def test_fixtures_are_repeated(component, model64, tmp_path):
-    record_fixture(model64, tmp_path / "a", component, keep=Keep(sample=50))
+    record_fixture(model64, tmp_path / "a", component, Recording(sample=50))
     with Golden(tmp_path / "a") as golden:
         assert check(golden, tolerance=Tolerance(0)).status == 0
         assert golden.order
 
 
-@pytest.mark.parametrize(
-    "keep", [Keep(), Keep(inputs=True), Keep(sample=3), Keep(values=False), Keep(select=("*/*/*",))]
-)
-def test_a_fixture_of_given_inputs_is_repeated(model64, tmp_path, keep):
+@pytest.mark.parametrize("options", [{}, {"inputs": True}, {"sample": 3}, {"values": False}, {"select": ("*/*/*",)}])
+def test_a_fixture_of_given_inputs_is_repeated(model64, tmp_path, options):
     z = np.linspace(-1, 1, 140, dtype=np.float32).reshape(1, 4, 5, 7)
-    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": z}, keep=keep)
+    record_fixture(model64, tmp_path / "a", "vae", Recording(**options), inputs={"z": z})
     with Golden(tmp_path / "a") as golden:
         np.testing.assert_array_equal(golden[golden.given["z"]], z)
         assert check(golden, tolerance=Tolerance(0)).status == 0
@@ -257,7 +255,7 @@ def test_a_given_array_that_is_a_result_too_is_not_stored_twice(model64, tmp_pat
 def test_given_inputs_that_are_too_large_are_told(model64, tmp_path, monkeypatch):
     monkeypatch.setattr("tinyldm.golden.record.GIVEN_BYTES", 100)
     told = []
-    record_fixture(model64, tmp_path / "a", "vae", inputs={"z": np.ones((1, 4, 5, 7))}, tell=told.append)
+    record_fixture(model64, tmp_path / "a", "vae", Recording(tell=told.append), inputs={"z": np.ones((1, 4, 5, 7))})
     assert told == ["the given inputs, 1,120 bytes, are not kept: `golden check` can't run this file again"]
     with Golden(tmp_path / "a") as golden, pytest.raises(TinyldmError, match="does not hold z"):
         check(golden)
@@ -281,9 +279,9 @@ def test_given_inputs_that_make_no_sense_are_refused(model64, tmp_path, componen
 def test_names_of_the_original_layout(model64, tmp_path):
     from tinyldm.golden.names import compvis_names
 
-    keep, rename = Keep(sample=1), compvis_names(model64)
-    record_fixture(model64, tmp_path / "a", "unet", keep=keep, rename=rename)
-    record_fixture(model64, tmp_path / "b", "vae", keep=keep, rename=rename)
+    recording = Recording(sample=1, rename=compvis_names(model64))
+    record_fixture(model64, tmp_path / "a", "unet", recording)
+    record_fixture(model64, tmp_path / "b", "vae", recording)
     with Golden(tmp_path / "a") as golden:
         wanted = [
             "input_blocks.0.0",
@@ -308,8 +306,9 @@ def test_patterns_may_be_in_the_names_that_are_asked_for(model64, tmp_path):
     from tinyldm.golden.names import compvis_names
 
     for pattern in ("*/input_blocks.0.0", "*/conv_in"):
-        keep = Keep(select=(pattern,), inputs=True)
-        record_fixture(model64, tmp_path / "a", "unet", keep=keep, rename=compvis_names(model64), rounding=["float32"])
+        rename = compvis_names(model64)
+        recording = Recording(select=(pattern,), inputs=True, rename=rename, rounding=["float32"])
+        record_fixture(model64, tmp_path / "a", "unet", recording)
         with Golden(tmp_path / "a") as golden:
             assert golden.order == ["0000/unet/input_blocks.0.0"]
             assert list(golden.metadata["rounding"]["float32"]) == golden.order
@@ -365,14 +364,14 @@ def test_the_error_is_the_largest_of_all_honest_evaluations(model64, oracle, mon
 
 def test_it_is_told_what_takes_long(model64, tmp_path):
     told = []
-    record_fixture(model64, tmp_path / "a", "text_encoder", rounding=["float16"], tell=told.append)
+    record_fixture(model64, tmp_path / "a", "text_encoder", Recording(rounding=["float16"], tell=told.append))
     assert len(told) == 8
     assert told[2] == "the error of honest float16: evaluation 3 of 8"
 
 
 def test_selecting_nothing_is_an_error(model64, tmp_path):
     with pytest.raises(TinyldmError, match="nothing to record"):
-        record(model64, tmp_path / "a", prompt="a", steps=1, keep=Keep(select=("nothing",)))
+        record(model64, tmp_path / "a", Recording(select=("nothing",)), prompt="a", steps=1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from scipy import special
 import tinyldm
 from tinyldm import ops
 from tinyldm.golden.compare import compare
-from tinyldm.golden.rounding import rounded_component
+from tinyldm.golden.rounding import rounded_network
 from tinyldm.golden.tolerance import AutoTolerance
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -87,7 +87,7 @@ def wrong_head_size(model):
 
 
 def half_in_one_block(model):
-    rounded = rounded_component(model.unet, "float16").weights.mid_block.resnets[0]
+    rounded = rounded_network(model.unet, "float16").weights.mid_block.resnets[0]
     ours = model.unet.weights.mid_block.resnets[0]
     runtime = rounded.runtime
 

@@ -185,7 +185,7 @@ def add_check(parsers: Parsers) -> None:
 def run_record(args: argparse.Namespace) -> int:
     """Record a run or a fixture."""
     from tinyldm.golden.names import compvis_names
-    from tinyldm.golden.record import Keep, record, record_fixture
+    from tinyldm.golden.record import Recording, record, record_fixture
     from tinyldm.pipelines.load import load
     from tinyldm.pipelines.pictures import check_writable
 
@@ -195,30 +195,33 @@ def run_record(args: argparse.Namespace) -> int:
     backend = args.backend or ("reference" if dtype == "float64" else None)
     model = load(args.model, backend=backend, dtype=dtype, precision=args.precision, threads=args.threads)
     rounding = args.rounding if args.rounding is not None else default_rounding(args, dtype)
-    common: dict[str, Any] = {
-        "keep": Keep(tuple(args.select or ["*"]), args.inputs, args.sample, not args.statistics),
-        "rounding": [a for a in rounding.split(",") if a],
-        "rename": compvis_names(model) if args.names == "compvis" else None,
-        "seed": args.seed,
-        "tell": lambda text: print(text, file=sys.stderr),
-    }
+    recording = Recording(
+        select=args.select or ["*"],
+        inputs=args.inputs,
+        sample=args.sample,
+        values=not args.statistics,
+        rounding=[a for a in rounding.split(",") if a],
+        rename=compvis_names(model) if args.names == "compvis" else None,
+        tell=lambda text: print(text, file=sys.stderr),
+    )
     if args.fixture:
         size = picture_size(args.size, model.vae.config.factor)
         given = read_given(args.given) if args.given else None
-        record_fixture(model, args.output, args.fixture, inputs=given, size=size, **common)
+        record_fixture(model, args.output, args.fixture, recording, inputs=given, seed=args.seed, size=size)
     else:
         width, height = picture_size(args.size, 1) or (None, None)
         record(
             model,
             args.output,
+            recording,
             prompt=args.prompt or "",
             negative_prompt=args.negative_prompt or "",
+            seed=args.seed,
             steps=25 if args.steps is None else args.steps,
             sampler=args.sampler or "ddim",
             guidance_scale=7.5 if args.guidance_scale is None else args.guidance_scale,
             height=height,
             width=width,
-            **common,
         )
     print(f"{args.output}: {args.output.stat().st_size:,} bytes")
     return 0

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.golden.compare import Comparison, compare
+from tinyldm.golden.compare import compare
+from tinyldm.golden.comparison import Comparison, Fault
 from tinyldm.golden.store import Golden, GoldenWriter
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.golden.torch_recorder import to_numpy
@@ -73,9 +74,7 @@ def _judge(golden: Golden, outputs: Golden, keys: list[str], tolerance: Toleranc
     found = compare(golden, outputs, tolerance, select=keys_as_patterns(keys), allow_missing=True, same_model=False)
     for result in found.results:
         result.inherited, result.input_error, result.input_key = False, 0.0, None
-    if found.first is not None:
-        found.culprit = found.first.key
-        found.explanation = "given the golden's own inputs, its output is wrong"
+    found.faults = [Fault(r.key, r.key, "given the golden's own inputs, its output is wrong") for r in found.failed]
     return found
 
 

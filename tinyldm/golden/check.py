@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.golden.compare import Comparison, compare
+from tinyldm.golden.compare import compare
+from tinyldm.golden.comparison import Comparison
 from tinyldm.golden.names import compvis_names
-from tinyldm.golden.record import Keep, record, record_fixture, weights_digest
+from tinyldm.golden.record import Recording, record, record_fixture, weights_digest
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.pipelines.load import load
+from tinyldm.pipelines.model import LatentDiffusion
 
 
 def check(
@@ -67,18 +69,18 @@ def recorded(golden: Golden) -> tuple[dict[str, Any], dict[str, str]]:
     return settings, runtime
 
 
-def repeat(golden: Golden, settings: dict[str, Any], model: Any, path: Path) -> None:
+def repeat(golden: Golden, settings: dict[str, Any], model: LatentDiffusion, path: Path) -> None:
     """Record the same again."""
     rename = compvis_names(model) if golden.metadata.get("names") == "compvis" else None
-    keep = Keep(tuple(settings["select"]), settings["inputs"], settings["sample"], not values_missing(golden))
+    how = {name: settings[name] for name in ("select", "inputs", "sample")}
+    recording = Recording(**how, values=not values_missing(golden), rename=rename)
     if "fixture" in settings:
         size = tuple(settings["size"]) if settings["size"] else None
         given = {name: golden[ref] for name, ref in golden.given.items()}
-        kind, seed = settings["fixture"], settings["seed"]
-        record_fixture(model, path, kind, inputs=given, seed=seed, size=size, keep=keep, rename=rename)
+        record_fixture(model, path, settings["fixture"], recording, inputs=given, seed=settings["seed"], size=size)
         return
     names = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance_scale", "height", "width")
-    record(model, path, **{name: settings[name] for name in names}, keep=keep, rename=rename)
+    record(model, path, recording, **{name: settings[name] for name in names})
 
 
 def values_missing(golden: Golden) -> bool:

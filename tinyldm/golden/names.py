@@ -7,10 +7,13 @@ has no counterpart for keeps what follows its nearest enclosing module's name.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
+from tinyldm.checkpoints.names.links import Link
 from tinyldm.checkpoints.names.unet import RESNET, canonical_levels, convolution_modules, unet_links
+from tinyldm.models.unet import UNet
+from tinyldm.models.vae import AutoencoderKL
+from tinyldm.pipelines.model import LatentDiffusion
 
 # Modules without weights, and containers, by their places beside those that have weights.
 UNET_MORE = {
@@ -22,7 +25,7 @@ UNET_MORE = {
 RESNET_MORE = {"nonlinearity": "in_layers.1", "nonlinearity#2": "emb_layers.0", "nonlinearity#3": "out_layers.1"}
 
 
-def compvis_names(model: Any) -> Callable[[str], str]:
+def compvis_names(model: LatentDiffusion) -> Callable[[str], str]:
     """A function from golden keys with diffusers' names to keys with those of the original layout."""
     tables = {"unet": unet_modules(model.unet), "vae": vae_modules(model.vae)}
 
@@ -46,7 +49,7 @@ def renamed(path: str, modules: dict[str, str]) -> str:
     return modules[known] + path[len(known) :]
 
 
-def unet_modules(unet: Any) -> dict[str, str]:
+def unet_modules(unet: UNet) -> dict[str, str]:
     """The original module for each canonical one of a UNet."""
     names = list(unet.parameters)
     heads = unet.config.per_block("attention_head_dim")[0]
@@ -61,7 +64,7 @@ def unet_modules(unet: Any) -> dict[str, str]:
     return modules
 
 
-def vae_modules(vae: Any) -> dict[str, str]:
+def vae_modules(vae: AutoencoderKL) -> dict[str, str]:
     """The original module for each canonical one of an autoencoder."""
     modules = modules_of(autoencoder_links(list(vae.parameters), "canonical"))
     for mark in (".resnets.", ".attentions.", ".downsamplers.", ".upsamplers."):
@@ -70,7 +73,7 @@ def vae_modules(vae: Any) -> dict[str, str]:
     return modules
 
 
-def modules_of(links: Collection[Any]) -> dict[str, str]:
+def modules_of(links: Collection[Link]) -> dict[str, str]:
     """From links of weights to pairs of modules; one original weight may hold several canonical ones."""
     return {
         name.rpartition(".")[0]: link.original.rpartition(".")[0]

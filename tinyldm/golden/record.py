@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -13,42 +12,60 @@ from typing import Any
 import numpy as np
 
 from tinyldm import tracing
-from tinyldm.errors import InputError
-from tinyldm.golden.alone import AloneTrace, Errors, worse
-from tinyldm.golden.rounding import EVALUATIONS, rounded_component, rounded_model
-from tinyldm.golden.rounding import rounding as check_arithmetic
+from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
+from tinyldm.errors import InputError, TinyldmError
+from tinyldm.golden.module_errors import Errors, ModuleErrorTrace, add_evaluation
+from tinyldm.golden.rounding import EVALUATIONS, Network, check_arithmetic, rounded_model
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
+from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.version import __version__
 
 COMPONENTS = ("text_encoder", "unet", "vae")
 GIVEN_BYTES = 1 << 28  # of inputs that are kept in the file, so that `check` can run it again
-Run = Callable[[Any], Mapping[str, np.ndarray]]  # the model -> more arrays to record, by key
-Rename = Callable[[str], str]
-Twin = Callable[[int], Any]  # which honest evaluation -> the model that makes it
-Tell = Callable[[str], None]  # what is being done
-
-
-def ignore(_: str) -> None:
-    """Tell nobody."""
+Run = Callable[[LatentDiffusion], Mapping[str, np.ndarray]]  # more arrays to record, by key
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep:
-    """What of a run is kept: keys that match one of `select`, in diffusers' names or in those asked for; with `inputs`
-    the inputs of each module; of each tensor at most `sample` values, or with `values=False` statistics alone.
+class Recording:
+    """What of a run is recorded, and under which names.
+
+    Keys that match one of `select`, in diffusers' names or in those that `rename` gives (`names.compvis_names`); with
+    `inputs` the inputs of each module; of each tensor at most `sample` values, or with `values=False` statistics alone.
+
+    `rounding` names the arithmetics whose honest error is to stand in the file (for `--tolerance auto`): the run is
+    repeated eight times for each, so the model should be a float64 one. `tell` is called with what is being done, where
+    that takes long.
     """
 
-    select: tuple[str, ...] = ("*",)
+    select: Sequence[str] = ("*",)
     inputs: bool = False
     sample: int | None = None
     values: bool = True
+    rounding: Sequence[str] = ()
+    rename: Callable[[str], str] | None = None
+    tell: Callable[[str], object] = lambda text: None
+
+    def check(self, model: LatentDiffusion) -> None:
+        """Raise `InputError` for rounding errors that can't be measured."""
+        for arithmetic in self.rounding:
+            check_arithmetic(arithmetic)
+        if self.rounding and not self.values:
+            raise InputError("rounding errors need values: they can't be recorded with statistics alone")
+        if self.rounding and model.runtime.dtype != np.float64:
+            raise InputError(f"rounding errors are measured by a float64 run, and this one is {model.runtime.dtype}")
+
+    def settings(self) -> dict[str, Any]:
+        """What the file says of it."""
+        values = {"select": self.select, "sample": self.sample, "inputs": self.inputs, "rounding": self.rounding}
+        return {name: list(v) if isinstance(v, Sequence) else v for name, v in values.items()}
 
 
 def record(
-    model: Any,
+    model: LatentDiffusion,
     path: str | PathLike[str],
+    recording: Recording | None = None,
     *,
     prompt: str | Sequence[str] = "",
     negative_prompt: str | Sequence[str] = "",
@@ -58,17 +75,8 @@ def record(
     guidance_scale: float = 7.5,
     height: int | None = None,
     width: int | None = None,
-    keep: Keep | None = None,
-    rounding: Sequence[str] = (),
-    rename: Rename | None = None,
-    tell: Tell = ignore,
 ) -> None:
-    """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`.
-
-    `rounding` names the arithmetics whose honest error is to stand in the file (for `--tolerance auto`): the run is
-    repeated eight times for each, so the model should be a float64 one. `rename` gives the original layout's names
-    (`names.compvis_names`). `tell` is called with what is being done, where that takes long.
-    """
+    """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`."""
     settings = {
         "prompt": [prompt] if isinstance(prompt, str) else list(prompt),
         "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else list(negative_prompt),
@@ -80,58 +88,36 @@ def record(
         "width": width,
     }
 
-    def run(m: Any) -> dict[str, np.ndarray]:
-        images = m.text_to_image(
-            settings["prompt"],
-            negative_prompt,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            sampler=sampler,
-            height=height,
-            width=width,
-        )
+    def run(m: LatentDiffusion) -> dict[str, np.ndarray]:
+        images = m.text_to_image(**settings)
         return {"picture": np.stack([np.moveaxis(np.asarray(image), -1, 0) for image in images])}
 
-    twins: dict[str, Twin] = {a: functools.partial(rounded_model, model, a) for a in rounding}
-    write(path, run, model, twins, describe(model) | {"settings": settings}, keep or Keep(), rename, tell)
+    write(path, run, model, describe(model) | {"settings": settings}, recording or Recording())
 
 
 def record_fixture(
-    model: Any,
+    model: LatentDiffusion,
     path: str | PathLike[str],
     component: str,
+    recording: Recording | None = None,
     *,
     inputs: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     size: tuple[int, int] | None = None,
-    keep: Keep | None = None,
-    rounding: Sequence[str] = (),
-    rename: Rename | None = None,
-    tell: Tell = ignore,
 ) -> None:
     """Record one model without a prompt: `unet` (z, t, context), `vae` (pixels, then z), `text_encoder` (ids).
 
     Inputs that are not given are seeded (`tinyldm.golden.seeded`), `size` being the latent's height and width. The
     component `scheduler` records the noise schedule's tables and every sampler's timesteps instead.
     """
-    check_given(component, inputs or {})
-    arrays = fixture_inputs(model, component, seed, size) | dict(inputs or {})
-
-    def run(m: Any) -> dict[str, np.ndarray]:
-        return run_fixture(m, component, arrays)
-
-    twins: dict[str, Twin] = {}
-    if component in COMPONENTS:
-
-        def twin(arithmetic: str, evaluation: int) -> Any:
-            parts = {component: rounded_component(getattr(model, component), arithmetic, evaluation)}
-            return model.replaced(**parts)
-
-        twins = {a: functools.partial(twin, a) for a in rounding}
-    settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs or {})}
+    inputs, recording = inputs or {}, recording or Recording()
+    check_given(component, inputs)
+    if component not in COMPONENTS:
+        recording = dataclasses.replace(recording, rounding=())  # tables are not computed in an arithmetic
+    arrays = fixture_inputs(model, component, seed, size) | dict(inputs)
+    settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs)}
     metadata = describe(model) | {"settings": settings}
-    write(path, run, model, twins, metadata, keep or Keep(), rename, tell, given=inputs or {})
+    write(path, lambda m: run_fixture(m, component, arrays), model, metadata, recording, inputs)
 
 
 # What a fixture can be given; a UNet takes conditions by further names, and says itself which.
@@ -148,7 +134,9 @@ def check_given(component: str, inputs: Mapping[str, np.ndarray]) -> None:
             raise InputError(f"the given input {name!r} holds NaN or infinity")
 
 
-def fixture_inputs(model: Any, component: str, seed: int, size: tuple[int, int] | None) -> dict[str, np.ndarray]:
+def fixture_inputs(
+    model: LatentDiffusion, component: str, seed: int, size: tuple[int, int] | None
+) -> dict[str, np.ndarray]:
     """Seeded inputs for a component: a batch of 2, the first 2 timesteps of interest, ids over the whole vocabulary."""
     if component == "scheduler":
         return {}
@@ -172,7 +160,7 @@ def fixture_inputs(model: Any, component: str, seed: int, size: tuple[int, int] 
     return {"pixels": pixels, "z": seeded_input("z", (1, config.latent_channels, h, w), seed)}
 
 
-def run_fixture(model: Any, component: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_fixture(model: LatentDiffusion, component: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Call the component on the arrays; what it records is the trace's, except for the scheduler's tables."""
     if component == "scheduler":
         return scheduler_tables(model.scheduler_config)
@@ -190,9 +178,6 @@ def run_fixture(model: Any, component: str, arrays: Mapping[str, np.ndarray]) ->
 
 def scheduler_tables(config: Mapping[str, Any], counts: Sequence[int] = (1, 2, 10, 25, 50)) -> dict[str, np.ndarray]:
     """The schedule's tables, and each sampler's timesteps and noise levels, by `scheduler/SAMPLER/STEPS/NAME`."""
-    from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
-    from tinyldm.errors import TinyldmError
-
     out: dict[str, np.ndarray] = {}
     for name in SAMPLERS:
         for count in counts:
@@ -211,105 +196,82 @@ def scheduler_tables(config: Mapping[str, Any], counts: Sequence[int] = (1, 2, 1
 def write(
     path: str | PathLike[str],
     run: Run,
-    model: Any,
-    twins: Mapping[str, Twin],
-    metadata: dict[str, Any],
-    keep: Keep,
-    rename: Rename | None = None,
-    tell: Tell = ignore,
+    model: LatentDiffusion,
+    metadata: Mapping[str, Any],
+    recording: Recording,
     given: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Run and write; then repeat the run in every honest evaluation, compare tensor by tensor, and write that too.
 
     `given` are inputs that no seed can make again: they are kept in the file.
     """
-    for arithmetic in twins:
-        check_arithmetic(arithmetic)
-    if twins and not keep.values:
-        raise InputError("rounding errors need values: they can't be recorded with statistics alone")
-    if twins and model.runtime.dtype != np.float64:
-        raise InputError(f"rounding errors are measured by a float64 run, and this one is {model.runtime.dtype}")
-    metadata["names"] = "compvis" if rename else "diffusers"
-    metadata["settings"] = metadata["settings"] | {
-        "select": list(keep.select),
-        "sample": keep.sample,
-        "inputs": keep.inputs,
-        "rounding": list(twins),
+    recording.check(model)
+    facts = {
+        **metadata,
+        "names": "compvis" if recording.rename else "diffusers",
+        "settings": metadata["settings"] | recording.settings(),
     }
-    rename = rename or (lambda key: key)
-    with GoldenWriter(path, metadata, sample=keep.sample, values=keep.values) as writer:
-        alone = traced_run(run, model, keep, rename, writer.add, twins if keep.inputs else {}, tell)
+    with GoldenWriter(path, facts, sample=recording.sample, values=recording.values) as writer:
+        of_modules = traced_run(run, model, recording, writer.add, errors_of_modules=recording.inputs)
         if not writer.order:
-            raise InputError(f"{path}: nothing to record: no tensor matches {' '.join(keep.select)}")
-        if twins:
+            raise InputError(f"{path}: nothing to record: no tensor matches {' '.join(recording.select)}")
+        if recording.rounding:
             writer.metadata["rounding"] = {
-                arithmetic: honest_errors(run, arithmetic, twin, writer, keep, rename, tell)
-                for arithmetic, twin in twins.items()
+                a: honest_errors(run, model, a, writer, recording) for a in recording.rounding
             }
-        if alone:
-            writer.metadata["rounding_alone"] = alone
-        keep_given(writer, given or {}, tell)
+        if of_modules:
+            writer.metadata["rounding_alone"] = of_modules
+        keep_given(writer, given or {}, recording)
 
 
-def keep_given(writer: GoldenWriter, given: Mapping[str, np.ndarray], tell: Tell) -> None:
+def keep_given(writer: GoldenWriter, given: Mapping[str, np.ndarray], recording: Recording) -> None:
     """Keep what the run was given, unless that is too much; which is told."""
     size = sum(array.nbytes for array in given.values())
     if size > GIVEN_BYTES:
-        tell(f"the given inputs, {size:,} bytes, are not kept: `golden check` can't run this file again")
+        recording.tell(f"the given inputs, {size:,} bytes, are not kept: `golden check` can't run this file again")
         return
     for name, array in given.items():
         writer.add_given(name, array)
 
 
 def traced_run(
-    run: Run,
-    model: Any,
-    keep: Keep,
-    rename: Rename,
-    take: Sink,
-    twins: Mapping[str, Twin] | None = None,
-    tell: Tell = ignore,
+    run: Run, model: LatentDiffusion, recording: Recording, sink: Sink, *, errors_of_modules: bool = False
 ) -> dict[str, Errors]:
-    """Run the model and give every tensor that is kept to `take`; with twins, the honest errors of modules alone."""
-
-    def sink(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
-        take(rename(key), array, inputs)
-
-    t = GoldenTrace(keep.select, keep.inputs, sink, rename)
-    if twins:
-        tell(f"the run, and the error of every module alone in honest {', '.join(twins)}")
-        t = AloneTrace(keep.select, sink, rename, {arithmetic: twin(0) for arithmetic, twin in twins.items()})
+    """Run the model and give every tensor that is recorded to `sink`; the honest errors of modules, where wanted."""
+    t = GoldenTrace(recording.select, recording.inputs, sink, recording.rename)
+    if errors_of_modules and recording.rounding:
+        recording.tell(f"the run, and the error of every module alone in honest {', '.join(recording.rounding)}")
+        twins = {arithmetic: rounded_model(model, arithmetic) for arithmetic in recording.rounding}
+        t = ModuleErrorTrace(recording.select, sink, recording.rename, twins)
     with tracing.trace(into=t):
         more = run(model)
     for key, array in more.items():
-        if t.selected(key):
-            sink(key, array)
-    found = t.errors if isinstance(t, AloneTrace) else {}
-    return {arithmetic: {rename(key): e for key, e in errors.items()} for arithmetic, errors in found.items()}
+        t.milestone(key, array)
+    return t.errors if isinstance(t, ModuleErrorTrace) else {}
 
 
 def honest_errors(
-    run: Run, arithmetic: str, twin: Twin, oracle: GoldenWriter, keep: Keep, rename: Rename, tell: Tell
+    run: Run, model: LatentDiffusion, arithmetic: str, oracle: GoldenWriter, recording: Recording
 ) -> Errors:
     """By key, the largest maximum error and RMSE of the honest evaluations; nulls where one overflows."""
     errors: Errors = {}
 
     def compare(key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
-        stored = oracle.stored(key)
-        if stored.shape != array.shape:
-            array = np.asarray(array).reshape(-1)[sample_positions(key, array.size, stored.size)]
-        worse(errors, key, stored, array)
+        golden = oracle.stored(key)
+        if golden.shape != array.shape:
+            array = array.reshape(-1)[sample_positions(key, array.size, golden.size)]
+        add_evaluation(errors, key, golden, array)
 
     for i in range(EVALUATIONS):
-        tell(f"the error of honest {arithmetic}: evaluation {i + 1} of {EVALUATIONS}")
-        traced_run(run, twin(i), dataclasses.replace(keep, inputs=False), rename, compare)
+        recording.tell(f"the error of honest {arithmetic}: evaluation {i + 1} of {EVALUATIONS}")
+        traced_run(run, rounded_model(model, arithmetic, i), dataclasses.replace(recording, inputs=False), compare)
     return errors
 
 
 # What is said of the model -------------------------------------------------------------------------------------------
 
 
-def describe(model: Any) -> dict[str, Any]:
+def describe(model: LatentDiffusion) -> dict[str, Any]:
     """The metadata of a model: versions, configurations, the digest of its weights, and how it computes."""
     runtime = model.runtime
     return {
@@ -325,14 +287,11 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-def weights_digest(component: Any) -> str:
+def weights_digest(network: Network) -> str:
     """The SHA-256 over name, shape and float32 values of every weight that the architecture has, in name order."""
-    source, h = component.weights.source, hashlib.sha256()
-    for name in sorted(component.parameters):
+    source, h = network.weights.source, hashlib.sha256()
+    for name in sorted(network.parameters):
         array = np.ascontiguousarray(source.read(name, np.float32), "<f4")
         h.update(f"{name}|{array.shape}|".encode())
         h.update(raw_bytes(array))
     return h.hexdigest()
-
-
-__all__ = ["GoldenTrace", "Keep", "record", "record_fixture", "scheduler_tables"]

@@ -1,7 +1,7 @@
 """A comparison as one HTML page that needs nothing else: no network, no files beside it.
 
 The error against depth and the heat map are inline SVG, pictures are data URIs, the table sorts and filters by a few
-lines of inline script. Everything that comes out of a file is escaped.
+lines of inline script. The page that is filled in is `report.html`. Everything that comes out of a file is escaped.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import json
 import math
 from collections.abc import Iterable
 from html import escape
+from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tinyldm.golden.compare import FAILED, OK, SHAPE, Comparison, Result
-from tinyldm.golden.report_page import PAGE
+from tinyldm.golden.comparison import FAILED, OK, SHAPE, Comparison, Result
 from tinyldm.golden.report_text import as_data, verdict
 from tinyldm.golden.store import Golden
 from tinyldm.pipelines.pictures import write_whole
@@ -49,7 +50,8 @@ def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
     words = {0: "within tolerance", 1: "out of tolerance", 2: "not comparable"}
     # A script ends at the first `</`, whatever it stands in.
     rows = json.dumps([table_row(r) for r in as_data(comparison)["results"]]).replace("</", "<\\/")
-    return Template(PAGE).substitute(
+    page = files("tinyldm.golden").joinpath("report.html").read_text(encoding="utf-8")
+    return Template(page).substitute(
         title=escape(f"{candidate.path} against {golden.path}"),
         status=words[comparison.status],
         status_class=("good", "bad", "bad")[comparison.status],
@@ -63,7 +65,7 @@ def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
     )
 
 
-def table_row(r: dict) -> list:
+def table_row(r: dict[str, Any]) -> list[Any]:
     """What the table shows of a tensor: numbers as numbers, so that the page can sort them."""
     m = r["metrics"] or {}
     errors = [m.get(name) for name in ("max_abs", "max_rel", "rmse")]

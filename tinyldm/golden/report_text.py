@@ -6,8 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from tinyldm.golden.compare import FAILED, OK, SHAPE, Comparison, Result
+from tinyldm.golden.comparison import FAILED, OK, SHAPE, UNJUDGED, Comparison, Result
 
+MOST_FAULTS = 5  # that are told in full
 COLUMNS = (
     f"{'max abs':>9} {'max rel':>9} {'rmse':>9} {'cosine':>10} {'ulp':>9} {'nan/inf':>8} {'inputs':>9} {'of limit':>9}"
 )
@@ -30,28 +31,38 @@ def as_text(comparison: Comparison, show_all: bool = False, rows: int = 20) -> s
 def verdict(c: Comparison) -> list[str]:
     """What was found, in a few lines: the first error and where it was made before all else."""
     lines = []
-    if c.first is not None:
-        lines.append(f"FIRST OUT OF TOLERANCE: {c.first.key}")
-        lines.append(f"  in {c.culprit}: {c.explanation}")
-        if c.first.hint:
-            lines.append(f"  looks like: {c.first.hint}")
+    for i, fault in enumerate(c.faults[:MOST_FAULTS]):
+        title = f"AND INDEPENDENTLY OF {'IT' if i == 1 else 'THEM'}" if i else "FIRST OUT OF TOLERANCE"
+        again = f" (and in {fault.calls - 1} more calls)" if fault.calls > 1 else ""
+        lines += [f"{title}: {fault.key}", f"  in {fault.module}: {fault.explanation}{again}"]
+        hint = next((r.hint for r in c.failed if r.key == fault.key), None)
+        lines += [f"  looks like: {hint}"] if hint else []
+    if c.faults[MOST_FAULTS:]:
+        lines.append(f"AND {len(c.faults) - MOST_FAULTS} MORE FAULTS, marked ✗ in the table")
     lines += [f"NOT COMPARABLE: {problem}" for problem in c.problems]
-    counts = {status: sum(r.status == status for r in c.results) for status in (OK, FAILED, SHAPE, "unjudged")}
-    made = sum(r.status == FAILED and not r.inherited for r in c.results)
-    text = f"{counts[OK]} of {len(c.results)} tensors within tolerance"
-    if counts[FAILED]:
-        text += f"; {counts[FAILED]} out of it, {made} made there and {counts[FAILED] - made} inherited"
-    if counts[SHAPE]:
-        text += f"; {counts[SHAPE]} of another shape or type"
-    if counts["unjudged"]:
-        text += f"; {counts['unjudged']} not judged, since the honest evaluation overflows there"
-    if not all(r.exact for r in c.results):
-        text += f"; {sum(not r.exact for r in c.results)} compared by samples or statistics"
-    lines.append(text)
+    lines.append(summary(c))
     for names, where in ((c.missing, "the golden"), (c.extra, "the candidate")):
         if names:
             lines.append(f"{len(names)} more are only in {where} and were not compared: {shortened(names)}")
-    return [*lines, f"tolerance: {c.tolerance}"]
+    return [*lines, *c.notes, f"tolerance: {c.tolerance}"]
+
+
+def summary(c: Comparison) -> str:
+    """How many tensors are right, and from how many faults the wrong ones follow."""
+    counts = {status: sum(r.status == status for r in c.results) for status in (OK, FAILED, SHAPE, UNJUDGED)}
+    wrong, faults = len(c.failed), len(c.faults)
+    text = f"{counts[OK]} of {len(c.results)} tensors within tolerance"
+    if wrong:
+        inherited = wrong - sum(f.key == r.key for f in c.faults for r in c.failed)
+        kind = "independent faults" if faults > 1 else "fault"
+        text += f"; {wrong} out of it, from {faults} {kind}" + (f", which {inherited} inherited" if inherited else "")
+    if counts[SHAPE]:
+        text += f"; {counts[SHAPE]} of another shape or type"
+    if counts[UNJUDGED]:
+        text += f"; {counts[UNJUDGED]} not judged, since the honest evaluation overflows there"
+    if not all(r.exact for r in c.results):
+        text += f"; {sum(not r.exact for r in c.results)} compared by samples or statistics"
+    return text
 
 
 def shortened(names: list[str], most: int = 3) -> str:
@@ -84,8 +95,9 @@ def row(r: Result, width: int) -> str:
 def as_data(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON holds it; numbers that are not finite become text."""
     data = dataclasses.asdict(comparison) | {"status": comparison.status}
+    data |= {"culprit": comparison.culprit, "explanation": comparison.explanation}
     data["first"] = comparison.first.key if comparison.first else None
-    return _finite(data)
+    return {key: _finite(value) for key, value in data.items()}
 
 
 def _finite(value: Any) -> Any:

@@ -15,17 +15,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm import ops
-from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.base import RenamedSource, TensorSource
 from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.ops.conv import Padding
+from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.runtime import Runtime
 from tinyldm.tree import Weights
 
@@ -51,10 +52,15 @@ def to_float32(x: np.ndarray) -> np.ndarray:
 ROUNDINGS: dict[str, Round] = {"float32": to_float32, "float16": to_float16, "bfloat16": to_bfloat16}
 
 
-def rounding(arithmetic: str) -> Round:
-    """The rounding to a type by its name."""
+def check_arithmetic(arithmetic: str) -> None:
+    """Raise `InputError` for a type that is not known."""
     if arithmetic not in ROUNDINGS:
         raise InputError(f"arithmetic {arithmetic!r} is unknown; known are {', '.join(ROUNDINGS)}")
+
+
+def rounding(arithmetic: str) -> Round:
+    """The rounding to a type by its name."""
+    check_arithmetic(arithmetic)
     return ROUNDINGS[arithmetic]
 
 
@@ -251,58 +257,47 @@ class RoundedOps:
         return self.conv2d(ops.upsample_nearest(plain(x), size), weight, bias, padding=1)
 
 
-class RoundedSource(TensorSource):
-    """A source whose floating tensors are rounded to a type when they are read."""
+class RoundedSource(RenamedSource):
+    """A view of a source, under its own names, whose floating tensors are rounded to a type when they are read."""
 
     def __init__(self, source: TensorSource, round_: Round) -> None:
-        self.path, self.metadata = source.path, source.metadata
-        self._source, self._round = source, round_
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The source's names."""
-        return self._source.names
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        return self._source.shape(name)
-
-    def dtype(self, name: str) -> str:
-        """The stored type of a tensor, before it is rounded."""
-        return self._source.dtype(name)
+        super().__init__(source, {name: name for name in source.names})
+        self._round = round_
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """A tensor, rounded."""
-        value = self._source.read(name, dtype)
+        value = super().read(name, dtype)
         return as_rounded(self._round(value), self._round) if value.dtype.kind == "f" else value
 
-    def release(self) -> None:
-        """Let go of the source's pages."""
-        self._source.release()
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._source
+class Network(Protocol):
+    """What a text encoder, a UNet and an autoencoder have in common."""
+
+    config: Any
+    parameters: dict[str, tuple[int, ...]]
+    runtime: Runtime
+    weights: Weights
 
 
-def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> Any:
+def rounded_network(network: Network, arithmetic: str, evaluation: int = 0) -> Network:
     """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
     round_ = rounding(arithmetic)
     runtime = Runtime("reference", np.dtype(np.float32))
     runtime.__dict__["ops"] = RoundedOps(round_, evaluation)
-    twin = object.__new__(type(component))
-    twin.__dict__.update(component.__dict__)
+    twin = object.__new__(type(network))
+    twin.__dict__.update(network.__dict__)
     twin.runtime = runtime
     twin.weights = Weights(
-        RoundedSource(component.weights.source, round_),
+        RoundedSource(network.weights.source, round_),
         runtime=runtime,
-        settings=component.weights.rules,
+        settings=network.weights.rules,
         dtype=np.float32,
-        keep=component.weights.keep,
+        keep=network.weights.keep,
     )
     return twin
 
 
-def rounded_model(model: Any, arithmetic: str, evaluation: int = 0) -> Any:
+def rounded_model(model: LatentDiffusion, arithmetic: str, evaluation: int = 0) -> LatentDiffusion:
     """A twin of a `LatentDiffusion` whose models evaluate in `arithmetic`; the sampler computes in float32."""
-    parts = {name: rounded_component(network, arithmetic, evaluation) for name, network in model.networks.items()}
+    parts = {name: rounded_network(network, arithmetic, evaluation) for name, network in model.networks.items()}
     return model.replaced(**parts, runtime=parts["unet"].runtime)

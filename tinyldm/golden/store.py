@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -52,18 +52,14 @@ class Statistics:
 
 def statistics(array: np.ndarray) -> Statistics:
     """The `Statistics` of an array."""
-    stored = to_stored(array, tag_of(array.dtype))
-    finite = np.asarray(array, np.float64)
-    good = np.isfinite(finite)
-    finite = finite if good.all() else finite[good]
-    low, high, mean, std = (
-        (float(finite.min()), float(finite.max()), float(finite.mean()), float(finite.std()))
-        if finite.size
-        else (0.0,) * 4
-    )
-    digest = hashlib.sha256(raw_bytes(stored)).hexdigest()
+    tag = tag_of(array.dtype)
+    values = np.asarray(array, np.float64)
+    good = np.isfinite(values)
+    finite = values if good.all() else values[good]
+    low, high, mean, std = (float(f(finite)) if finite.size else 0.0 for f in (np.min, np.max, np.mean, np.std))
+    digest = hashlib.sha256(raw_bytes(to_stored(array, tag))).hexdigest()
     nonfinite = int(good.size - np.count_nonzero(good))
-    return Statistics(array.shape, tag_of(array.dtype), low, high, mean, std, nonfinite, digest)
+    return Statistics(array.shape, tag, low, high, mean, std, nonfinite, digest)
 
 
 def raw_bytes(array: np.ndarray) -> memoryview:
@@ -116,11 +112,17 @@ class GoldenWriter:
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
 
     def __enter__(self) -> Self:
-        try:
+        with self._writing():
             self._data = self._temporary.open("x+b")
+        return self
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell an error of the file system as one of this file."""
+        try:
+            yield
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
-        return self
 
     def __contains__(self, key: object) -> bool:
         return key in self._seen
@@ -169,11 +171,12 @@ class GoldenWriter:
         self._seen.add(key)
         array = np.asarray(array, order="C")
         self._digests.setdefault(_digest(array), key)
-        if not self.values or (self.sample is not None and array.size > self.sample):
+        sampled = self.sample is not None and array.size > self.sample
+        if sampled or not self.values:
             self._statistics[key] = asdict(statistics(array))
         if not self.values:
             return
-        if self.sample is not None and array.size > self.sample:
+        if self.sample is not None and sampled:
             self._sampled[key] = list(array.shape)
             array = array.reshape(-1)[sample_positions(key, array.size, self.sample)]
         self._append(key, array, tag)
@@ -182,10 +185,8 @@ class GoldenWriter:
         own = tag_of(array.dtype)
         tag = tag if tag is not None and array.dtype.kind == "f" else own
         stored = to_stored(array, tag)
-        try:
+        with self._writing():
             self._data.write(raw_bytes(stored))
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
         end = self._end + stored.size * STORED[tag].itemsize
         self._entries[key] = Entry(tag, array.shape, self._end, end)
         self._end = end
@@ -213,12 +214,11 @@ class GoldenWriter:
         header = build_header(self._entries, text, str(self.path))
         whole = self._temporary.with_suffix(".whole")
         try:
-            with whole.open("xb") as out, self._temporary.open("rb") as data:
-                out.write(header)
-                shutil.copyfileobj(data, out, COPY_BLOCK)
-            whole.replace(self.path)
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+            with self._writing():
+                with whole.open("xb") as out, self._temporary.open("rb") as data:
+                    out.write(header)
+                    shutil.copyfileobj(data, out, COPY_BLOCK)
+                whole.replace(self.path)
         finally:
             whole.unlink(missing_ok=True)
 

@@ -14,10 +14,10 @@ with TorchRecorder("theirs.safetensors", guidance="text_encoder", **parts):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from os import PathLike
-from typing import Any, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -26,13 +26,41 @@ from tinyldm.golden.store import GoldenWriter
 
 # Modules that hand their input on, in evaluation at least.
 PASSING = ("Dropout", "Identity")
-# The arguments and the result of the models that tinyldm names at its boundary.
+# The first arguments and the result of the models that tinyldm names at its boundary, under tinyldm's names.
 BOUNDARIES: dict[str, tuple[dict[str, str], str]] = {
     "UNet2DConditionModel": ({"sample": "z", "timestep": "t", "encoder_hidden_states": "context"}, "epsilon"),
     "CLIPTextModel": ({"input_ids": "ids"}, "context"),
 }
-FIRST = {"UNet2DConditionModel": "sample timestep encoder_hidden_states", "CLIPTextModel": "input_ids"}
 VAE_INPUTS = {"post_quant_conv": "decode.z", "encoder": "encode.pixels"}
+
+
+class Handle(Protocol):
+    """What PyTorch gives for a hook, to take it off again."""
+
+    def remove(self) -> None:
+        """Take the hook off."""
+
+
+class Module(Protocol):
+    """What is asked of a PyTorch module to record it."""
+
+    def named_modules(self) -> Iterable[tuple[str, Module]]:
+        """The module itself, under the empty path, and all below it."""
+
+    def register_forward_pre_hook(self, hook: Callable[..., None], *, with_kwargs: bool) -> Handle:
+        """Have a function called with the module and its arguments before each call."""
+
+    def register_forward_hook(self, hook: Callable[..., None], *, with_kwargs: bool) -> Handle:
+        """Have a function called with the module, its arguments and its result after each call."""
+
+
+class Taken(NamedTuple):
+    """What was recorded of a call: the key, the output, the inputs, and the tag to store them as."""
+
+    key: str
+    output: np.ndarray
+    inputs: tuple[np.ndarray, ...]
+    tag: str | None
 
 
 class TorchRecorder:
@@ -57,7 +85,7 @@ class TorchRecorder:
         values: bool = True,
         metadata: Mapping[str, Any] | None = None,
         guidance: str | None = None,
-        **components: Any,
+        **components: Module,
     ) -> None:
         if not components:
             raise InputError("TorchRecorder: name the modules to record, such as unet=pipe.unet")
@@ -72,7 +100,7 @@ class TorchRecorder:
         self._patterns = [select] if isinstance(select, str) else list(select)
         self._inputs = inputs
         self._components = components
-        self._handles: list[Any] = []
+        self._handles: list[Handle] = []
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -80,16 +108,16 @@ class TorchRecorder:
             self._hook(_Component(name, module, self._take))
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: Any) -> None:
         for handle in self._handles:
             handle.remove()
-        if exception[0] is None:
-            self._let_go()
-        if exception[0] is None and not self._writer.order:
+        if kind is None:
+            self._write_held()
+        if kind is None and not self._writer.order:
             error = InputError(f"{self._writer.path}: nothing was recorded: no selected module was called")
             self._writer.__exit__(InputError, error, None)
             raise error
-        self._writer.__exit__(*exception)
+        self._writer.__exit__(kind, *exception)
 
     def _hook(self, component: _Component) -> None:
         for path, module in component.root.named_modules():
@@ -103,49 +131,53 @@ class TorchRecorder:
         if not any(fnmatchcase(key, pattern) for pattern in self._patterns):
             return
         array, tag = to_numpy(output)
-        given = [to_numpy(x)[0] for x in tensors(args)] if self._inputs else []
+        inputs = tuple(to_numpy(x)[0] for x in tensors(args)) if self._inputs else ()
         if key.split("/")[1].split(":")[0] == self._guidance:
-            self._held.append((key, array.copy(), tuple(x.copy() for x in given), tag))
+            self._held.append(Taken(key, array.copy(), tuple(x.copy() for x in inputs), tag))
             return
-        self._let_go()
-        self._writer.add(key, array, tuple(given), tag)
+        self._write_held()
+        self._writer.add(key, array, inputs, tag)
 
-    def _let_go(self) -> None:
+    def _write_held(self) -> None:
         """Write what was held back: two calls that are alike as one batch, anything else as it came."""
         held, self._held = self._held, []
-        for key, array, given, tag in joined(held):
-            self._writer.add(key, array, given, tag)
+        for taken in as_one_batch(held):
+            self._writer.add(*taken)
 
 
-Taken = tuple[str, np.ndarray, tuple[np.ndarray, ...], str | None]  # key, output, inputs, tag
-
-
-def joined(held: list[Taken]) -> list[Taken]:
+def as_one_batch(held: list[Taken]) -> list[Taken]:
     """The tensors of two calls as those of one, the second call's half first; of any other number as they are."""
     first, second = (held[: len(held) // 2], held[len(held) // 2 :])
-    names = [[key.partition("/")[2] for key, *_ in half] for half in (first, second)]
-    if not first or names[0] != names[1] or len({key.partition("/")[0] for key, *_ in held}) != 2:
+    names = [[taken.key.partition("/")[2] for taken in half] for half in (first, second)]
+    if not first or names[0] != names[1] or len({taken.key.partition("/")[0] for taken in held}) != 2:
         return held
 
-    def both(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        alone = name.endswith("position_embedding")  # the same for every prompt: without a batch
-        return a if alone else np.concatenate([b, a])
+    def joined(key: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        has_batch = not key.endswith("position_embedding")  # which is the same for every prompt
+        return np.concatenate([b, a]) if has_batch else a
 
     return [
-        (key, both(key, a, b), tuple(both(key, x, y) for x, y in zip(given, others, strict=True)), tag)
-        for (key, a, given, tag), (_, b, others, _) in zip(first, second, strict=True)
+        Taken(
+            a.key,
+            joined(a.key, a.output, b.output),
+            tuple(joined(a.key, x, y) for x, y in zip(a.inputs, b.inputs, strict=True)),
+            a.tag,
+        )
+        for a, b in zip(first, second, strict=True)
     ]
 
 
 class _Component:
     """One tree of modules: which step it is in, and under which keys its calls are recorded."""
 
-    def __init__(self, name: str, root: Any, take: Callable[[str, Any, Sequence[Any]], None]) -> None:
+    def __init__(self, name: str, root: Module, take: Callable[[str, Any, Sequence[Any]], None]) -> None:
         self.name, self.root, self._take = name, root, take
         self._step = -1
         self._calls: dict[str, int] = {}
         self._depth = 0
-        self._is_vae = type(root).__name__ == "AutoencoderKL"
+        kind = type(root).__name__
+        self._boundary = BOUNDARIES.get(kind, ({}, ""))
+        self._is_vae = kind == "AutoencoderKL"
 
     def hooks(self, path: str) -> tuple[Callable[..., None], Callable[..., None]]:
         """What runs before and after the module `path`; the empty path is the root."""
@@ -158,7 +190,7 @@ class _Component:
                     self._boundary_in(args, kwargs)
             self._depth += 1
             if self._is_vae and path in VAE_INPUTS:
-                self._take(f"{self._step:04d}/{self.name}:{VAE_INPUTS[path]}", args[0], ())
+                self._take_boundary(VAE_INPUTS[path], args[0])
 
         def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self._depth -= 1
@@ -177,9 +209,8 @@ class _Component:
         return before, after
 
     def _boundary_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kind = type(self.root).__name__
-        names, _ = BOUNDARIES.get(kind, ({}, ""))
-        given = dict(zip(FIRST.get(kind, "").split(), args, strict=False)) | kwargs
+        names, _ = self._boundary
+        given = dict(zip(names, args, strict=False)) | kwargs
         batch = next(iter(tensors([given.get("sample")])), None)
         for theirs, ours in names.items():
             value = given.get(theirs)
@@ -187,7 +218,7 @@ class _Component:
                 continue
             if theirs == "timestep":
                 value = np.broadcast_to(to_numpy(value)[0], (len(batch),) if batch is not None else ())
-            self._take(f"{self._step:04d}/{self.name}:{ours}", value, ())
+            self._take_boundary(ours, value)
 
     def _vae_out(self, path: str, result: Any) -> None:
         """What `encode` and `decode` return, which are no modules."""
@@ -196,13 +227,16 @@ class _Component:
             mean, logvar = np.split(to_numpy(result)[0], 2, axis=1)
             arrays = {"encode.mean": mean, "encode.logvar": np.clip(logvar, -30, 20)}
         for name, array in arrays.items():
-            self._take(f"{self._step:04d}/{self.name}:{name}", array, ())
+            self._take_boundary(name, array)
 
     def _boundary_out(self, output: Any) -> None:
-        _, name = BOUNDARIES.get(type(self.root).__name__, ({}, ""))
+        _, name = self._boundary
         result = next(tensors([output]), None)
         if name and result is not None:
-            self._take(f"{self._step:04d}/{self.name}:{name}", result, ())
+            self._take_boundary(name, result)
+
+    def _take_boundary(self, name: str, value: Any) -> None:
+        self._take(f"{self._step:04d}/{self.name}:{name}", value, ())
 
 
 def tensors(values: Any) -> Iterator[Any]:

@@ -20,7 +20,8 @@ class GoldenTrace(tracing.Trace):
     """Tensors by golden key, in the order of execution: `t["0000/unet/mid_block.resnets.0.conv1"]`.
 
     The step in a key counts the calls of that model: for a UNet it is the step of the sampler. `inputs` has the inputs
-    of each module, where they were asked for. With a `sink`, tensors go there and are not kept.
+    of each module, where they were asked for. With a `sink`, tensors go there and are not kept. `rename` makes the
+    names of the original layout out of keys.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class GoldenTrace(tracing.Trace):
         rename: Callable[[str], str] | None = None,
     ) -> None:
         super().__init__()
-        self._rename = rename
+        self.named = rename or (lambda key: key)
         self.patterns = [select] if isinstance(select, str) else list(select)
         self.inputs: dict[str, tuple[np.ndarray, ...]] = {}
         self._keep_inputs = inputs
@@ -41,7 +42,7 @@ class GoldenTrace(tracing.Trace):
         self._method = ""
 
     def begin(self, component: str, inputs: dict[str, np.ndarray]) -> None:
-        """See `Trace`; `vae.decode` is a call of the component `vae`, whose arrays are `vae:decode.z` and so on."""
+        """Begin a step of a model: `vae.decode` is a call of the component `vae`, whose arrays are `vae:decode.z`, …"""
         step = self._calls.get(component, 0)
         self._calls[component] = step + 1
         name, _, method = component.partition(".")
@@ -50,23 +51,23 @@ class GoldenTrace(tracing.Trace):
             self.note(argument, array)
 
     def note(self, name: str, array: np.ndarray) -> None:
-        """See `Trace`."""
+        """Record an array at the boundary of the model that is running."""
         self._take(f"{self._at}:{self._method}{name}", array)
 
     def milestone(self, name: str, array: np.ndarray) -> None:
-        """See `Trace`."""
+        """Record an array between the models."""
         self._take(name, array)
 
     def wants_inputs(self, path: str) -> bool:
-        """See `Trace`."""
+        """Whether inputs are kept and the module is one that was selected."""
         return self._keep_inputs and self.selected(self.key(path))
 
     def key(self, path: str) -> str:
-        """The key of a module of the model that is running."""
+        """The key of a module of the model that is running, before it is renamed."""
         return f"{self._at}/{path}"
 
     def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Any) -> None:
-        """See `Trace`."""
+        """Record the output of a module."""
         self._take(self.key(path), output, inputs)
 
     def save(self, path: str | PathLike[str], **metadata: Any) -> None:
@@ -77,12 +78,11 @@ class GoldenTrace(tracing.Trace):
 
     def selected(self, key: str) -> bool:
         """Whether a key, or what `rename` makes of it, matches one of the patterns."""
-        keys = (key,) if self._rename is None else (key, self._rename(key))
-        return any(fnmatchcase(k, pattern) for pattern in self.patterns for k in keys)
+        return any(fnmatchcase(k, pattern) for pattern in self.patterns for k in {key, self.named(key)})
 
     def _take(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
         if self.selected(key):
-            self._sink(key, np.asarray(array), inputs)
+            self._sink(self.named(key), np.asarray(array), inputs)
 
     def _keep(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
         self[key] = np.array(array, order="C")
