@@ -113,6 +113,6 @@ def test_no_circle() -> None:
 
 
 def test_no_import_is_hidden() -> None:
-    """`TYPE_CHECKING` would hide a circle from Python, and the circle would still be there."""
+    """What is imported for types alone is an arrow as well; only what must start quickly imports so."""
     hidden = [module for module, path in FILES.items() if "TYPE_CHECKING" in path.read_text(encoding="utf-8")]
-    assert not hidden
+    assert {room_of(module) for module in hidden} <= {"__init__", "commands"}
