@@ -50,7 +50,7 @@ def sample_latents(
     conditioning = encode_prompts(model, prompts, negatives, guidance_scale, size)
     noise = rng.randn(z0.shape).astype(z0.dtype, copy=False)
     z = milestone("noised", solver.add_noise(z0, milestone("noise", noise), first))
-    return denoise(model, solver, z, conditioning, guidance_scale, rng, range(first, len(solver.timesteps)), progress)
+    return denoise(model, solver, z, conditioning, guidance_scale, rng, first, progress)
 
 
 def first_latent(model: LatentDiffusion, image: Image.Image | np.ndarray, rng: TorchGenerator) -> np.ndarray:

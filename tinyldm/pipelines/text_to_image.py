@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyldm.diffusion import loop
 from tinyldm.diffusion.guidance import classifier_free_guidance
 from tinyldm.diffusion.random import TorchGenerator, check_seed
 from tinyldm.diffusion.samplers import Sampler, make_sampler
@@ -78,7 +79,7 @@ def walk(
         noise = rng.randn((count, channels, *size))
     noise = noise.astype(model.runtime.dtype, copy=False)
     z = milestone("noise", noise) * z_type(noise, solver.init_noise_sigma)
-    return denoise(model, solver, z, conditioning, guidance_scale, rng, range(len(solver.timesteps)), progress)
+    return denoise(model, solver, z, conditioning, guidance_scale, rng, 0, progress)
 
 
 def denoise(
@@ -88,23 +89,33 @@ def denoise(
     conditioning: Conditioning,
     guidance_scale: float,
     rng: TorchGenerator,
-    steps: range,
-    progress: Callable[[range], object],
+    start: int,
+    progress: Progress,
 ) -> np.ndarray:  # (N,C,h,w), (2N or N,L,D) -> (N,C,h,w)
-    """Walk the sampler's steps: predict with and without the prompt in one batch, guide, step."""
+    """Walk the sampler's steps from `start`: predict with and without the prompt in one batch, guide, step."""
     guided = conditioning.guided
     model.finish("text_encoder", "text_encoder_2", "class_embedder")
     given = () if conditioning.context is None else (model.unet.prepare(conditioning.context),)
-    for i in progress(steps):  # type: ignore[attr-defined]
-        z_in = solver.scale_input(z, i)
-        z_in = np.concatenate([z_in, z_in]) if guided else z_in
+    calls = iter(progress(range(start, start + solver.calls(start))))
+
+    def predict(z: np.ndarray, t: np.number) -> np.ndarray:
+        next(calls)
+        z_in = np.concatenate([z, z]) if guided else z
         if conditioning.concat is not None:
             z_in = np.concatenate([z_in, conditioning.concat], axis=1)
-        prediction = model.unet(z_in, solver.timesteps[i], *given, **conditioning.arrays)
-        if guided:
-            unconditional, conditional = np.split(prediction, 2)
-            prediction = classifier_free_guidance(unconditional, conditional, guidance_scale)
-        z = milestone(f"{i:04d}/latents", solver.step(prediction, i, z, rng))
+        prediction = model.unet(z_in, t, *given, **conditioning.arrays)
+        if not guided:
+            return prediction
+        unconditional, conditional = np.split(prediction, 2)
+        return classifier_free_guidance(unconditional, conditional, guidance_scale)
+
+    passed_by = solver.calls() - solver.calls(start)  # calls of a whole run before this one
+
+    def record(step: loop.Step) -> np.ndarray:
+        return milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent)
+
+    z = loop.denoise(predict, solver, z, rng, start=start, callback=record)
+    next(calls, None)  # the bar is told that the last call is done
     model.finish("unet", "controlnet")
     return z
 
