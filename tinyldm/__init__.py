@@ -6,7 +6,7 @@
 """
 
 from tinyldm import golden, random
-from tinyldm.errors import CheckpointError, ConfigError, InputError, TinyldmError
+from tinyldm.errors import CheckpointError, ConfigError, InputError, Stopped, TinyldmError
 from tinyldm.pipelines.load import load
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.version import __version__
@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "InputError",
     "LatentDiffusion",
+    "Stopped",
     "TinyldmError",
     "__version__",
     "golden",

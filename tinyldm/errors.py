@@ -32,5 +32,12 @@ class ConfigError(TinyldmError):
     """A configuration field, or its value, is unknown or not supported."""
 
 
+class Stopped(Exception):
+    """A run was ended by who watched it: raised by a callback, passed on by the loop.
+
+    No input is wrong, so it is not a `TinyldmError`: a command that ends with it exits as for Ctrl-C, with status 130.
+    """
+
+
 class InputError(TinyldmError, ValueError):
     """An argument is out of range, of the wrong shape or type, or does not fit the others."""

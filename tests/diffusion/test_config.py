@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 import pytest
+from golden.provenance import load_golden
 
-from tinyldm.diffusion.config import FIELDS, SchedulerConfig, read_config
-from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
+from tinyldm.diffusion.samplers import SAMPLERS, find_sampler, make_sampler
 from tinyldm.errors import ConfigError
 
 # As published with Stable Diffusion 1.5, 2.1, SDXL base and SD-Turbo.
@@ -44,24 +44,30 @@ def test_published_files_drive_every_sampler(text: str, name: str) -> None:
     assert len(make_sampler(name, json.loads(text), 10).timesteps) in (10, 11, 19)  # pndm repeats some
 
 
-@pytest.mark.parametrize("scheduler_class", FIELDS)
-def test_missing_fields_take_the_defaults_of_the_chosen_class(scheduler_class: str) -> None:
-    assert read_config({}, scheduler_class) == SchedulerConfig(**FIELDS[scheduler_class])
-    assert read_config({"_class_name": "DDIMScheduler"}, scheduler_class).timestep_spacing == (
-        "leading"
-        if scheduler_class in ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LCMScheduler")
-        else "linspace"
-    )
+def config_of(name: str, config: dict[str, Any]) -> Any:
+    return make_sampler(name, config, 10).config
+
+
+def test_missing_fields_take_the_defaults_of_the_chosen_class() -> None:
+    """Those of diffusers 0.42.1, for each field that a class has there."""
+    of_all = load_golden("diffusion/defaults")[1]["defaults"]
+    assert of_all.keys() == {entry.sampler.scheduler_class for entry in SAMPLERS.values()}
+    for scheduler_class, defaults in of_all.items():
+        config = config_of(find_sampler(scheduler_class), {})
+        compared = defaults.keys() & vars(config).keys()
+        assert len(compared) >= 8
+        for field in compared:
+            assert getattr(config, field) == (-math.inf if defaults[field] == "-inf" else defaults[field]), field
 
 
 def test_fields_of_other_classes_are_passed_over() -> None:
-    config = read_config({"_class_name": "DDIMScheduler", "clip_sample": True, "thresholding": 5}, "PNDMScheduler")
-    assert config == read_config({}, "PNDMScheduler")
+    config = {"_class_name": "DDIMScheduler", "clip_sample": True, "thresholding": 5, "skip_prk_steps": True}
+    assert config_of("pndm", config) == config_of("pndm", {"skip_prk_steps": True})
 
 
 def test_fields_left_at_the_default_of_their_own_class_do_not_count() -> None:
     config = {"timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}
-    assert read_config(config, "EulerDiscreteScheduler").timestep_spacing == "linspace"
+    assert config_of("euler", config).timestep_spacing == "linspace"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ def test_fields_left_at_the_default_of_their_own_class_do_not_count() -> None:
 )
 def test_errors_name_the_field(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=field):
-        read_config({field: value}, "DPMSolverMultistepScheduler")
+        make_sampler("dpm++_2m", {field: value}, 10)
 
 
 @pytest.mark.parametrize(
@@ -116,4 +122,4 @@ def test_errors_of_single_samplers(name: str, field: str, value: str) -> None:
 
 
 def test_null_switches_are_off() -> None:
-    assert read_config({"use_karras_sigmas": None}, "EulerDiscreteScheduler").use_karras_sigmas is False
+    assert config_of("euler", {"use_karras_sigmas": None}).use_karras_sigmas is False

@@ -22,7 +22,9 @@ def test_each_sample_has_its_own_timestep(seed: int, timesteps: list[int]) -> No
     for i, a in enumerate(ALPHA_BAR[t].astype(np.float64)):
         np.testing.assert_allclose(noisy[i], np.sqrt(a) * z0[i] + np.sqrt(1 - a) * noise[i], atol=1e-12)
         np.testing.assert_allclose(v[i], np.sqrt(a) * noise[i] - np.sqrt(1 - a) * z0[i], atol=1e-12)
-        np.testing.assert_allclose(prediction.to_sample("v_prediction", v[i], noisy[i], a), z0[i], atol=1e-9)
+        np.testing.assert_allclose(
+            prediction.to_sample("v_prediction", v[i], noisy[i], np.sqrt(a), np.sqrt(1 - a)), z0[i], atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("t", [0, 200, 999])

@@ -34,21 +34,21 @@ def test_every_direction(seed: int, alpha_bar: float, dtype: type) -> None:
     tolerance = 1e-12 if dtype is np.float64 else 1e-4
     for source, output in truth.items():
         for target, convert in TO.items():
-            got = convert(source, output, z, a)
+            got = convert(source, output, z, *prediction.signal_and_noise(a))
             assert got.dtype == dtype
             np.testing.assert_allclose(got, truth[target], atol=tolerance, err_msg=f"{source} to {target}")
 
 
 def test_velocity_is_defined_where_the_signal_is_gone() -> None:
     z, v = np.ones((1, 2)), np.full((1, 2), 0.5)
-    assert np.array_equal(prediction.to_sample("v_prediction", v, z, np.float64(0)), -v)
-    assert np.array_equal(prediction.to_epsilon("v_prediction", v, z, np.float64(0)), z)
+    assert np.array_equal(prediction.to_sample("v_prediction", v, z, 0.0, 1.0), -v)
+    assert np.array_equal(prediction.to_epsilon("v_prediction", v, z, 0.0, 1.0), z)
 
 
 @pytest.mark.parametrize("convert", TO.values())
 def test_unknown_type(convert: Callable[..., np.ndarray]) -> None:
     with pytest.raises(InputError, match="flow"):
-        convert("flow", np.zeros(1), np.zeros(1), np.float64(0.5))
+        convert("flow", np.zeros(1), np.zeros(1), 0.6, 0.8)
 
 
 @given(st.integers(0, 2**32), st.floats(0.1, 1), st.floats(1, 5))

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyldm.random
-from tinyldm.diffusion.random import TorchGenerator, box_muller, mersenne_twister, torch_randn
+from tinyldm.diffusion.random import (
+    PictureStreams,
+    TorchGenerator,
+    box_muller,
+    mersenne_twister,
+    picture_streams,
+    torch_randn,
+)
 from tinyldm.errors import InputError
 
 TENSORS, PROVENANCE = load_golden("diffusion/random")
@@ -109,3 +116,36 @@ def test_bad_dtype() -> None:
 def test_the_smallest_uniform_gives_a_positive_zero() -> None:
     normals = box_muller(np.zeros(16, np.float32))  # the logarithm of 1, and so a radius of -0
     assert normals.tobytes() == bytes(64)
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.integers(1, 4), st.sampled_from([(4, 2, 2), (1,), (3, 5), ()]))
+@settings(deadline=None, max_examples=30)
+def test_every_picture_has_a_stream_of_its_own(seed: int, count: int, shape: tuple[int, ...]) -> None:
+    together = picture_streams(seed, count)
+    alone = [TorchGenerator((seed + k) % 2**64) for k in range(count)]
+    for dtype in (np.float32, np.float64, np.float32):
+        rows = together.randn((count, *shape), dtype)
+        assert rows.dtype == dtype
+        for row, generator in zip(rows, alone, strict=True):
+            assert row.tobytes() == generator.randn((1, *shape), dtype)[0].tobytes()
+
+
+def test_picture_streams_have_the_bits_of_a_list_of_generators_in_diffusers() -> None:
+    tensors, provenance = load_golden("diffusion/picture_streams")
+    streams = picture_streams(provenance["seed"], 3)
+    for k, shape in enumerate(provenance["shapes"]):
+        assert streams.randn(tuple(shape)).tobytes() == tensors[str(k)].tobytes()
+
+
+def test_what_picture_streams_refuse() -> None:
+    with pytest.raises(InputError, match="2 pictures"):
+        picture_streams(0, 2).randn((3, 4))
+    with pytest.raises(InputError, match="2 pictures"):
+        PictureStreams([TorchGenerator(0), TorchGenerator(1)]).randn(())
+    with pytest.raises(InputError, match="'dice' is unknown; take torch"):
+        picture_streams(0, 2, "dice")
+    for count in (0, True, 1.5):
+        with pytest.raises(InputError, match="count"):
+            picture_streams(0, count)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="seed"):
+        picture_streams(2**64, 1)

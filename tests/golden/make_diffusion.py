@@ -1,6 +1,6 @@
 """Goldens for `tinyldm/diffusion/` from PyTorch and diffusers: the random stream, the tables, every sampler.
 
-    python tests/golden/make_diffusion.py
+    python tests/golden/make_diffusion.py [SAMPLER …]
 
 Each sampler's file holds trajectories: the latent before the first step and after every step, with a toy model in the
 place of the network (`diffusion/toy_model.py`). A case's configuration is in the provenance. Cases of the
@@ -14,6 +14,7 @@ they make float32 coefficients), and noise is drawn in float32, then cast.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from golden.diffusion.toy_model import toy_model
@@ -278,11 +280,32 @@ def make_random_golden() -> None:
     save_golden("diffusion/random", tensors, packages=("torch",), calls=CALLS, seeds=seeds)
 
 
+def make_picture_streams_golden() -> None:
+    """What diffusers draws for a batch with a list of generators, one for each picture."""
+    seed, shapes = 41, [(3, 4, 2, 2), (3, 5), (3, 4, 8, 8), (3, 1)]
+    generators = [torch.Generator().manual_seed(seed + k) for k in range(3)]
+    tensors = {str(k): randn_tensor(shape, generator=generators).numpy() for k, shape in enumerate(shapes)}
+    save_golden("diffusion/picture_streams", tensors, packages=("torch", "diffusers"), seed=seed, shapes=shapes)
+
+
+def make_defaults_golden() -> None:
+    """The fields of every scheduler class and their defaults; infinity as text, which JSON has not."""
+    defaults = {}
+    for name in dict.fromkeys(CLASSES.values()):
+        parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+        values = {k: p.default for k, p in parameters.items() if k not in ("self", "kwargs")}
+        defaults[name] = {k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
+    save_golden("diffusion/defaults", {"none": np.zeros(0, np.float32)}, packages=("diffusers",), defaults=defaults)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
-    make_random_golden()
-    make_tables_golden()
-    for sampler in CLASSES:
+    if not sys.argv[1:]:
+        make_random_golden()
+        make_picture_streams_golden()
+        make_tables_golden()
+    make_defaults_golden()
+    for sampler in sys.argv[1:] or CLASSES:
         make_sampler_golden(sampler)

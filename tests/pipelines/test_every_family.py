@@ -101,9 +101,13 @@ def by_hand(model: tinyldm.LatentDiffusion, z: np.ndarray, **arrays: Any) -> np.
     """Two DDIM steps in the open."""
     concat, context = arrays.pop("concat", None), arrays.pop("context", None)
     sampler = make_sampler("ddim", model.scheduler_config, 2)
-    for i, t in enumerate(sampler.timesteps):
+
+    def predict(z: np.ndarray, t: np.number) -> np.ndarray:
         x = z if concat is None else np.concatenate([z, concat], axis=1)
-        z = sampler.step(model.unet(x, t, *(() if context is None else (context,)), **arrays), i, z)
+        return model.unet(x, t, *(() if context is None else (context,)), **arrays)
+
+    for i in range(len(sampler)):
+        z = sampler.step(predict, i, z)
     return z
 
 
@@ -205,10 +209,14 @@ def test_guidance_away_from_another_context(files) -> None:
     images = model.from_conditions(context, concat=concat, negative_context=other, guidance_scale=3.0, steps=2, seed=2)
     z = tinyldm.random.torch_randn((2, 4, 8, 8), seed=2)
     sampler = make_sampler("ddim", model.scheduler_config, 2)
-    for i, t in enumerate(sampler.timesteps):
+
+    def predict(z: np.ndarray, t: np.number) -> np.ndarray:
         x = np.concatenate([z, np.repeat(concat, 2, axis=0)], axis=1)
         without, wanted = model.unet(x, t, other), model.unet(x, t, context)
-        z = sampler.step(without + 3.0 * (wanted - without), i, z)
+        return without + 3.0 * (wanted - without)
+
+    for i in range(len(sampler)):
+        z = sampler.step(predict, i, z)
     same(images, model.decode(z))
 
 

@@ -58,9 +58,13 @@ def test_classes_are_guided_away_from_the_last_one(by_class: tinyldm.LatentDiffu
     z = tinyldm.random.torch_randn((2, 4, 8, 8), seed=1)
     none, wanted = by_class.class_embedder(np.array([5, 5])), by_class.class_embedder(np.array([2, 4]))
     sampler = make_sampler("ddim", by_class.scheduler_config, 3)
-    for i, t in enumerate(sampler.timesteps):
+
+    def predict(z: np.ndarray, t: np.number) -> np.ndarray:
         without, given = by_class.unet(z, t, none), by_class.unet(z, t, wanted)
-        z = sampler.step(without + 2.0 * (given - without), i, z)
+        return without + 2.0 * (given - without)
+
+    for i in range(len(sampler)):
+        z = sampler.step(predict, i, z)
     for image, other in zip(images, by_class.decode(z), strict=True):
         assert np.abs(np.asarray(image).astype(int) - np.asarray(other)).max() <= 1
 

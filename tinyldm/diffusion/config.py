@@ -1,281 +1,184 @@
 """A checkpoint's `scheduler_config.json`, read for one sampler, with nothing ignored in silence.
 
-The file was written for one scheduler class of the diffusers library and is read for the class whose sampler was
-chosen. A field that the file lacks takes the default of the chosen class. A field that the chosen class does not have
-is passed over if some other class of the family has it (a file for DDIM may drive Euler, whose sampler has no use for
-`clip_sample`), and is an error if none has. A value that the sampler cannot honour is an error.
+The file was written for one scheduler class of the diffusers library and is read for the sampler that was chosen, whose
+`Config` says which fields it has, with what default, and which values it honours: the annotation of a field is what is
+checked. A field that the file lacks takes that default. A field that the chosen sampler does not have is passed over if
+another sampler has it (a file for DDIM may drive Euler, which has no use for `clip_sample`), and is an error if none
+has. A value that the sampler cannot honour is an error.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tinyldm.errors import ConfigError
+import numpy as np
+
+from tinyldm.diffusion import prediction, schedule
+from tinyldm.diffusion.types import Array
+from tinyldm.errors import ConfigError, TinyldmError
+
+
+class Range(NamedTuple):
+    """The numbers that a field takes: from `least` to `most`, or between `above` and `below` without these two."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is one of these numbers."""
+        inside = (self.above is None or self.above < value) and (self.below is None or value < self.below)
+        return inside and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        ends = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
+        told = [f"{word} {end:g}" for word, end in ends.items() if end is not None and abs(end) != math.inf]
+        return ", ".join(told) + ("" if self.below != math.inf else ", finite")
+
+
+Positive = Annotated[float, Range(above=0, below=math.inf)]
+Beta = Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Every field that some sampler uses; `FIELDS` says which class has which, and with what default."""
+    """The fields of every sampler: the noise that the model was trained with, and which timesteps are visited."""
 
-    # The noise that the model was trained with.
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
+    num_train_timesteps: Annotated[int, Range(1, 1_000_000)] = 1000
+    beta_start: Beta = 0.0001
+    beta_end: Beta = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    trained_betas: tuple[Beta, ...] | None = None
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
+    steps_offset: Annotated[int, Range(0, 1_000_000)] = 0
+
+    def __post_init__(self) -> None:
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ConfigError(
+                f"scheduler config: trained_betas has {len(self.trained_betas)} values, "
+                f"num_train_timesteps is {self.num_train_timesteps}; they must agree"
+            )
+
+    def alpha_bar(self) -> Array:  # -> (T,)
+        r"""$\bar\alpha_t$ of the training timesteps."""
+        return schedule.alpha_bar(self.betas())
+
+    def betas(self) -> Array:  # -> (T,)
+        r"""$\beta_t$ of the training timesteps."""
+        return schedule.make_betas(
+            self.beta_schedule, self.beta_start, self.beta_end, self.num_train_timesteps, self.trained_betas
+        )
+
+    def bounded(self, x0: Array) -> Array:  # (N, …) -> (N, …)
+        """The predicted clean latent, held in bounds if the config has any."""
+        return x0
+
+
+@dataclass(frozen=True)
+class ZeroSNR(SchedulerConfig):
+    """Of the samplers that can begin at pure noise (Lin et al. 2023, arXiv 2305.08891)."""
+
     rescale_betas_zero_snr: bool = False
-    prediction_type: str = "epsilon"
-    # Which of the training timesteps are visited.
-    timestep_spacing: str = "leading"
-    steps_offset: int = 0
-    set_alpha_to_one: bool = True
-    original_inference_steps: int = 50
-    # Which noise levels are visited, for the samplers that think in sigmas.
-    use_karras_sigmas: bool = False
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    final_sigmas_type: str = "zero"
-    # What is done to the predicted clean latent.
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
+
+    def betas(self) -> Array:
+        """See `SchedulerConfig.betas`; rescaled if the config says so."""
+        betas = super().betas()
+        return schedule.rescale_zero_terminal_snr(betas) if self.rescale_betas_zero_snr else betas
+
+
+@dataclass(frozen=True)
+class Thresholding(SchedulerConfig):
+    """Of the samplers that hold the clean latent in bounds by its own quantile."""
+
     thresholding: bool = False
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
-    # The solvers' own.
-    variance_type: str | None = None
-    skip_prk_steps: bool = False
-    solver_order: int = 2
-    solver_type: str = "midpoint"
-    algorithm_type: str = "dpmsolver++"
-    lower_order_final: bool = True
-    euler_at_final: bool = False
-    timestep_scaling: float = 10.0
-    # Only one value of each of these is supported.
-    interpolation_type: str = "linear"
-    timestep_type: str = "discrete"
-    use_exponential_sigmas: bool = False
-    use_beta_sigmas: bool = False
-    use_lu_lambdas: bool = False
-    use_flow_sigmas: bool = False
-    use_dynamic_shifting: bool = False
-    lambda_min_clipped: float = -math.inf
+    dynamic_thresholding_ratio: Annotated[float, Range(above=0, most=1)] = 0.995
+    sample_max_value: Positive = 1.0
+
+    def bounded(self, x0: Array) -> Array:
+        """See `SchedulerConfig.bounded`."""
+        if self.thresholding:
+            return prediction.dynamic_threshold(x0, self.dynamic_thresholding_ratio, self.sample_max_value)
+        return x0
 
 
-BETAS: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-    "steps_offset": 0,
-}
-CLIPPING: dict[str, Any] = {
-    "clip_sample": True,
-    "clip_sample_range": 1.0,
-    "thresholding": False,
-    "dynamic_thresholding_ratio": 0.995,
-    "sample_max_value": 1.0,
-}
-OTHER_SIGMAS: dict[str, Any] = {"use_exponential_sigmas": False, "use_beta_sigmas": False}
+@dataclass(frozen=True)
+class Clipping(Thresholding):
+    """Of the samplers that hold the clean latent in bounds, fixed ones or by its own quantile."""
 
-# The fields of each class and their defaults in diffusers 0.42.1.
-FIELDS: dict[str, dict[str, Any]] = {
-    "DDPMScheduler": BETAS
-    | CLIPPING
-    | {"timestep_spacing": "leading", "rescale_betas_zero_snr": False, "variance_type": "fixed_small"},
-    "DDIMScheduler": BETAS
-    | CLIPPING
-    | {"timestep_spacing": "leading", "rescale_betas_zero_snr": False, "set_alpha_to_one": True},
-    "PNDMScheduler": BETAS | {"timestep_spacing": "leading", "set_alpha_to_one": False, "skip_prk_steps": False},
-    "EulerDiscreteScheduler": BETAS
-    | OTHER_SIGMAS
-    | {
-        "timestep_spacing": "linspace",
-        "rescale_betas_zero_snr": False,
-        "use_karras_sigmas": False,
-        "sigma_min": None,
-        "sigma_max": None,
-        "final_sigmas_type": "zero",
-        "interpolation_type": "linear",
-        "timestep_type": "discrete",
-    },
-    "EulerAncestralDiscreteScheduler": BETAS | {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False},
-    "LMSDiscreteScheduler": BETAS | OTHER_SIGMAS | {"timestep_spacing": "linspace", "use_karras_sigmas": False},
-    "DPMSolverMultistepScheduler": BETAS
-    | OTHER_SIGMAS
-    | {
-        "timestep_spacing": "linspace",
-        "rescale_betas_zero_snr": False,
-        "use_karras_sigmas": False,
-        "sigma_min": None,
-        "sigma_max": None,
-        "final_sigmas_type": "zero",
-        "thresholding": False,
-        "dynamic_thresholding_ratio": 0.995,
-        "sample_max_value": 1.0,
-        "solver_order": 2,
-        "solver_type": "midpoint",
-        "algorithm_type": "dpmsolver++",
-        "lower_order_final": True,
-        "euler_at_final": False,
-        "variance_type": None,
-        "use_lu_lambdas": False,
-        "use_flow_sigmas": False,
-        "use_dynamic_shifting": False,
-        "lambda_min_clipped": -math.inf,
-    },
-    "LCMScheduler": BETAS
-    | CLIPPING
-    | {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "timestep_spacing": "leading",
-        "rescale_betas_zero_snr": False,
-        "set_alpha_to_one": True,
-        "original_inference_steps": 50,
-        "timestep_scaling": 10.0,
-    },
-}
+    clip_sample: bool = True
+    clip_sample_range: Positive = 1.0
 
-# Classes of the same family that have no sampler here: a file written for one of them can still drive another.
-COMPATIBLE_CLASSES = (
-    "HeunDiscreteScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "TCDScheduler",
-)
-
-# Fields that change nothing here: bookkeeping, what only the compatible classes have, what only old releases had, and
-# what matters only together with a field whose other value is refused.
-INERT = {
-    "_class_name",
-    "_diffusers_version",
-    "_use_default_values",
-    "disable_corrector",
-    "predict_x0",
-    "shift_terminal",
-    "solver_p",
-    "noise_sampler_seed",
-    "tensor_format",
-    "timestep_values",
-    "flow_shift",
-    "time_shift_type",
-}
-
-# The values that are supported, where not every value of the right type is.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
-    "prediction_type": ("epsilon", "sample", "v_prediction"),
-    "timestep_spacing": ("leading", "linspace", "trailing"),
-    "final_sigmas_type": ("zero", "sigma_min"),
-    "solver_order": (1, 2, 3),
-    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
-    "algorithm_type": ("dpmsolver++", "deis"),
-    "interpolation_type": ("linear",),
-    "timestep_type": ("discrete",),
-    "use_exponential_sigmas": (False,),
-    "use_beta_sigmas": (False,),
-    "use_lu_lambdas": (False,),
-    "use_flow_sigmas": (False,),
-    "use_dynamic_shifting": (False,),
-    "lambda_min_clipped": (-math.inf,),
-}
-CLASS_CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("PNDMScheduler", "prediction_type"): ("epsilon", "v_prediction"),
-    ("EulerAncestralDiscreteScheduler", "prediction_type"): ("epsilon", "v_prediction"),
-    ("DDPMScheduler", "variance_type"): (None, "fixed_small", "fixed_small_log", "fixed_large"),
-    # A fixed variance in a file for DDPM means nothing to this solver; a learned one would change the model's output.
-    ("DPMSolverMultistepScheduler", "variance_type"): (
-        None,
-        "fixed_small",
-        "fixed_small_log",
-        "fixed_large",
-        "fixed_large_log",
-    ),
-}
-
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-POSITIVE = {"num_train_timesteps", "beta_start", "beta_end", "original_inference_steps", "clip_sample_range"}
-POSITIVE |= {"sigma_min", "sigma_max", "timestep_scaling", "sample_max_value", "dynamic_thresholding_ratio"}
-
-BELOW = {"beta_start": 1, "beta_end": 1, "num_train_timesteps": 1_000_001, "steps_offset": 1_000_001}
+    def bounded(self, x0: Array) -> Array:
+        """See `SchedulerConfig.bounded`."""
+        if self.clip_sample and not self.thresholding:
+            return np.clip(x0, -self.clip_sample_range, self.clip_sample_range)
+        return super().bounded(x0)
 
 
-def read_config(config: Mapping[str, Any], scheduler_class: str, **overrides: Any) -> SchedulerConfig:
-    """The fields of `config` that `scheduler_class` has, checked, with that class's defaults for the missing ones.
+Config = TypeVar("Config", bound=SchedulerConfig)
 
-    `overrides` take the place of the file's values.
+
+def read_config(
+    config: Mapping[str, Any], kind: type[Config], sampler: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
+    """The fields of `config` that `kind` has, checked, with the defaults of `kind` for the missing ones.
+
+    `options`, checked before, take the place of the file's values. `sampler` is the name for errors.
     """
-    defaults = FIELDS[scheduler_class]
-    known = {field for of_class in FIELDS.values() for field in of_class} | INERT
-    for field in config:
-        if field not in known:
-            raise ConfigError(f"scheduler config: unknown field {field!r} (value {config[field]!r})")
-    source = config.get("_class_name", scheduler_class)
-    if source not in FIELDS and source not in COMPATIBLE_CLASSES:
-        raise ConfigError(
-            f"scheduler config: _class_name {source!r} is not supported; take one of "
-            f"{', '.join([*FIELDS, *COMPATIBLE_CLASSES])}"
-        )
+    types = field_types(kind)
+    where = f"scheduler config, read for {sampler}"
     left_at_default = config.get("_use_default_values", ())
-    given = {k: v for k, v in config.items() if k in defaults and k not in left_at_default} | overrides
-    values = defaults | {name: check_value(scheduler_class, name, value) for name, value in given.items()}
-    if values["trained_betas"] is not None:
-        values["num_train_timesteps"] = check_length(values)
-    return SchedulerConfig(**values)
+    given = {name: value for name, value in config.items() if name in types and name not in left_at_default}
+    values = {name: checked(name, value, types[name], where) for name, value in given.items() if name not in options}
+    return kind(**values, **options)
 
 
-def check_value(scheduler_class: str, name: str, value: Any) -> Any:
-    """The value of one field, if it has the right type and the sampler supports it."""
-    annotation = next(str(f.type) for f in fields(SchedulerConfig) if f.name == name)
-    if name == "trained_betas":
-        return check_betas(value)
-    if value is None and name.startswith("use_"):
+def field_types(kind: type[SchedulerConfig]) -> dict[str, Any]:
+    """The fields of a config, and what each one takes."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def checked(name: str, value: Any, wanted: Any, where: str, error: type[TinyldmError] = ConfigError) -> Any:
+    """The value of one field, if it is of the wanted kind; a switch that is null is off, a list becomes a tuple."""
+    if value is None and wanted is bool:
         return False
-    kinds = TYPES[annotation.split(" ")[0]]
-    optional = annotation.endswith("None")
-    wrong_type = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-    if wrong_type and not (optional and value is None):
-        raise ConfigError(f"scheduler config: {name} is {value!r}; it must be of type {annotation}")
-    choices = CLASS_CHOICES.get((scheduler_class, name), CHOICES.get(name))
-    if choices is not None and value not in choices:
-        raise ConfigError(
-            f"scheduler config: {name} {value!r} is not supported by {scheduler_class}; "
-            f"supported: {', '.join(repr(c) for c in choices)}"
-        )
-    if name in POSITIVE and value is not None and not 0 < value < math.inf:
-        raise ConfigError(f"scheduler config: {name} is {value!r}; it must be a finite number above 0")
-    if name in BELOW and value >= BELOW[name]:
-        raise ConfigError(f"scheduler config: {name} is {value!r}; it must be below {BELOW[name]}")
-    if name == "steps_offset" and value < 0:
-        raise ConfigError(f"scheduler config: steps_offset is {value!r}; it must not be negative")
-    return value
+    if not conforms(value, wanted):
+        raise error(f"{where}: {name} is {value!r}; it takes {describe(wanted)}")
+    return tuple(value) if isinstance(value, list) else value
 
 
-def check_betas(value: Any) -> tuple[float, ...] | None:
-    """A list of betas, each above 0 and below 1, or nothing."""
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(b, float) and 0 < b < 1 for b in value):
-        raise ConfigError("scheduler config: trained_betas must be null or a list of numbers above 0 and below 1")
-    return tuple(value)
+def conforms(value: Any, wanted: Any) -> bool:
+    """Whether a value read from JSON, or given as an option, is of the annotated kind."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return conforms(value, arguments[0]) and all(limits.holds(value) for limits in arguments[1:])
+    if origin in (Union, UnionType):
+        return any(conforms(value, kind) for kind in arguments)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and bool(value) and all(conforms(v, arguments[0]) for v in value)
+    if wanted is float:
+        return type(value) in (int, float) and not math.isnan(value)
+    return type(value) is wanted
 
 
-def check_length(values: Mapping[str, Any]) -> int:
-    """The number of training timesteps, which the trained betas must agree with."""
-    if len(values["trained_betas"]) != values["num_train_timesteps"]:
-        raise ConfigError(
-            f"scheduler config: trained_betas has {len(values['trained_betas'])} values, "
-            f"num_train_timesteps is {values['num_train_timesteps']}; they must agree"
-        )
-    return int(values["num_train_timesteps"])
+def describe(wanted: Any) -> str:
+    """What a field takes, in words."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return f"{describe(arguments[0])} {' '.join(map(str, arguments[1:]))}"
+    if origin in (Union, UnionType):
+        return " or ".join(describe(kind) for kind in arguments)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin is tuple:
+        return f"a list, each {describe(arguments[0])}"
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+    return names[wanted]

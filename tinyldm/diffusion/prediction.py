@@ -1,49 +1,51 @@
 r"""What the network predicts, and how the predictions turn into each other.
 
-A noisy latent is a mix $z_t = \sqrt{\bar\alpha}\, x_0 + \sqrt{1 - \bar\alpha}\, \epsilon$. Knowing $z_t$, any one of
+The network takes a latent of unit variance, $z = \alpha\, x_0 + s\, \epsilon$ with $\alpha^2 + s^2 = 1$: the signal's
+share is $\alpha = \sqrt{\bar\alpha}$, the noise's $s = \sqrt{1 - \bar\alpha}$. Knowing $z$, any one of
 
 - `epsilon`: the noise $\epsilon$ (Ho et al. 2020, arXiv 2006.11239),
 - `sample`: the clean latent $x_0$,
-- `v_prediction`: the velocity $v = \sqrt{\bar\alpha}\, \epsilon - \sqrt{1 - \bar\alpha}\, x_0$ (Salimans and Ho 2022,
-  arXiv 2202.00512, appendix D; Stable Diffusion 2)
+- `v_prediction`: the velocity $v = \alpha\, \epsilon - s\, x_0$ (Salimans and Ho 2022, arXiv 2202.00512, appendix D;
+  Stable Diffusion 2)
 
-gives the other two. With $\sqrt{\bar\alpha} = \cos\phi$ and $\sqrt{1 - \bar\alpha} = \sin\phi$, the pair $(z_t, v)$ is
-the pair $(x_0, \epsilon)$ turned by the angle $\phi$.
+gives the other two. With $\alpha = \cos\phi$ and $s = \sin\phi$, the pair $(z, v)$ is the pair $(x_0, \epsilon)$ turned
+by the angle $\phi$.
 
-`alpha_bar` is one number, or an array that broadcasts against `z`. Results have the dtype of `z`.
+`signal` ($\alpha$) and `noise` ($s$) are numbers, or arrays that broadcast against `z`. Results have the dtype of `z`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from tinyldm.diffusion.types import Array
 from tinyldm.errors import InputError
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
-AlphaBar = np.ndarray | np.floating
 
-
-def signal_and_noise(alpha_bar: AlphaBar) -> tuple[AlphaBar, AlphaBar]:
-    r"""The two coefficients of the mix, $(\sqrt{\bar\alpha}, \sqrt{1 - \bar\alpha})$."""
+def signal_and_noise(alpha_bar: Array) -> tuple[Array, Array]:
+    r"""The two coefficients of the mix, $(\sqrt{\bar\alpha}, \sqrt{1 - \bar\alpha})$; any shape."""
     return np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
 
 
-def to_sample(prediction_type: str, output: np.ndarray, z: np.ndarray, alpha_bar: AlphaBar) -> np.ndarray:
-    r"""The clean latent $x_0$ from the model's output: $(z - \sqrt{1 - \bar\alpha}\,\epsilon) / \sqrt{\bar\alpha}$."""
-    signal, noise = signal_and_noise(alpha_bar)
+def to_sample(prediction_type: str, output: Array, z: Array, signal: Array | float, noise: Array | float) -> Array:
+    r"""The clean latent $x_0$ from the model's output, all (N, …); here `z` may be of any scale.
+
+    If $r^2 = \alpha^2 + s^2$ is not 1, as in $z = x_0 + \sigma\epsilon$, the output is that for $z / r$.
+    """
     if prediction_type == "sample":
         return output
     if prediction_type == "epsilon":
         return (z - noise * output) / signal
     if prediction_type == "v_prediction":
-        return signal * z - noise * output
+        r = (signal**2 + noise**2) ** 0.5
+        return signal / r**2 * z - noise / r * output
     raise unknown(prediction_type)
 
 
-def to_epsilon(prediction_type: str, output: np.ndarray, z: np.ndarray, alpha_bar: AlphaBar) -> np.ndarray:
-    r"""The noise $\epsilon$ from the model's output: $(z - \sqrt{\bar\alpha}\, x_0) / \sqrt{1 - \bar\alpha}$."""
-    signal, noise = signal_and_noise(alpha_bar)
+def to_epsilon(prediction_type: str, output: Array, z: Array, signal: Array | float, noise: Array | float) -> Array:
+    r"""The noise $\epsilon$ from the model's output for `z`; all (N, …)."""
     if prediction_type == "epsilon":
         return output
     if prediction_type == "sample":
@@ -53,9 +55,8 @@ def to_epsilon(prediction_type: str, output: np.ndarray, z: np.ndarray, alpha_ba
     raise unknown(prediction_type)
 
 
-def to_velocity(prediction_type: str, output: np.ndarray, z: np.ndarray, alpha_bar: AlphaBar) -> np.ndarray:
-    r"""The velocity $v = \sqrt{\bar\alpha}\,\epsilon - \sqrt{1 - \bar\alpha}\, x_0$ from the model's output."""
-    signal, noise = signal_and_noise(alpha_bar)
+def to_velocity(prediction_type: str, output: Array, z: Array, signal: Array | float, noise: Array | float) -> Array:
+    r"""The velocity $v = \alpha\,\epsilon - s\, x_0$ from the model's output for `z`; all (N, …)."""
     if prediction_type == "v_prediction":
         return output
     if prediction_type == "epsilon":
@@ -65,16 +66,17 @@ def to_velocity(prediction_type: str, output: np.ndarray, z: np.ndarray, alpha_b
     raise unknown(prediction_type)
 
 
-def dynamic_threshold(x0: np.ndarray, ratio: float, largest: float) -> np.ndarray:  # (N, …) -> (N, …)
+def dynamic_threshold(x0: Array, ratio: float, largest: float) -> Array:  # (N, …) -> (N, …)
     r"""Pull a prediction that has left [-1, 1] back in (Saharia et al. 2022, arXiv 2205.11487, section 2.3).
 
     For each sample $s$ is the quantile `ratio` of $|x_0|$, held between 1 and `largest`; the result is
     $\mathrm{clip}(x_0, -s, s) / s$.
     """
     flat = np.abs(x0).reshape(len(x0), -1)
-    s = np.clip(np.quantile(flat, ratio, axis=1), 1, largest).astype(x0.dtype)
+    s: Array = np.clip(np.quantile(flat, ratio, axis=1), 1, largest).astype(x0.dtype)
     s = s.reshape(-1, *[1] * (x0.ndim - 1))
-    return np.clip(x0, -s, s) / s
+    bounded: Array = np.clip(x0, -s, s) / s
+    return bounded
 
 
 def unknown(prediction_type: str) -> InputError:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -135,7 +137,7 @@ def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
 def check_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
     """The shape as a tuple of integers that are not negative."""
     try:
-        sizes = tuple(operator.index(n) for n in ((shape,) if np.ndim(shape) == 0 else shape))
+        sizes = (operator.index(shape),) if isinstance(shape, int | np.integer) else tuple(map(operator.index, shape))
     except TypeError:
         raise InputError(f"shape: {shape!r} is neither an integer nor a tuple of integers") from None
     if any(n < 0 for n in sizes):
@@ -156,3 +158,47 @@ def torch_randn(
 ) -> np.ndarray:  # -> shape
     """`torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=dtype)`, without PyTorch."""
     return TorchGenerator(seed).randn(shape, dtype)
+
+
+class Generator(Protocol):
+    """A stream of normals: `TorchGenerator`, and whatever else a seed may mean."""
+
+    def randn(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
+        """Standard normals of the shape, float32 or float64."""
+        ...
+
+
+GENERATORS: dict[str, Callable[[int], Generator]] = {"torch": TorchGenerator}
+
+
+class PictureStreams:
+    """A stream for each picture of a batch: row k of every draw comes from the generator of picture k alone.
+
+    So a picture is the same alone and in any batch. The bits are those that diffusers draws with a list of generators.
+    """
+
+    def __init__(self, generators: Sequence[Generator]):
+        self.generators = list(generators)
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def randn(self, shape: tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
+        """Standard normals of the shape (N, …), float32 or float64; N is the number of pictures."""
+        shape = check_shape(shape)
+        if shape[:1] != (len(self),):
+            raise InputError(f"shape: {shape} is not of {len(self)} pictures, one for each generator")
+        return np.concatenate([generator.randn((1, *shape[1:]), dtype) for generator in self.generators])
+
+
+def picture_streams(seed: int, count: int, kind: str = "torch") -> PictureStreams:
+    """The streams of `count` pictures with the seeds `seed`, `seed` + 1, …, modulo $2^{64}$, from generators of a kind.
+
+    `kind` is a key of `GENERATORS`: "torch" is the stream of PyTorch on a CPU.
+    """
+    if kind not in GENERATORS:
+        raise InputError(f"rng: {kind!r} is unknown; take {' or '.join(GENERATORS)}")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"count: {count!r} is not a number of pictures; it must be an integer of 1 or more")
+    first = check_seed(seed)
+    return PictureStreams([GENERATORS[kind]((first + k) % 2**64) for k in range(count)])

@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyldm.diffusion.types import Array
 from tinyldm.errors import InputError
 
 
-def linspace_f32(start: float, stop: float, count: int) -> np.ndarray:  # -> (count,) float32
+def linspace_f32(start: float, stop: float, count: int) -> Array:  # -> (count,) float32
     """`torch.linspace` in float32: counted up from `start` in the first half, down from `stop` in the second.
 
     The step is rounded to float32; each value is then one fused multiply-add, exact until its only rounding.
@@ -35,17 +36,17 @@ def linspace_f32(start: float, stop: float, count: int) -> np.ndarray:  # -> (co
     return np.where(k < count // 2, up, down).astype(np.float32)
 
 
-def linear_betas(start: float, end: float, count: int) -> np.ndarray:  # -> (T,)
+def linear_betas(start: float, end: float, count: int) -> Array:  # -> (T,)
     r"""$\beta_t$ evenly spaced from `start` to `end` (DDPM, section 4)."""
     return linspace_f32(start, end, count)
 
 
-def scaled_linear_betas(start: float, end: float, count: int) -> np.ndarray:  # -> (T,)
+def scaled_linear_betas(start: float, end: float, count: int) -> Array:  # -> (T,)
     r"""$\sqrt{\beta_t}$ evenly spaced: the schedule of latent diffusion (Rombach et al. 2022, arXiv 2112.10752)."""
     return linspace_f32(start**0.5, end**0.5, count) ** 2
 
 
-def cosine_betas(count: int, largest: float = 0.999) -> np.ndarray:  # -> (T,)
+def cosine_betas(count: int, largest: float = 0.999) -> Array:  # -> (T,)
     r"""The cosine schedule of Nichol and Dhariwal (2021, arXiv 2102.09672, eq. 17).
 
     $\bar\alpha(u) = \cos^2\!\big(\frac{u + 0.008}{1.008} \frac\pi2\big)$ for $u = t / T$, and
@@ -61,7 +62,7 @@ def cosine_betas(count: int, largest: float = 0.999) -> np.ndarray:  # -> (T,)
 
 def make_betas(
     kind: str, start: float, end: float, count: int, trained: Sequence[float] | None = None
-) -> np.ndarray:  # -> (T,)
+) -> Array:  # -> (T,)
     """The betas of a published schedule by its name; `trained` betas take the place of all the rest."""
     if trained is not None:
         return np.array(trained, np.float32)
@@ -74,7 +75,7 @@ def make_betas(
     raise InputError(f"beta schedule {kind!r} is unknown; take linear, scaled_linear or squaredcos_cap_v2")
 
 
-def alpha_bar(betas: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+def alpha_bar(betas: Array) -> Array:  # (T,) -> (T,)
     r"""$\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)$ (DDPM, eq. 4): the share of the signal's power that is left.
 
     The running product is kept in float64 and each value of it rounded to the dtype of the betas.
@@ -82,7 +83,7 @@ def alpha_bar(betas: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
     return np.cumprod(1 - betas, dtype=np.float64).astype(betas.dtype)
 
 
-def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+def rescale_zero_terminal_snr(betas: Array) -> Array:  # (T,) -> (T,)
     r"""Betas whose last timestep is pure noise, $\bar\alpha_T = 0$ (Lin et al. 2023, arXiv 2305.08891, Algorithm 1).
 
     $\sqrt{\bar\alpha}$ is shifted so that it ends at 0 and scaled so that it begins where it did.
@@ -95,11 +96,12 @@ def rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
     return 1 - alphas
 
 
-def sigmas(alpha_bar: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+def sigmas(alpha_bar: Array) -> Array:  # (T,) -> (T,)
     r"""$\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}$: noise per unit of signal (Karras et al. 2022)."""
-    return np.sqrt((1 - alpha_bar) / alpha_bar)
+    levels: Array = np.sqrt((1 - alpha_bar) / alpha_bar)
+    return levels
 
 
-def snr(alpha_bar: np.ndarray) -> np.ndarray:  # (T,) -> (T,)
+def snr(alpha_bar: Array) -> Array:  # (T,) -> (T,)
     r"""Signal-to-noise ratio $\bar\alpha_t / (1 - \bar\alpha_t)$, in power (Kingma et al. 2021, arXiv 2107.00630)."""
     return alpha_bar / (1 - alpha_bar)

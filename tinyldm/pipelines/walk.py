@@ -91,7 +91,8 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         sampler = request.make_sampler(parts)
         z = first_latent(parts, request, group, sampler, start, rng)
         predict = counted(predictor(parts, condition, request.guidance_scale or 0.0), calls)
-        z = loop.denoise(predict, sampler, z, rng, start=first, callback=traced(how.callback, group))
+        passed_by = sampler.calls() - sampler.calls(first)
+        z = loop.denoise(predict, sampler, z, rng, start=first, callback=traced(how.callback, group, passed_by))
         if how.single_run and group.stop == len(request):
             parts.drop(parts.denoiser, "controlnet")
         yield group, z
@@ -125,7 +126,7 @@ def noise_source(request: Request, group: range) -> NoiseSource:
     """Where the noise of a group comes from: a stream for each picture, or the one of the first seed."""
     if request.one_stream:
         return TorchGenerator(request.seeds[0])
-    return PictureStreams([request.seeds[k] for k in group])
+    return PictureStreams([TorchGenerator(request.seeds[k]) for k in group])
 
 
 def beginning(parts: Parts, request: Request) -> tuple[np.ndarray, np.ndarray | None]:
@@ -186,12 +187,15 @@ def predictor(parts: Parts, condition: Conditioning, guidance_scale: float) -> P
     return predict
 
 
-def traced(callback: Callback | None, group: range) -> loop.Callback:
-    """`callback`, after which the trace is told the latents, under the number of the step's last call."""
+def traced(callback: Callback | None, group: range, passed_by: int) -> loop.Callback:
+    """`callback`, after which the trace is told the latents, under the number of the step's last call in a whole run.
+
+    `passed_by` are the calls of a whole run that this one leaves out, since it begins in the middle.
+    """
 
     def after_step(step: loop.Step) -> np.ndarray | None:
         changed = None if callback is None else callback(Step(**vars(step), pictures=group))
-        milestone(f"{step.calls - 1:04d}/latents", step.latent if changed is None else changed)
+        milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
         return changed
 
     return after_step

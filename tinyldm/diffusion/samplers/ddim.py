@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from dataclasses import dataclass
+from typing import Annotated
 
 from tinyldm.diffusion import prediction
-from tinyldm.diffusion.config import SchedulerConfig
-from tinyldm.diffusion.samplers.base import AlphaBarSampler, NoiseSource, draw_noise
-from tinyldm.errors import InputError
+from tinyldm.diffusion.config import Clipping, Range, ZeroSNR
+from tinyldm.diffusion.samplers.base import AlphaBarSampler
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
+@register
 class DDIM(AlphaBarSampler):
     r"""Song, Meng and Ermon (2021), "Denoising Diffusion Implicit Models", arXiv 2010.02502, eqs. 12 and 16.
 
@@ -22,25 +26,28 @@ class DDIM(AlphaBarSampler):
     `eta` 0 is deterministic, 1 is ancestral sampling. The step is a stride of $T / S$ timesteps.
     """
 
+    name = "ddim"
     scheduler_class = "DDIMScheduler"
+    summary = "deterministic, with the marginals of DDPM; eta adds noise"
 
-    def __init__(self, config: SchedulerConfig, steps: int, eta: float = 0.0):
-        super().__init__(config, steps)
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta: {eta} is out of range; it must be from 0 to 1")
-        self.eta = eta
-        self.stride = config.num_train_timesteps // steps
+    @dataclass(frozen=True)
+    class Config(ZeroSNR, Clipping):
+        """See `SchedulerConfig`; `eta` is the share of fresh noise."""
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+        set_alpha_to_one: bool = True
+        eta: Annotated[float, Range(0, 1)] = 0.0
+
+    config: Config
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        t = int(self.timesteps[i])
-        a_bar, a_bar_prev = self.alpha_bar_at(t, z), self.alpha_bar_at(t - self.stride, z)
-        # The noise is the one that was predicted, even where x0 had to be held in bounds.
-        epsilon = prediction.to_epsilon(self.config.prediction_type, output, z, a_bar)
-        x0 = self.bounded(prediction.to_sample(self.config.prediction_type, output, z, a_bar))
+        t, eta = self.timesteps[i], self.config.eta
+        t_prev = int(t) - self.config.num_train_timesteps // self.steps
+        a_bar, a_bar_prev = self.alpha_bar_at(int(t)), self.alpha_bar_at(t_prev)
 
-        sigma = self.eta * np.sqrt((1 - a_bar_prev) / (1 - a_bar) * (1 - a_bar / a_bar_prev))
-        z_prev = np.sqrt(a_bar_prev) * x0 + np.sqrt(1 - a_bar_prev - sigma**2) * epsilon
-        if self.eta > 0:
-            z_prev = z_prev + sigma * draw_noise(rng, z, "ddim")
-        return z_prev
+        output, x0 = self.predicted(predict, z, t)
+        # The noise is the one that was predicted, even where x0 had to be held in bounds.
+        epsilon = prediction.to_epsilon(self.config.prediction_type, output, z, *self.signal_and_noise(int(t)))
+        sigma = eta * math.sqrt((1 - a_bar_prev) / (1 - a_bar) * (1 - a_bar / a_bar_prev))
+        z_prev = math.sqrt(a_bar_prev) * x0 + math.sqrt(1 - a_bar_prev - sigma**2) * epsilon
+        return z_prev + sigma * self.draw_noise(rng, z) if eta > 0 else z_prev

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from dataclasses import dataclass
+from typing import Literal
 
-from tinyldm.diffusion import prediction
-from tinyldm.diffusion.samplers.base import AlphaBarSampler, NoiseSource, draw_noise
+from tinyldm.diffusion.config import Clipping, ZeroSNR
+from tinyldm.diffusion.samplers.base import AlphaBarSampler
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 SMALLEST_VARIANCE = 1e-20
 
 
+@register
 class DDPM(AlphaBarSampler):
     r"""Ho, Jain and Abbeel (2020), "Denoising Diffusion Probabilistic Models", arXiv 2006.11239, Algorithm 2.
 
@@ -22,27 +27,31 @@ class DDPM(AlphaBarSampler):
     $\alpha_t = \bar\alpha_t / \bar\alpha_{t-1}$, $\beta_t = 1 - \alpha_t$.
     """
 
+    name = "ddpm"
     scheduler_class = "DDPMScheduler"
+    summary = "the original: a draw from the learned reverse process at every step"
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    @dataclass(frozen=True)
+    class Config(ZeroSNR, Clipping):
+        """See `SchedulerConfig`; `variance_type` is $\\sigma_t^2$ of the reverse step."""
+
+        variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", None] = "fixed_small"
+
+    config: Config
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        t = int(self.timesteps[i])
+        t = self.timesteps[i]
         t_prev = int(self.timesteps[i + 1]) if i + 1 < len(self.timesteps) else -1
-        a_bar, a_bar_prev = self.alpha_bar_at(t, z), self.alpha_bar_at(t_prev, z)
+        a_bar, a_bar_prev = self.alpha_bar_at(int(t)), self.alpha_bar_at(t_prev)
         alpha = a_bar / a_bar_prev
         beta = 1 - alpha
 
-        x0 = self.bounded(prediction.to_sample(self.config.prediction_type, output, z, a_bar))
-        x0_weight = np.sqrt(a_bar_prev) * beta / (1 - a_bar)
-        z_weight = np.sqrt(alpha) * (1 - a_bar_prev) / (1 - a_bar)
-        mean = x0_weight * x0 + z_weight * z
+        _, x0 = self.predicted(predict, z, t)
+        x0_weight = math.sqrt(a_bar_prev) * beta / (1 - a_bar)
+        z_weight = math.sqrt(alpha) * (1 - a_bar_prev) / (1 - a_bar)
+        mean: Array = x0_weight * x0 + z_weight * z
         if t == 0:
             return mean
-        variance = (1 - a_bar_prev) / (1 - a_bar) * beta
-        return mean + self.deviation(variance, beta) * draw_noise(rng, z, "ddpm")
-
-    def deviation(self, variance: np.floating, beta: np.floating) -> np.floating:
-        r"""$\sigma_t$: that of the posterior (`fixed_small`), or $\sqrt{\beta_t}$ (`fixed_large`; section 3.2)."""
-        if self.config.variance_type == "fixed_large":
-            return np.sqrt(beta)
-        return np.sqrt(np.maximum(variance, variance.dtype.type(SMALLEST_VARIANCE)))
+        variance = beta if self.config.variance_type == "fixed_large" else (1 - a_bar_prev) / (1 - a_bar) * beta
+        return mean + math.sqrt(max(variance, SMALLEST_VARIANCE)) * self.draw_noise(rng, z)

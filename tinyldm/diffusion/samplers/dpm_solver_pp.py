@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from tinyldm.diffusion import prediction
-from tinyldm.diffusion.config import SchedulerConfig
-from tinyldm.diffusion.samplers.base import NoiseSource, SigmaSampler
+from tinyldm.diffusion.config import Range, Thresholding, ZeroSNR
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.samplers.sigma import SigmaConfig, SigmaSampler
+from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
 
 FEW_STEPS = 15  # below this many steps, `lower_order_final` takes effect
 
 
+@register
 class DPMSolverPlusPlus(SigmaSampler):
     r"""Lu et al. (2022), "DPM-Solver++", arXiv 2211.01095, Algorithm 2 (2M); order 1 is DDIM, order 3 its extension.
 
@@ -26,13 +30,35 @@ class DPMSolverPlusPlus(SigmaSampler):
     The latent is variance preserving: the model takes it as it is.
     """
 
+    name = "dpm++_2m"
+    aliases = ("dpmpp_2m", "dpm_solver++", "dpm_solver_multistep")
+    variants: ClassVar = {"dpm++_2m_karras": {"use_karras_sigmas": True}}
     scheduler_class = "DPMSolverMultistepScheduler"
+    summary = "the clean latent extrapolated in the log-SNR from two steps (solver_order 1 to 3)"
 
-    def __init__(self, config: SchedulerConfig, steps: int):
+    @dataclass(frozen=True)
+    class Config(SigmaConfig, ZeroSNR, Thresholding):
+        """See `SigmaConfig`; a field with one value is of a choice that is not offered."""
+
+        solver_order: Literal[1, 2, 3] = 2
+        solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
+        algorithm_type: Literal["dpmsolver++", "deis"] = "dpmsolver++"
+        lower_order_final: bool = True
+        euler_at_final: bool = False
+        use_lu_lambdas: Literal[False] = False
+        use_flow_sigmas: Literal[False] = False
+        use_dynamic_shifting: Literal[False] = False
+        lambda_min_clipped: Annotated[float, Range(most=-math.inf)] = -math.inf
+        # A fixed variance in a file for DDPM means nothing to this solver; a learned one would change the output.
+        variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None] = None
+
+    config: Config
+
+    def __init__(self, config: Config, steps: int):
         super().__init__(config, steps)
-        self.history: list[np.ndarray] = []  # the latest clean latents, newest first
+        self.history: list[Array] = []  # the latest clean latents, newest first
 
-    def make_levels(self) -> tuple[np.ndarray, np.ndarray]:
+    def make_levels(self) -> tuple[Array, Timesteps]:
         """See `SigmaSampler.make_levels`; here the timesteps are whole: float64 (S,), int64 (S,)."""
         c = self.config
         if c.use_karras_sigmas:
@@ -47,82 +73,49 @@ class DPMSolverPlusPlus(SigmaSampler):
             timesteps = np.round(self.spaced_timesteps(self.steps + 1)[:-1])
         return self.levels_at(timesteps), timesteps.astype(np.int64)
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        order = self.config.solver_order
-        self.history = [self.clean_latent(output, i, z), *self.history][:order]
-        update = (self.first_order, self.second_order, self.third_order)[self.order_at(i) - 1]
-        return update(i, z)
-
-    def clean_latent(self, output: np.ndarray, i: int, z: np.ndarray) -> np.ndarray:
-        r"""The model's output as a clean latent $x_0$."""
-        alpha, s, _ = self.coefficients(i)
-        kind = self.config.prediction_type
-        if kind == "sample":
-            x0 = output
-        elif kind == "epsilon":
-            x0 = (z - s * output) / alpha
-        else:
-            x0 = alpha * z - s * output
-        if self.config.thresholding:
-            c = self.config
-            x0 = prediction.dynamic_threshold(x0, c.dynamic_thresholding_ratio, c.sample_max_value)
-        return x0
+        x0 = self.denoised(predict, z, self.sigma(i), self.timesteps[i])
+        self.history = [x0, *self.history][: self.config.solver_order]
+        (_, s), (alpha, s_next) = (self.signal_and_noise(self.sigma(k)) for k in (i, i + 1))
+        decay = math.expm1(self.log_snr(i) - self.log_snr(i + 1))
+        z = (s_next / s) * z - (alpha * decay) * x0
+        order = self.order_at(i)
+        if order == 2:
+            return z + alpha * self.second_order(i, decay)
+        return z + alpha * self.third_order(i, decay) if order == 3 else z
 
     def order_at(self, i: int) -> int:
         """The order of step `i`: as high as the history allows, lower in the last steps of a short run."""
         c = self.config
-        last = len(self.timesteps) - 1
-        short = c.lower_order_final and len(self.timesteps) < FEW_STEPS
+        last = len(self) - 1
+        short = c.lower_order_final and len(self) < FEW_STEPS
         order = len(self.history)
         if i == last and (c.euler_at_final or short or c.final_sigmas_type == "zero"):
             return 1
         if self.sigmas[i] == self.sigmas[i + 1]:
             return 1  # a step of no length, as Karras levels with `sigma_min` end in: nothing to extrapolate over
-        if i == last - 1 and short:
-            return min(order, 2)
-        return order
+        return min(order, 2) if i == last - 1 and short else order
 
-    def coefficients(self, i: int) -> tuple[float, float, float]:
-        r"""$(\alpha_i, s_i, \lambda_i)$; $\lambda$ is infinite where no noise is left."""
-        sigma = float(self.sigmas[i])
-        alpha = 1 / math.sqrt(sigma**2 + 1)
-        return alpha, sigma * alpha, -math.log(sigma) if sigma > 0 else math.inf
+    def log_snr(self, i: int) -> float:
+        r"""$\lambda_i = -\ln\sigma_i$; infinite where no noise is left."""
+        return -math.log(self.sigma(i)) if self.sigma(i) > 0 else math.inf
 
-    def first_order(self, i: int, z: np.ndarray) -> np.ndarray:
-        """$x_0$ taken as constant over the step."""
-        (_, s, lam), (alpha, s_next, lam_next) = self.coefficients(i), self.coefficients(i + 1)
-        return (s_next / s) * z - alpha * math.expm1(lam - lam_next) * self.history[0]
-
-    def second_order(self, i: int, z: np.ndarray) -> np.ndarray:
-        """$x_0$ taken as linear in the log-SNR."""
-        (_, s, lam), (alpha, s_next, lam_next) = self.coefficients(i), self.coefficients(i + 1)
-        h, h_prev = lam_next - lam, lam - self.coefficients(i - 1)[2]
-        decay = math.expm1(-h)
+    def second_order(self, i: int, decay: float) -> Array:
+        """What $x_0$ taken as linear in the log-SNR adds to a step with a constant one."""
+        lam_prev, lam, lam_next = map(self.log_snr, range(i - 1, i + 2))
+        h, h_prev = lam_next - lam, lam - lam_prev
         x0, x0_prev = self.history[:2]
-        slope = (h / h_prev) * (x0 - x0_prev)
         weight = decay / h + 1 if self.config.solver_type == "heun" else -decay / 2
-        return (s_next / s) * z - (alpha * decay) * x0 + (alpha * weight) * slope
+        return (weight * h / h_prev) * (x0 - x0_prev)
 
-    def third_order(self, i: int, z: np.ndarray) -> np.ndarray:
-        """$x_0$ taken as quadratic in the log-SNR (divided differences of three predictions)."""
-        (_, s, lam), (alpha, s_next, lam_next) = self.coefficients(i), self.coefficients(i + 1)
-        lam_1, lam_2 = self.coefficients(i - 1)[2], self.coefficients(i - 2)[2]
+    def third_order(self, i: int, decay: float) -> Array:
+        """The same for $x_0$ taken as quadratic (divided differences of three predictions)."""
+        lam_2, lam_1, lam, lam_next = map(self.log_snr, range(i - 2, i + 2))
         h = lam_next - lam
         r0, r1 = (lam - lam_1) / h, (lam_1 - lam_2) / h
-        decay = math.expm1(-h)
         x0, x0_1, x0_2 = self.history
         d0, d1 = (x0 - x0_1) / r0, (x0_1 - x0_2) / r1
         curve = (d0 - d1) / (r0 + r1)
         slope = d0 + r0 * curve
-        return (
-            (s_next / s) * z
-            - (alpha * decay) * x0
-            + (alpha * (decay / h + 1)) * slope
-            - (alpha * ((decay + h) / h**2 - 0.5)) * curve
-        )
-
-    def add_noise(self, z0: np.ndarray, noise: np.ndarray, i: int) -> np.ndarray:
-        r"""See `Sampler.add_noise`; here $\alpha_i z_0 + s_i\epsilon$."""
-        alpha, s, _ = self.coefficients(i)
-        return alpha * z0 + s * noise
+        return (decay / h + 1) * slope - ((decay + h) / h**2 - 0.5) * curve

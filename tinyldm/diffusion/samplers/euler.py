@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Literal
 
-from tinyldm.diffusion.samplers.base import NoiseSource, VarianceExplodingSampler
+from tinyldm.diffusion.config import ZeroSNR
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
+from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
+@register
 class Euler(VarianceExplodingSampler):
     r"""Karras et al. (2022), arXiv 2206.00364, Algorithm 1 without its second-order correction.
 
     $\frac{dz}{d\sigma} = \frac{z - x_0}{\sigma}$ is followed in a straight line from $\sigma_i$ to $\sigma_{i+1}$.
     """
 
+    name = "euler"
+    aliases = ("euler_discrete",)
     scheduler_class = "EulerDiscreteScheduler"
+    summary = "a straight line along the ODE at every step"
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    @dataclass(frozen=True)
+    class Config(SigmaConfig, ZeroSNR):
+        """See `SigmaConfig`."""
+
+        interpolation_type: Literal["linear"] = "linear"
+        timestep_type: Literal["discrete"] = "discrete"
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        sigma, sigma_next = self.sigma_at(i, z), self.sigma_at(i + 1, z)
-        d = (z - self.denoised(output, i, z)) / sigma
+        sigma, sigma_next = self.sigma(i), self.sigma(i + 1)
+        x0 = self.denoised(predict, z, sigma, self.timesteps[i])
+        d = (z - x0) / sigma
         return z + d * (sigma_next - sigma)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from dataclasses import dataclass
+from typing import Literal
 
-from tinyldm.diffusion.samplers.base import NoiseSource, VarianceExplodingSampler, draw_noise
+from tinyldm.diffusion.config import ZeroSNR
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
+from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
+@register
 class EulerAncestral(VarianceExplodingSampler):
     r"""Ancestral sampling in k-diffusion's form (K. Crowson, `sample_euler_ancestral`), after Song et al. (2021).
 
@@ -15,13 +21,23 @@ class EulerAncestral(VarianceExplodingSampler):
     2011.13456, eq. 47), and $\sigma_{down}^2 = \sigma_{i+1}^2 - \sigma_{up}^2$.
     """
 
+    name = "euler_a"
+    aliases = ("euler_ancestral", "euler_ancestral_discrete")
     scheduler_class = "EulerAncestralDiscreteScheduler"
+    summary = "Euler with fresh noise at every step"
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    @dataclass(frozen=True)
+    class Config(SigmaConfig, ZeroSNR):
+        """See `SigmaConfig`."""
+
+        prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        sigma, sigma_next = self.sigma_at(i, z), self.sigma_at(i + 1, z)
-        sigma_up = np.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2)
-        sigma_down = np.sqrt(sigma_next**2 - sigma_up**2)
-        d = (z - self.denoised(output, i, z)) / sigma
+        sigma, sigma_next = self.sigma(i), self.sigma(i + 1)
+        sigma_up = sigma_next * math.sqrt(sigma**2 - sigma_next**2) / sigma
+        sigma_down = math.sqrt(sigma_next**2 - sigma_up**2)
+        x0 = self.denoised(predict, z, sigma, self.timesteps[i])
+        d = (z - x0) / sigma
         # Noise is drawn in the last step too, where it is multiplied by 0: the stream moves on as in the original.
-        return z + d * (sigma_down - sigma) + draw_noise(rng, z, "euler_a") * sigma_up
+        return z + d * (sigma_down - sigma) + self.draw_noise(rng, z) * sigma_up

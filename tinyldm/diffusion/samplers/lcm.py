@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import numpy as np
 
-from tinyldm.diffusion import prediction
-from tinyldm.diffusion.samplers.base import AlphaBarSampler, NoiseSource, draw_noise
+from tinyldm.diffusion.config import Beta, Clipping, Positive, Range, ZeroSNR
+from tinyldm.diffusion.samplers.base import AlphaBarSampler
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
 from tinyldm.errors import InputError
 
 SIGMA_DATA = 0.5
 
 
+@register
 class LCM(AlphaBarSampler):
     r"""Luo et al. (2023), "Latent Consistency Models", arXiv 2310.04378, Algorithm 3.
 
@@ -20,9 +27,25 @@ class LCM(AlphaBarSampler):
     $c_{skip} = \sigma_d^2 / (\tau^2 + \sigma_d^2)$ and $c_{out} = \tau / \sqrt{\tau^2 + \sigma_d^2}$.
     """
 
+    name = "lcm"
     scheduler_class = "LCMScheduler"
+    summary = "for latent consistency models: a jump to the clean latent, made noisy again"
 
-    def make_timesteps(self) -> np.ndarray:
+    @dataclass(frozen=True)
+    class Config(ZeroSNR, Clipping):
+        """See `SchedulerConfig`; the model was distilled on `original_inference_steps` timesteps."""
+
+        beta_start: Beta = 0.00085
+        beta_end: Beta = 0.012
+        beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+        clip_sample: bool = False
+        set_alpha_to_one: bool = True
+        original_inference_steps: Annotated[int, Range(above=0)] = 50
+        timestep_scaling: Positive = 10.0
+
+    config: Config
+
+    def make_timesteps(self) -> Timesteps:
         """A subset of the timesteps that the model was distilled on, evenly spread and beginning with the noisiest."""
         total, original = self.config.num_train_timesteps, self.config.original_inference_steps
         if original > total:
@@ -32,15 +55,14 @@ class LCM(AlphaBarSampler):
         distilled = (np.arange(original, 0, -1) * (total // original)) - 1
         return distilled[np.linspace(0, original, self.steps, endpoint=False).astype(np.int64)]
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        t = int(self.timesteps[i])
-        x0 = prediction.to_sample(self.config.prediction_type, output, z, self.alpha_bar_at(t, z))
-        tau = z.dtype.type(t * self.config.timestep_scaling)
+        _, x0 = self.predicted(predict, z, self.timesteps[i])
+        tau = float(self.timesteps[i]) * self.config.timestep_scaling
         c_skip = SIGMA_DATA**2 / (tau**2 + SIGMA_DATA**2)
-        c_out = tau / np.sqrt(tau**2 + SIGMA_DATA**2)
-        denoised = c_out * self.bounded(x0) + c_skip * z
-        if i + 1 == len(self.timesteps):
-            return denoised
-        signal, noise = prediction.signal_and_noise(self.alpha_bar_at(int(self.timesteps[i + 1]), z))
-        return signal * denoised + noise * draw_noise(rng, z, "lcm")
+        c_out = tau / math.sqrt(tau**2 + SIGMA_DATA**2)
+        f = c_out * x0 + c_skip * z
+        if i + 1 == len(self):
+            return f
+        signal, noise = self.signal_and_noise(int(self.timesteps[i + 1]))
+        return signal * f + noise * self.draw_noise(rng, z)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from tinyldm.diffusion.config import SchedulerConfig
-from tinyldm.diffusion.samplers.base import NoiseSource, VarianceExplodingSampler
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
+from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 ORDER = 4
 
 
+@register
 class LMS(VarianceExplodingSampler):
     r"""Adams-Bashforth over unevenly spaced noise levels (K. Crowson, k-diffusion `sample_lms`).
 
@@ -21,31 +23,36 @@ class LMS(VarianceExplodingSampler):
     integrates the polynomial through the latest four slopes.
     """
 
+    name = "lms"
+    aliases = ("lms_discrete",)
     scheduler_class = "LMSDiscreteScheduler"
+    summary = "a polynomial through the latest four slopes, integrated"
+    Config = SigmaConfig
 
-    def __init__(self, config: SchedulerConfig, steps: int):
+    def __init__(self, config: SigmaConfig, steps: int):
         super().__init__(config, steps)
-        self.slopes: list[np.ndarray] = []  # at most four, newest first
+        self.slopes: list[Array] = []  # at most four, newest first
 
-    def step(self, output: np.ndarray, i: int, z: np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        slope = (z - self.denoised(output, i, z)) / self.sigma_at(i, z)
+        slope = (z - self.denoised(predict, z, self.sigma(i), self.timesteps[i])) / self.sigma(i)
         self.slopes = [slope, *self.slopes][:ORDER]
         # The order follows the step's number, so a run that begins midway (image-to-image) lacks slopes at first and
         # leaves their terms out: so do the published pictures.
         coefficients = lms_coefficients(self.sigmas[: i + 2].astype(np.float64), min(i + 1, ORDER))
-        return z + sum(z.dtype.type(c) * d for c, d in zip(coefficients, self.slopes, strict=False))
+        for c, d in zip(coefficients, self.slopes, strict=False):
+            z = z + c * d
+        return z
 
 
-def lms_coefficients(sigmas: np.ndarray, order: int) -> list[float]:  # (i + 2,) -> (order,)
+def lms_coefficients(sigmas: Array, order: int) -> list[float]:  # (i + 2,) -> (order,)
     """The weights of the newest `order` slopes for the step from `sigmas[-2]` to `sigmas[-1]`, newest first."""
     nodes = sigmas[-2 : -2 - order : -1] - sigmas[-2]  # measured from the present level, so that little cancels
     end = sigmas[-1] - sigmas[-2]
     coefficients = []
     for k, node in enumerate(nodes):
-        others = np.delete(nodes, k)
         basis = Polynomial([1.0])
-        for other in others:
+        for other in np.delete(nodes, k):
             basis = basis * Polynomial([-other, 1.0]) / (node - other)
         coefficients.append(float(basis.integ()(end)))
     return coefficients

@@ -1,0 +1,182 @@
+"""The samplers by name: what each is called here and elsewhere, and the one that a checkpoint was published with."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from tinyldm.diffusion.config import checked, field_types, read_config
+from tinyldm.diffusion.samplers.base import Sampler
+from tinyldm.errors import ConfigError, InputError
+
+Kind = TypeVar("Kind", bound=type[Sampler])
+
+
+class Entry(NamedTuple):
+    """A sampler's class, and what its name says over the config."""
+
+    sampler: type[Sampler]
+    options: Mapping[str, Any]
+
+
+class Listed(NamedTuple):
+    """A sampler in a list for people: its name, what else it is called, and a line on what it does."""
+
+    name: str
+    aliases: tuple[str, ...]
+    summary: str
+
+
+SAMPLERS: dict[str, Entry] = {}
+
+# Classes of the same family that have no sampler here: a file written for one of them can still drive another.
+COMPATIBLE_CLASSES = (
+    "HeunDiscreteScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DPMSolverSDEScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "TCDScheduler",
+)
+
+# Fields that change nothing here: bookkeeping, what only the compatible classes have, what only old releases had, and
+# what matters only together with a field whose other value is refused.
+INERT = {
+    "_class_name",
+    "_diffusers_version",
+    "_use_default_values",
+    "disable_corrector",
+    "predict_x0",
+    "shift_terminal",
+    "solver_p",
+    "noise_sampler_seed",
+    "tensor_format",
+    "timestep_values",
+    "flow_shift",
+    "time_shift_type",
+}
+
+
+def register(sampler: Kind) -> Kind:
+    """Enter a sampler under its name, and under those of its `variants`: a class decorator."""
+    for name, options in {sampler.name: {}, **sampler.variants}.items():
+        SAMPLERS[name] = Entry(sampler, options)
+    return sampler
+
+
+def list_samplers() -> list[Listed]:
+    """Every sampler with its aliases and a line on what it does."""
+    return [
+        Listed(name, tuple(dict.fromkeys(alias for alias in aliases_of(name) if alias != name)), describe(entry))
+        for name, entry in SAMPLERS.items()
+    ]
+
+
+def describe(entry: Entry) -> str:
+    """The line on what a sampler does, with what its name sets."""
+    said = ", ".join(f"{field}={value}" for field, value in entry.options.items())
+    return entry.sampler.summary + (f" ({said})" if said else "")
+
+
+def find_sampler(name: str) -> str:
+    """The name here of a sampler that is called `name` here, in diffusers, k-diffusion or a web interface.
+
+    Upper and lower case, spaces, hyphens and underscores do not matter. An unknown name is an `InputError` that tells
+    the nearest one.
+    """
+    known = {plain(alias): own for own in reversed(SAMPLERS) for alias in (*aliases_of(own), own)}
+    if plain(name) in known:
+        return known[plain(name)]
+    near = difflib.get_close_matches(plain(name), known, 1)
+    hint = f"; did you mean {known[near[0]]!r}?" if near else ""
+    raise InputError(f"sampler {name!r} is unknown{hint}; take one of {', '.join(SAMPLERS)}")
+
+
+def aliases_of(name: str) -> Iterator[str]:
+    """What else a sampler is called; for a variant, the aliases of its class with what its own name adds."""
+    sampler, _ = SAMPLERS[name]
+    added = name.removeprefix(sampler.name)
+    if name == sampler.name and sampler.scheduler_class is not None:
+        yield sampler.scheduler_class
+    for alias in (sampler.name, *sampler.aliases):
+        yield alias + added
+
+
+def plain(name: str) -> str:
+    """A name without what differs from tool to tool: `DPM++ 2M Karras`, `dpmpp_2m_karras`, `k_dpmpp_2m_karras`."""
+    name = re.sub(r"^(sample_|k_)+", "", re.sub(r"[\s-]+", "_", name.strip().lower()))
+    return re.sub(r"[^a-z0-9]", "", name.replace("++", "pp"))
+
+
+def make_sampler(name: str, scheduler_config: Mapping[str, Any], steps: int, **options: Any) -> Sampler:
+    """A sampler for one run of `steps` steps, from its name and the checkpoint's `scheduler_config.json`.
+
+    `options` are fields of the sampler's `Config`, in the place of the file's: `eta=0.5` for `ddim`, `solver_order=3`
+    for `dpm++_2m`. An unknown name, a field or a value that the sampler cannot honour, and a number of steps that it
+    cannot take are errors that say so.
+    """
+    name = find_sampler(name)
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise InputError(f"steps: {steps!r} is not an integer")
+    sampler, of_name = SAMPLERS[name]
+    check_family(scheduler_config)
+    given = dict(of_name) | checked_options(name, sampler, options)
+    return sampler(read_config(scheduler_config, sampler.Config, name, given), steps)
+
+
+def checked_options(name: str, sampler: type[Sampler], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options given by hand, if the sampler has them and takes their values."""
+    types = field_types(sampler.Config)
+    for option in options:
+        if option not in types:
+            near = difflib.get_close_matches(option, types, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(types)}"
+            raise InputError(f"sampler {name} has no option {option}{hint}")
+    return {k: checked(k, v, types[k], f"sampler {name}", InputError) for k, v in options.items()}
+
+
+def check_family(config: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a field that no sampler has, or a scheduler class that is none of this family."""
+    fields = {field for sampler, _ in SAMPLERS.values() for field in field_types(sampler.Config)}
+    for field in config:
+        if field not in fields | INERT:
+            raise ConfigError(f"scheduler config: unknown field {field!r} (value {config[field]!r})")
+    classes = [sampler.scheduler_class for sampler, _ in SAMPLERS.values()]
+    known = list(dict.fromkeys([*filter(None, classes), *COMPATIBLE_CLASSES]))
+    published = config.get("_class_name", known[0])
+    if published not in known:
+        raise ConfigError(
+            f"scheduler config: _class_name {published!r} is not supported; take one of {', '.join(known)}"
+        )
+
+
+def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
+    """The name of the sampler that a checkpoint was published with: that of the class and the fields in its config."""
+    published = scheduler_config.get("_class_name")
+    fitting = [
+        name
+        for name, (sampler, options) in SAMPLERS.items()
+        if sampler.scheduler_class == published and options.items() <= scheduler_config.items()
+    ]
+    if published is None or not fitting:
+        raise ConfigError(
+            f"scheduler config: _class_name {published!r} has no sampler here; name one of {', '.join(SAMPLERS)}"
+        )
+    return max(fitting, key=lambda name: len(SAMPLERS[name].options))
+
+
+def usual_sampler(scheduler_config: Mapping[str, Any]) -> str:
+    """The sampler for a run that names none: DDIM, except where a schedule is that of a model distilled to few steps.
+
+    Those are published with LCM's, or with an Euler one that begins at the noisiest timestep (`trailing`).
+    """
+    published = scheduler_config.get("_class_name")
+    if published == "LCMScheduler":
+        return "lcm"
+    if published in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"):
+        return default_sampler(scheduler_config) if scheduler_config.get("timestep_spacing") == "trailing" else "ddim"
+    return "ddim"
