@@ -200,7 +200,7 @@ def test_too_little_memory(run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise MemoryError("Unable to allocate 147. TiB")
 
-    monkeypatch.setattr(tinyldm.LatentDiffusion, "text_to_image", refuse)
+    monkeypatch.setattr(tinyldm.LatentDiffusion, "pictures", refuse)
     status, _, err = run("sample", "x", "-o", "c.png")
     assert status == 2
     assert err.splitlines()[-1].startswith("tinyldm: error: not enough memory: Unable to allocate 147. TiB; ")

@@ -14,7 +14,6 @@ import tinyldm
 from tinyldm import cli, cost, tracing
 from tinyldm.architectures import ARCHITECTURES, random_model
 from tinyldm.pipelines.describe import describe_cost, describe_shapes
-from tinyldm.pipelines.text_to_image import latent_size
 from tinyldm.runtime import Runtime
 
 
@@ -147,7 +146,7 @@ def architectures_table() -> str:
     ]
     for name in ARCHITECTURES:
         model = random_model(name, Runtime())
-        h, w = (model.vae.config.factor * side for side in latent_size(model, None, None))
+        h, w = (model.vae.config.factor * side for side in model.parts.latent_size())
         runs = cost.picture_costs(model, h, w, 25)
         own, pixels = (
             cost.total(runs["unet"][1]),

@@ -95,9 +95,9 @@ def test_choice_by_name(checkpoint: Path) -> None:
         "hub/ldm-celebahq-256": {"ldm-celebahq-ddim"},
         "LCM_Dreamshaper_v7": {"lcm-dreamshaper-1", "lcm-dreamshaper-3"},
     }.items():
-        assert {case.name for case in choose_cases(replace(model, path=Path(path)))} == wanted
+        assert {case.name for case in choose_cases(model.replaced(path=Path(path)))} == wanted
     with pytest.raises(InputError, match="--case"):
-        choose_cases(replace(model, path=Path("stable-diffusion-2-1")))
+        choose_cases(model.replaced(path=Path("stable-diffusion-2-1")))
     with pytest.raises(InputError, match="--case"):
         choose_cases(model)
     with pytest.raises(InputError, match="unknown"):

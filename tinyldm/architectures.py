@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
 from tinyldm.models.build import build, expected
+from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.parts import assembled
 from tinyldm.runtime import Runtime
 
 Component = tuple[str, dict[str, Any]]  # the published class, and its config
@@ -155,8 +157,8 @@ class RandomWeights(TensorSource):
         return (np.resize(self._noise, shape) * scale).astype(dtype, copy=False)
 
 
-def random_model(architecture: str, runtime: Runtime) -> SimpleNamespace:
-    """The networks of a published architecture with random weights, under the names that `LatentDiffusion` has.
+def random_model(architecture: str, runtime: Runtime) -> LatentDiffusion:
+    """A published architecture with random weights, without a tokenizer or a noise schedule.
 
     Raises `InputError` for an architecture that is not known.
     """
@@ -166,5 +168,7 @@ def random_model(architecture: str, runtime: Runtime) -> SimpleNamespace:
         name: build(class_name, config, RandomWeights(expected(class_name, config)), runtime)
         for name, (class_name, config) in ARCHITECTURES[architecture].items()
     }
-    absent = dict.fromkeys(("text_encoder", "text_encoder_2", "class_embedder"))
-    return SimpleNamespace(**absent | networks, path=architecture, networks=networks, runtime=runtime)
+    parts = assembled(
+        path=Path(architecture), networks=networks, tokenizers={}, options={}, scheduler_config={}, runtime=runtime
+    )
+    return LatentDiffusion(parts)

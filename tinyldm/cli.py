@@ -376,11 +376,11 @@ def make(args: argparse.Namespace, wanted: Request, files: Sequence[Path]) -> No
     print_expectation(model, wanted)
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
     said |= {"image": args.image.name} if "image" in args else {}
-    made = model.pictures(wanted, Walk(progress=progress_bar, single_run=True))
-    if getattr(args, "grid", None):
-        sheet = grid([picture.image for picture in made], args.grid)
-        write_png(files[0], sheet, wanted.metadata(0) | said | {"prompts": "\n".join(args.prompt)})
-    else:
+    with contextlib.closing(model.pictures(wanted, Walk(progress=progress_bar, single_run=True))) as made:
+        if getattr(args, "grid", None):
+            sheet = grid([picture.image for picture in made], args.grid)
+            write_png(files[0], sheet, wanted.metadata(0) | said | {"prompts": "\n".join(args.prompt)})
+            made = iter(())
         for picture in made:
             write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
     print_result(files, wanted.seeds[0], started)

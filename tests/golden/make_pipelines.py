@@ -83,6 +83,14 @@ CASES = {
         "seed": 2,
         "sampler": "dpm++_2m",
     },
+    "text_one_stream": {
+        "prompt": ["owl", "sunflower"],
+        "steps": 8,
+        "guidance_scale": 3.0,
+        "seed": 2,
+        "sampler": "dpm++_2m",
+        "one_stream": True,
+    },
     "text_unguided": {"prompt": "snowman", "steps": 10, "guidance_scale": 1.0, "seed": 3, "sampler": "euler"},
     "text_other_size": {
         "prompt": "bus",
@@ -99,6 +107,14 @@ CASES = {
         "steps": 10,
         "guidance_scale": 4.0,
         "seed": 5,
+        "sampler": "ddim",
+    },
+    "image_batch": {
+        "prompt": ["lemon", "tomato"],
+        "strength": 0.6,
+        "steps": 10,
+        "guidance_scale": 4.0,
+        "seed": 7,
         "sampler": "ddim",
     },
     "image_euler_a": {
@@ -237,12 +253,21 @@ def first_picture() -> Image.Image:
     return Image.fromarray(np.where(inside, [220, 40, 30], 255).astype(np.uint8))
 
 
+def generators(case: dict) -> torch.Generator | list[torch.Generator]:
+    """A generator for each picture, with seeds that count up; with `one_stream` the one of the seed. Takes them out."""
+    seed, one_stream = case.pop("seed"), case.pop("one_stream", False)
+    prompts = [case["prompt"]] if isinstance(case["prompt"], str) else case["prompt"]
+    count = 1 if one_stream else len(prompts) * case.get("num_images", 1)
+    every = [torch.Generator("cpu").manual_seed(seed + k) for k in range(count)]
+    return every[0] if count == 1 else every
+
+
 def run(pipe: StableDiffusionPipeline, case: dict) -> np.ndarray:
     """The pictures of one case by the original."""
     case = dict(case)
     kind, options = SCHEDULERS[case.pop("sampler")]
     arguments = {
-        "generator": torch.Generator("cpu").manual_seed(case.pop("seed")),
+        "generator": generators(case),
         "num_inference_steps": case.pop("steps"),
         "num_images_per_prompt": case.pop("num_images", 1),
         "output_type": "np",

@@ -97,7 +97,7 @@ def expected(low_memory: bool) -> float:
     from tinyldm.architectures import random_model
     from tinyldm.pipelines.describe import expected_bytes
 
-    return expected_bytes(random_model("sd15", Runtime("numba", low_memory=low_memory)), 64, 64, 1)
+    return expected_bytes(random_model("sd15", Runtime("numba", low_memory=low_memory)), 64, 64)
 
 
 LARGE = """

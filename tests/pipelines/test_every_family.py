@@ -206,7 +206,9 @@ def test_guidance_away_from_another_context(files) -> None:
     model = tinyldm.load(files("stable-diffusion-2-depth"), backend="reference")
     context, other = given("context", (2, 5, 1024)), given("other", (1, 5, 1024))
     concat = depth(model)["concat"]
-    images = model.from_conditions(context, concat=concat, negative_context=other, guidance_scale=3.0, steps=2, seed=2)
+    images = model.from_conditions(
+        context, concat=concat, negative_context=other, guidance_scale=3.0, steps=2, seed=2, one_stream=True
+    )
     z = tinyldm.random.torch_randn((2, 4, 8, 8), seed=2)
     sampler = make_sampler("ddim", model.scheduler_config, 2)
 

@@ -24,10 +24,10 @@ from tinyldm import cli
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.build import expected
-from tinyldm.pipelines import text_to_image
+from tinyldm.pipelines.request import request
+from tinyldm.pipelines.walk import latents
 
 LATENTS, PROVENANCE = load_golden("pipelines/few_step")
-DEFAULTS = {"negative_prompt": "", "num_images": 1, "progress": iter, "height": None, "width": None}
 WRITE = {
     "sd_turbo": partial(write_sd2, scheduler=TURBO_SCHEDULER),
     "xl_turbo": write_xl_turbo,
@@ -52,6 +52,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: write(folder / name) for name, write in WRITE.items()}
 
 
+def final_latents(model: tinyldm.LatentDiffusion, **wanted) -> np.ndarray:
+    """The latents that the walk of a request ends with."""
+    ((_, z),) = latents(model.parts, request(**wanted).resolved(model.parts))
+    return z
+
+
 def kind_of(case: str) -> str:
     return next(name for name in WRITE if case.startswith(name))
 
@@ -60,7 +66,7 @@ def kind_of(case: str) -> str:
 @pytest.mark.parametrize("case", LATENTS)
 def test_latents_are_the_original_ones(folders: dict[str, Path], case: str, backend: str) -> None:
     model = tinyldm.load(folders[kind_of(case)], backend=backend)
-    ours = text_to_image.sample_latents(model, **DEFAULTS | PROVENANCE["cases"][case])
+    ours = final_latents(model, one_stream=True, **PROVENANCE["cases"][case])
     wanted = LATENTS[case]
     assert ours.shape == wanted.shape
     assert np.abs(ours - wanted).max() <= 1e-4 * np.abs(wanted).max()
@@ -94,7 +100,7 @@ def test_a_tiny_autoencoder_on_the_command_line(folders: dict[str, Path], tmp_pa
     words = ["sample", "a", "--model", str(folders["sd_turbo"]), "--vae", str(file), "--backend", "reference"]
     assert cli.main([*words, "--seed", "3", "-o", str(picture)]) == 0
     model = tinyldm.load(folders["sd_turbo"], backend="reference", vae=file)
-    z = text_to_image.sample_latents(model, "a", steps=1, guidance_scale=0.0, seed=3, sampler="euler", **DEFAULTS)
+    z = final_latents(model, prompt="a", steps=1, guidance_scale=0.0, seed=3, sampler="euler")
     with Image.open(picture) as image:
         assert image.size == (64, 64)  # eight times the latent, where the checkpoint's own makes it twice as large
         np.testing.assert_array_equal(np.asarray(image), np.asarray(model.decode(z)[0]))

@@ -9,10 +9,10 @@ from PIL import Image
 from tiny_checkpoints import write_refiner, write_xl
 
 import tinyldm
-from tinyldm.pipelines import image_to_image, text_to_image
+from tinyldm.pipelines.request import request
+from tinyldm.pipelines.walk import latents
 
 LATENTS, PROVENANCE = load_golden("pipelines/xl")
-DEFAULTS = {"negative_prompt": "", "num_images": 1, "progress": iter}
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,10 @@ def first_picture() -> Image.Image:
 
 @pytest.mark.parametrize("name", LATENTS)
 def test_latents_are_the_original_ones(models, name: str) -> None:
-    model, case = models[name.split("_")[0]], DEFAULTS | PROVENANCE["cases"][name]
-    if "strength" in case:
-        ours = image_to_image.sample_latents(model, image=first_picture(), **case)
-    else:
-        ours = text_to_image.sample_latents(model, **{"height": None, "width": None} | case)
+    parts, case = models[name.split("_")[0]].parts, PROVENANCE["cases"][name]
+    begin = {"image": first_picture()} if "strength" in case else {}
+    wanted = request(**case, **begin, one_stream=True).resolved(parts)
+    ((_, ours),) = latents(parts, wanted)
     wanted = LATENTS[name]
     assert ours.shape == wanted.shape
     assert np.abs(ours - wanted).max() <= 1e-4 * np.abs(wanted).max()

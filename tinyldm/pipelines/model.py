@@ -234,6 +234,7 @@ class LatentDiffusion:
         sampler: str | None = None,
         size: tuple[int, int] | None = None,
         progress: Progress = iter,
+        one_stream: bool = False,
         **conditions: np.ndarray,
     ) -> list[Image.Image]:
         """Pictures from the arrays that condition a model, of any kind: what the other calls make for themselves.
@@ -254,7 +255,7 @@ class LatentDiffusion:
         height, width = (None, None) if size is None else (int(side) * factor for side in size)
         settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width, "conditions": given}
-        return self._made(None, progress=progress, **settings)
+        return self._made(None, progress=progress, one_stream=one_stream, **settings)
 
     def controlled(
         self, image: Image.Image | np.ndarray, scale: float = 1.0, controlnet: ControlNet | None = None

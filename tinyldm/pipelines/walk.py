@@ -93,11 +93,10 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         predict = counted(predictor(parts, condition, request.guidance_scale or 0.0), calls)
         passed_by = sampler.calls() - sampler.calls(first)
         z = loop.denoise(predict, sampler, z, rng, start=first, callback=traced(how.callback, group, passed_by))
-        if how.single_run and group.stop == len(request):
-            parts.drop(parts.denoiser, "controlnet")
+        if group.stop == len(request):
+            next(calls, None)  # a progress bar closes when it is asked once more
+            parts.drop(*(parts.denoiser, "controlnet") if how.single_run else ())
         yield group, z
-    for _ in calls:
-        pass  # a progress bar closes when it is asked once more
 
 
 def grouped(parts: Parts, request: Request, batch_size: int | None) -> list[range]:
