@@ -12,21 +12,35 @@ PACKAGE = Path(__file__).parents[1] / "tinyldm"
 FORBIDDEN = {"torch", "diffusers", "transformers", "safetensors", "accelerate", "tensorflow", "jax"}
 THIRD_PARTY = {"numpy", "scipy", "PIL", "numba", "llvmlite", "tqdm", "regex"}
 
-MATH = {"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints", "text", "models", "diffusion", "random"}
+MATH = {
+    "errors",
+    "typing",
+    "ops",
+    "tree",
+    "runtime",
+    "tracing",
+    "nn",
+    "checkpoints",
+    "text",
+    "models",
+    "diffusion",
+    "random",
+}
 
 # What each part may import: of the package, and of the libraries. None stands on a later line.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
-    "ops": ({"errors"}, {"numpy", "scipy"}),
-    "kernels": ({"errors", "ops"}, {"numpy", "numba", "llvmlite"}),
-    "tree": ({"errors"}, {"numpy"}),
+    "typing": (set(), {"numpy"}),
+    "ops": ({"errors", "typing"}, {"numpy", "scipy"}),
+    "kernels": ({"errors", "typing", "ops"}, {"numpy", "numba", "llvmlite"}),
+    "tree": ({"errors", "typing"}, {"numpy"}),
     "runtime": ({"errors", "ops", "kernels"}, {"numpy"}),
-    "tracing": ({"tree"}, {"numpy"}),
-    "nn": ({"errors", "ops", "tree", "runtime", "tracing"}, {"numpy"}),
+    "tracing": ({"tree", "typing"}, {"numpy"}),
+    "nn": ({"errors", "typing", "ops", "tree", "runtime", "tracing"}, {"numpy"}),
     "checkpoints": ({"errors", "tree", "models", "text"}, {"numpy"}),
     "text": ({"errors", "tree", "checkpoints"}, {"numpy", "regex"}),
-    "models": ({"errors", "ops", "tree", "runtime", "tracing", "nn", "checkpoints"}, {"numpy"}),
-    "diffusion": ({"errors"}, {"numpy"}),
+    "models": ({"errors", "typing", "ops", "tree", "runtime", "tracing", "nn", "checkpoints"}, {"numpy"}),
+    "diffusion": ({"errors", "typing"}, {"numpy"}),
     "random": ({"errors", "diffusion"}, {"numpy"}),
     "cost": (MATH, {"numpy"}),
     "golden": (MATH | {"kernels", "cost", "pipelines"}, {"numpy", "PIL", "tqdm"}),

@@ -26,9 +26,9 @@ from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
+from tinyldm.models.build import rebuilt
 from tinyldm.ops.conv import Padding
 from tinyldm.runtime import Runtime
-from tinyldm.tree import Weights
 
 Round = Callable[[np.ndarray], np.ndarray]
 
@@ -288,19 +288,11 @@ class RoundedSource(TensorSource):
 def rounded_component(component: Any, arithmetic: str, evaluation: int = 0) -> Any:
     """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
     round_ = rounding(arithmetic)
-    runtime = Runtime("reference", np.dtype(np.float32))
-    runtime.__dict__["ops"] = RoundedOps(round_, evaluation)
-    twin = object.__new__(type(component))
-    twin.__dict__.update(component.__dict__)
-    twin.runtime = runtime
-    twin.weights = Weights(
-        RoundedSource(component.weights.source, round_),
-        runtime=runtime,
-        settings=component.weights.rules,
-        dtype=np.float32,
-        keep=component.weights.keep,
+    low_memory = component.runtime.low_memory
+    runtime = Runtime(
+        "reference", np.dtype(np.float32), low_memory=low_memory, operators=RoundedOps(round_, evaluation)
     )
-    return twin
+    return rebuilt(component, runtime, RoundedSource(component.weights.source, round_))
 
 
 def rounded_model(model: Any, arithmetic: str, evaluation: int = 0) -> Any:
