@@ -16,6 +16,7 @@ THIRD_PARTY = {"numpy", "scipy", "PIL", "numba", "llvmlite", "tqdm", "regex"}
 # The rooms from the ground up, and the libraries that each may import; a room imports itself and what lies below it.
 ROOMS: dict[str, set[str]] = {
     "version": set(),
+    "typing": {"numpy"},
     "errors": set(),
     "ops": {"numpy", "scipy"},
     "kernels": {"numpy", "numba", "llvmlite"},
@@ -29,8 +30,8 @@ ROOMS: dict[str, set[str]] = {
     "diffusion": {"numpy"},
     "random": {"numpy"},
     "pipelines": {"numpy", "PIL"},
-    "architectures": {"numpy"},
     "cost": {"numpy"},
+    "architectures": {"numpy"},
     "bench": THIRD_PARTY,
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
@@ -41,15 +42,15 @@ ROOMS: dict[str, set[str]] = {
 }
 # What a room leaves alone though it lies below: the mathematics knows nothing of files, nor a sampler of networks.
 ALONE: dict[str, set[str]] = {
-    "kernels": {"version", "errors", "ops"},
-    "tree": {"version", "errors"},
-    "runtime": {"version", "errors", "ops", "kernels"},
-    "tracing": {"version", "errors", "tree"},
-    "nn": {"version", "errors", "ops", "tree", "runtime", "tracing"},
-    "checkpoints": {"version", "errors", "tree"},
-    "text": {"version", "errors", "tree", "checkpoints"},
-    "diffusion": {"version", "errors"},
-    "random": {"version", "errors", "diffusion"},
+    "kernels": {"version", "typing", "errors", "ops"},
+    "tree": {"version", "typing", "errors"},
+    "runtime": {"version", "typing", "errors", "ops", "kernels"},
+    "tracing": {"version", "typing", "errors", "tree"},
+    "nn": {"version", "typing", "errors", "ops", "tree", "runtime", "tracing"},
+    "checkpoints": {"version", "typing", "errors", "tree"},
+    "text": {"version", "typing", "errors", "tree", "checkpoints"},
+    "diffusion": {"version", "typing", "errors"},
+    "random": {"version", "typing", "errors", "diffusion"},
 }
 # Imported by one file each: pytest's plugin, and the extras.
 EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}

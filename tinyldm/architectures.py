@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import TensorSource
+from tinyldm.cost import WithoutValues
 from tinyldm.errors import InputError
 from tinyldm.models.build import build, expected
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import assembled
 from tinyldm.runtime import Runtime
+from tinyldm.typing import Array
 
 Component = tuple[str, dict[str, Any]]  # the published class, and its config
 
@@ -125,32 +127,18 @@ ARCHITECTURES: dict[str, dict[str, Component]] = {
 }
 
 
-class RandomWeights(TensorSource):
+class RandomWeights(WithoutValues):
     """Weights of given shapes with random values of a sensible size: enough for time, not for pictures."""
 
     path = "random weights"
-    metadata: Mapping[str, str] = {}
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._shapes = dict(shapes)
+        super().__init__(shapes)
         self._noise = np.random.default_rng(0).standard_normal(1 << 20, np.float32)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that the architecture has."""
-        return tuple(self._shapes)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape that the architecture wants."""
-        return self._shapes[name]
-
-    def dtype(self, name: str) -> str:
-        """`F32`."""
-        return "F32"
-
-    def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> Array:
         """Random values of variance one over the fan-in; ones for the gain of a norm."""
-        shape = self._shapes[name]
+        shape = self.shape(name)
         if len(shape) == 1:
             return np.full(shape, float(name.endswith("weight")), dtype)
         scale = np.float32(1 / math.sqrt(max(1, math.prod(shape[1:]))))

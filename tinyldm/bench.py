@@ -11,6 +11,8 @@ product were computed: a convolution that takes fewer (Winograd's) can pass the 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import math
 import os
 import platform
@@ -26,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from tinyldm import cost
+from tinyldm.models.build import rebuilt
+from tinyldm.models.network import Network
 from tinyldm.models.unet2d import UNet2D
-from tinyldm.models.vq import VQModel
 from tinyldm.pipelines.describe import describe_runtime, human_bytes, machine_bytes
-from tinyldm.runtime import Runtime
+from tinyldm.typing import Integers
 
 MATMUL_SIZE = 1536  # of the square matrices whose product is the machine's best
 TEXT_ENCODERS = {"text_encoder": "text encoder", "text_encoder_2": "text encoder 2"}
@@ -124,15 +127,15 @@ def human_seconds(seconds: float) -> str:
     return f"{seconds / 1e-6:7.2f} µs"
 
 
-class TimedOps:
-    """A backend's operators, each call timed and its multiply-adds counted."""
+class TimedOperators:
+    """A backend's operators, each call timed and its multiply-adds counted, by name in `timings`."""
 
-    def __init__(self, ops: Any) -> None:
-        self._ops = ops
+    def __init__(self, operators: Any) -> None:
+        self._operators = operators
         self.timings: dict[str, Timing] = {}
 
     def __getattr__(self, name: str) -> Any:
-        function = getattr(self._ops, name)
+        function = getattr(self._operators, name)
         if not callable(function):
             return function
 
@@ -150,14 +153,15 @@ class TimedOps:
 
 def multiply_adds(name: str, args: tuple[Any, ...], y: Any) -> int:
     """The multiply-adds of a call of the operator `name`."""
+    shapes: list[tuple[int, ...]] = [getattr(array, "shape", ()) for array in (*args, y)]
     if name == "attention":
-        return 2 * args[0].shape[0] * args[0].shape[1] * args[1].shape[1] * args[0].shape[2]
+        return 2 * math.prod(shapes[0]) * shapes[1][1]
     if name.startswith("linear"):
-        weights = args[1] if isinstance(args[1], list) else [args[1]]
-        return args[0].size // args[0].shape[-1] * sum(math.prod(weight.shape) for weight in weights)
+        weights = [w.shape for w in args[1]] if isinstance(args[1], list) else [shapes[1]]
+        return math.prod(shapes[0][:-1]) * sum(map(math.prod, weights))
     if "conv2d" in name and not name.startswith(("prepare", "choose")):
-        weight = args[5] if name == "norm_silu_conv2d" else args[1]
-        return y.size * math.prod(weight.shape[1:])
+        filters = shapes[5 if name == "norm_silu_conv2d" else 1]
+        return math.prod(shapes[-1]) * math.prod(filters[1:])
     return 0
 
 
@@ -175,73 +179,93 @@ def bench(
     """
     title = f"{model.path}, {width}×{height}"
     report = Report(title, machine(), describe_runtime(model), best_matmul())
-    for name, (run, products) in workloads(model, height, width).items():
+    for name, work in workloads(model, height, width).items():
         progress(name)
         forget_peak()
-        report.models.append(Timing(name, median_seconds(run, repeat), products, peak_bytes=peak_bytes()))
+        report.models.append(Timing(name, median_seconds(work, repeat), work.multiply_adds, peak_bytes=peak_bytes()))
         if operators:
-            report.operators[name] = by_operator(model.runtime, run, repeat)
+            report.operators[name] = by_operator(work, repeat)
     return report
 
 
-def workloads(model: Any, height: int, width: int) -> dict[str, tuple[Callable[[], Any], int]]:
-    """What is timed: a function of no arguments and its multiply-adds, by name."""
+@dataclass(frozen=True)
+class Work:
+    """What is timed: what a network is asked to do, and how many multiply-adds it takes."""
+
+    network: Network[Any]
+    task: Callable[[Any], Any]
+    multiply_adds: int
+
+    def __call__(self) -> Any:
+        """Do it."""
+        return self.task(self.network)
+
+
+def workloads(model: Any, height: int, width: int) -> dict[str, Work]:
+    """What is timed, by name."""
     rng = np.random.default_rng(0)
-    works: dict[str, tuple[Callable[[], Any], int]] = {}
+    works = {}
     for attribute, name in TEXT_ENCODERS.items():
         encoder = getattr(model, attribute)
         if encoder is not None:
             ids = rng.integers(0, encoder.config.vocab_size, (2, encoder.config.max_position_embeddings))
             products = 2 * cost.total(cost.text_encoder_costs(encoder))
-            works[f"{name}, 2 prompts"] = (lambda encoder=encoder, ids=ids: encoder(ids)), products
+            works[f"{name}, 2 prompts"] = Work(encoder, functools.partial(called, ids), products)
     factor, config = model.vae.config.factor, model.vae.config
     h, w = height // factor, width // factor
     one = cost.total(cost.unet_costs(model.unet, h, w, cost.context_tokens(model)))
-    works["UNet, batch 1"] = unet_work(model, rng, 1, h, w), one
-    works["UNet, batch 2 (one guided step)"] = unet_work(model, rng, 2, h, w), 2 * one
+    works["UNet, batch 1"] = Work(model.unet, unet_task(model, rng, 1, h, w), one)
+    works["UNet, batch 2 (one guided step)"] = Work(model.unet, unet_task(model, rng, 2, h, w), 2 * one)
     encoding, decoding = (cost.total(c) for c in cost.vae_costs(model.vae, height, width))
-    channels = config.code_dim if isinstance(model.vae, VQModel) else config.latent_channels
-    latent = rng.standard_normal((1, channels, h, w), np.float32)
+    latent = rng.standard_normal((1, model.vae.latent_channels, h, w), np.float32)
     pixels = np.tanh(rng.standard_normal((1, config.in_channels, height, width), np.float32))
-    works["VAE decode"] = (lambda: model.vae.decode(latent)), decoding
-    works["VAE encode"] = (lambda: model.vae.encode(pixels)), encoding
+    works["VAE decode"] = Work(model.vae, lambda vae: vae.decode(latent), decoding)
+    works["VAE encode"] = Work(model.vae, lambda vae: vae.encode(pixels), encoding)
     return works
 
 
-def unet_work(model: Any, rng: np.random.Generator, batch: int, h: int, w: int) -> Callable[[], Any]:
+def called(ids: Integers, encoder: Any) -> Any:
+    """A text encoder's context for the ids."""
+    return encoder(ids)
+
+
+def unet_task(model: Any, rng: np.random.Generator, batch: int, h: int, w: int) -> Callable[[Any], Any]:
     """A step of the UNet with random latents and conditions; what depends on the prompt alone is made before."""
-    unet, config = model.unet, model.unet.config
+    config = model.unet.config
     z = rng.standard_normal((batch, config.in_channels, h, w), np.float32)
-    if isinstance(unet, UNet2D):
+    if isinstance(model.unet, UNet2D):
         labels = None if config.num_class_embeds is None else np.zeros(batch, np.int64)
-        return lambda: unet(z, 500, labels)
+        return lambda unet: unet(z, 500, labels)
     shapes = cost.condition_shapes(config, batch)
     conditions = {name: np.ones(shape, np.int64) for name, shape in shapes.items()}
     context = rng.standard_normal((batch, cost.context_tokens(model), config.context_dim), np.float32)
     prepared: list[Any] = []
 
-    def run() -> Any:
+    def step(unet: Any) -> Any:
         if not prepared:
             prepared.append(unet.prepare(context))
         return unet(z, 500, prepared[0], **conditions)
 
-    return run
+    return step
 
 
-def by_operator(runtime: Runtime, run: Callable[[], Any], repeat: int = 1) -> list[Timing]:
-    """The time of a run by operator, each the median of `repeat` runs; the longest first."""
-    ops = runtime.ops
+def by_operator(work: Work, repeat: int = 1) -> list[Timing]:
+    """The time of a work by operator, each the median of `repeat` runs; the longest first.
+
+    A twin of the network does it, in place of which the network's own weights are let go.
+    """
+    timed = TimedOperators(work.network.runtime.ops)
+    work.network.weights.drop()
+    twin = rebuilt(work.network, dataclasses.replace(work.network.runtime, operators=timed))
+    work.task(twin)  # prepares the weights
     runs = []
-    try:
-        for _ in range(repeat):
-            runs.append(timed := TimedOps(ops))
-            runtime.__dict__["ops"] = timed  # the property's cache: models ask the runtime for its operators each time
-            run()
-    finally:
-        runtime.__dict__["ops"] = ops
-    for name, timing in runs[0].timings.items():
-        timing.seconds = statistics.median(timed.timings[name].seconds for timed in runs)
-    return sorted(runs[0].timings.values(), key=lambda t: -t.seconds)
+    for _ in range(repeat):
+        timed.timings = {}
+        work.task(twin)
+        runs.append(timed.timings)
+    for name, timing in runs[0].items():
+        timing.seconds = statistics.median(timings[name].seconds for timings in runs)
+    return sorted(runs[0].values(), key=lambda t: -t.seconds)
 
 
 def median_seconds(run: Callable[[], Any], repeat: int) -> float:

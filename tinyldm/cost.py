@@ -8,26 +8,31 @@ pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from tinyldm import ops, tracing
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.models.bert import BertEncoder
+from tinyldm.models.build import rebuilt
 from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
+from tinyldm.models.first_stage import FirstStage
+from tinyldm.models.network import Network
 from tinyldm.models.text_encoder import TextEncoder
 from tinyldm.models.unet import UNet
 from tinyldm.models.unet2d import UNet2D
 from tinyldm.models.unet_config import UNetConfig
 from tinyldm.models.vq import VQModel
 from tinyldm.runtime import Runtime
-from tinyldm.tree import Weights
+from tinyldm.tree import TensorSource, Weights
+from tinyldm.typing import Array
 
 Shape = tuple[int, ...]
+N = TypeVar("N", bound=Network[Any])
 
 PROMPT_TOKENS = 77  # CLIP's
 
@@ -67,12 +72,12 @@ class Empty(np.ndarray):
         return super().__array_function__(function, types, args, kwargs)
 
 
-def empty(*shape: int) -> np.ndarray:
+def empty(*shape: int) -> Array:
     """An `Empty` of the shape."""
     return np.broadcast_to(np.float32(0), shape).view(Empty)
 
 
-def _conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, *, stride: int = 1, padding: Any = 0) -> np.ndarray:
+def _conv2d(x: Array, weight: Array, bias: Any = None, *, stride: int = 1, padding: Any = 0) -> Array:
     top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
     n, height, width, _ = x.shape
     rows = (height + top + bottom - weight.shape[2]) // stride + 1
@@ -80,12 +85,12 @@ def _conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, *, stride: int 
     return empty(n, rows, columns, weight.shape[0])
 
 
-def _upsample_conv2d(x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
+def _upsample_nearest(x: Array, size: tuple[int, int] | None = None) -> Array:
     rows, columns = (2 * x.shape[1], 2 * x.shape[2]) if size is None else size
-    return empty(len(x), rows, columns, weight.shape[0])
+    return empty(len(x), rows, columns, x.shape[3])
 
 
-def _same(x: np.ndarray, *_: Any) -> np.ndarray:
+def _same(x: Array, *_: Any) -> Array:
     return x
 
 
@@ -93,7 +98,7 @@ def _same(x: np.ndarray, *_: Any) -> np.ndarray:
 SHAPES = SimpleNamespace(
     linear=lambda x, weight, bias=None: empty(*x.shape[:-1], weight.shape[0]),
     conv2d=_conv2d,
-    upsample_conv2d=_upsample_conv2d,
+    upsample_nearest=_upsample_nearest,
     attention=lambda q, k, v, heads, mask=None: empty(*q.shape[:2], v.shape[2]),
     geglu=lambda x: empty(*x.shape[:-1], x.shape[-1] // 2),
     group_norm=_same,
@@ -106,10 +111,14 @@ SHAPES = SimpleNamespace(
 )
 
 
-class ShapeTrace(tracing.Trace):
+class CostTrace(tracing.Trace):
     """A trace that keeps, of every module, its cost."""
 
-    def record(self, path: str, output: np.ndarray, inputs: tuple[np.ndarray, ...], w: Weights | None) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.costs: dict[str, Cost] = {}
+
+    def record(self, path: str, output: NDArray[Any], inputs: tuple[NDArray[Any], ...], w: Weights | None) -> None:
         """Note the shape, channels first, and count the products of the module's own weight."""
         if w is None:
             return
@@ -117,41 +126,38 @@ class ShapeTrace(tracing.Trace):
         # Every number of the output is a sum over one filter, or one row of the matrix.
         matrix = own[0][1:] if own and len(own[0]) > 1 and "embedding" not in w.path.rpartition(".")[2] else None
         products = output.size * math.prod(matrix) if matrix else 0
-        self[path] = Cost(path, output.shape, sum(map(math.prod, own)), products)
+        self.costs[path] = Cost(path, output.shape, sum(map(math.prod, own)), products)
 
 
-class _Shapes(TensorSource):
+class WithoutValues(TensorSource):
     """Weights of which only the shapes exist."""
 
     path = "shapes"
-    metadata: Mapping[str, str] = {}
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self._shapes = dict(shapes)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the weights."""
         return tuple(self._shapes)
 
     def shape(self, name: str) -> Shape:
+        """The shape of a weight."""
         return self._shapes[name]
 
-    def dtype(self, name: str) -> str:
-        return "F32"
-
-    def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> Array:
+        """An array of zeros that takes no memory."""
         return np.broadcast_to(np.float32(0), self._shapes[name])
 
 
-def without_weights(model: Any) -> Any:
-    """A twin of a text encoder, UNet or autoencoder that has its shapes and computes nothing."""
-    runtime = Runtime("reference")
-    runtime.__dict__["ops"] = SHAPES
-    twin = object.__new__(type(model))
-    twin.__dict__.update(model.__dict__)
-    twin.runtime = runtime
-    twin.weights = Weights(_Shapes(model.parameters), runtime=runtime, settings=model.weights.rules)
-    return twin
+def costs_of(network: N, run: Callable[[N], Any]) -> dict[str, Cost]:
+    """The cost of every module by its path, in the order of execution, of a run of a twin that computes nothing."""
+    twin = rebuilt(network, Runtime("reference", operators=SHAPES), WithoutValues(network.parameters))
+    trace = CostTrace()
+    with tracing.trace(into=trace):
+        run(twin)
+    return trace.costs
 
 
 def condition_shapes(config: UNetConfig, batch: int) -> dict[str, Shape]:
@@ -171,53 +177,47 @@ def condition_shapes(config: UNetConfig, batch: int) -> dict[str, Shape]:
 
 def unet_costs(unet: UNet | UNet2D, height: int, width: int, tokens: int = 77, batch: int = 1) -> list[Cost]:
     """Every module of a UNet in the order of execution, for latents of `height` × `width`."""
-    twin, config = without_weights(unet), unet.config
-    z = empty(batch, config.in_channels, height, width)
-    with tracing.trace(into=ShapeTrace()) as costs:
-        if isinstance(unet, UNet2D):
-            twin(z, 0, None if config.num_class_embeds is None else np.zeros(batch, np.int64))
-        else:
-            shapes = condition_shapes(config, batch)
-            conditions = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
-            twin(z, 0, empty(batch, tokens, config.context_dim), **conditions)
-    return with_attention(costs)
+    z = empty(batch, unet.config.in_channels, height, width)
+    if isinstance(unet, UNet2D):
+        labels = None if unet.config.num_class_embeds is None else np.zeros(batch, np.int64)
+        return with_attention(costs_of(unet, lambda twin: twin(z, 0, labels)))
+    conditions: dict[str, Any] = {
+        name: np.zeros(shape, np.int64) for name, shape in condition_shapes(unet.config, batch).items()
+    }
+    context = empty(batch, tokens, unet.config.context_dim)
+    return with_attention(costs_of(unet, lambda twin: twin(z, 0, context, **conditions)))
 
 
-def vae_costs(vae: Any, height: int, width: int) -> tuple[list[Cost], list[Cost]]:
+def vae_costs(vae: FirstStage[Any], height: int, width: int) -> tuple[list[Cost], list[Cost]]:
     """Every module of an autoencoder's encoder for a picture of `height` × `width` pixels, and of its decoder.
 
     A VQ model's search for the nearest entry of its codebook is listed as `quantize`: a product of every latent with
     every entry.
     """
-    twin, config = without_weights(vae), vae.config
+    config = vae.config
     h, w = height // config.factor, width // config.factor
-    with tracing.trace(into=ShapeTrace()) as encoding:
-        twin.encode(empty(1, config.in_channels, height, width))
-    channels = config.code_dim if isinstance(vae, VQModel) else config.latent_channels
-    z, codebook = empty(1, channels, h, w), []
-    with tracing.trace(into=ShapeTrace()) as decoding:
-        if isinstance(vae, VQModel):
-            entries = vae.parameters["quantize.embedding.weight"]
-            codebook = [Cost("quantize", z.shape, math.prod(entries), h * w * math.prod(entries))]
-            twin.decode(z, quantize=False)
-        else:
-            twin.decode(z)
-    return with_attention(encoding), codebook + with_attention(decoding)
+    pixels, z = empty(1, config.in_channels, height, width), empty(1, vae.latent_channels, h, w)
+    encoding = costs_of(vae, lambda twin: twin.encode(pixels))
+    if not isinstance(vae, VQModel):
+        return with_attention(encoding), with_attention(costs_of(vae, lambda twin: twin.decode(z)))
+    entries = math.prod(vae.parameters["quantize.embedding.weight"])
+    decoding = costs_of(vae, lambda twin: twin.decode(z, quantize=False))
+    search = Cost("quantize", z.shape, entries, h * w * entries)
+    return with_attention(encoding), [search, *with_attention(decoding)]
 
 
 def text_encoder_costs(encoder: TextEncoder | BertEncoder, batch: int = 1) -> list[Cost]:
     """Every module of a text encoder for prompts of its full length, and of its pooled text where it projects that."""
-    twin, length = without_weights(encoder), encoder.config.max_position_embeddings
-    with tracing.trace(into=ShapeTrace()) as costs:
-        context = twin(np.zeros((batch, length), np.int64))
-    found = with_attention(costs)
+    length = encoder.config.max_position_embeddings
+    costs = costs_of(encoder, lambda twin: twin(np.zeros((batch, length), np.int64)))
+    found, context = with_attention(costs), [*costs.values()][-1].shape
     # Positions are added where they are looked up, which is no module; the projection takes one row a prompt.
     for name, shape in encoder.parameters.items():
         path = name.rpartition(".")[0]
         if path not in costs and path.endswith("text_projection"):
             found.append(Cost(path, (batch, shape[0]), math.prod(shape), batch * math.prod(shape)))
         elif path not in costs:
-            found.insert(0, Cost(path, context.shape, math.prod(shape), 0))
+            found.insert(0, Cost(path, context, math.prod(shape), 0))
     return found
 
 
@@ -228,9 +228,8 @@ def class_embedder_costs(embedder: ClassEmbedder) -> list[Cost]:
 
 def spatial_rescaler_costs(rescaler: SpatialRescaler, height: int, width: int) -> list[Cost]:
     """What brings a map as large as the picture to the size of the latents."""
-    with tracing.trace(into=ShapeTrace()) as costs:
-        without_weights(rescaler)(empty(1, rescaler.config.in_channels, height, width))
-    return list(costs.values())
+    segments = empty(1, rescaler.config.in_channels, height, width)
+    return list(costs_of(rescaler, lambda twin: twin(segments)).values())
 
 
 def context_tokens(model: Any) -> int:
@@ -264,7 +263,7 @@ def picture_costs(model: Any, height: int, width: int, steps: int) -> dict[str, 
     }
 
 
-def with_attention(costs: tracing.Trace) -> list[Cost]:
+def with_attention(costs: Mapping[str, Cost]) -> list[Cost]:
     """The modules with the products of attention added: to those of queries, keys and values belong two more.
 
     QKᵀ and its product with V each take `N · L_q · L_k · C` multiply-adds; they are listed under the attention's path.

@@ -11,6 +11,7 @@ import re
 
 LONG_WORD = re.compile(r"(\S{160})\S{200,}")  # a value out of a file that nobody will read to its end
 MAX_MESSAGE = 1500
+MAX_QUOTED = 120
 
 
 class TinyldmError(Exception):
@@ -41,3 +42,12 @@ class Stopped(Exception):
 
 class InputError(TinyldmError, ValueError):
     """An argument is out of range, of the wrong shape or type, or does not fit the others."""
+
+
+def quoted(text: object) -> str:
+    """A name out of a file, fit for a one-line message: quoted, control characters escaped, cut when it is long."""
+    try:
+        shown = ascii(text[: MAX_QUOTED + 1] if isinstance(text, str) else text)
+    except RecursionError:
+        shown = f"a deeply nested {type(text).__name__}"
+    return shown if len(shown) <= MAX_QUOTED else shown[:MAX_QUOTED] + "…"

@@ -7,122 +7,200 @@ that was chosen at load, and tells the trace, if one is on, the output under the
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tinyldm import ops
+from tinyldm.ops.composite import Operators
 from tinyldm.ops.conv import Padding
-from tinyldm.tracing import as_module, operator, traced, traced_node, tracing, wants_inputs
+from tinyldm.tracing import (
+    activation_path,
+    as_channels_first,
+    as_module,
+    as_tokens,
+    operator,
+    traced_end,
+    traced_node,
+    tracing,
+    wants_inputs,
+)
 from tinyldm.tree import Weights
+from tinyldm.typing import Array, Integers
 
-# Modules of the original that have no weights, or whose residual it adds outside: named here, from a neighbour's path
-
-
-_ENDS = re.compile(r"(.*\.(?:attn[12]|self_attn|ff|mlp))\.(?:to_out\.0|out_proj|net\.2|fc2)")
-
-
-def _traced_parent(w: Weights, y: np.ndarray) -> None:
-    """After the last layer of an attention or a perceptron, its output as that of the whole."""
-    ends = _ENDS.fullmatch(w.path)
-    if ends is not None:
-        traced(ends[1], y)
-
-
-def _silu_after(norm: Weights) -> str:
-    """The path of the SiLU behind a norm: a residual block calls its own again for the time embedding in between."""
-    block, _, name = norm.path.rpartition(".")
-    prefix = f"{block}." if block else ""
-    if name != "norm1" and name != "norm2":
-        return f"{prefix}conv_act"
-    call = "" if name == "norm1" else "#3" if f"{prefix}time_emb_proj.weight" in norm.source else "#2"
-    return f"{prefix}nonlinearity{call}"
-
-
-# Operators ----------------------------------------
+T = TypeVar("T")
 
 
 @operator
-def linear(x: np.ndarray, w: Weights) -> np.ndarray:
+def linear(x: Array, w: Weights) -> Array:  # (…, C_in) -> (…, C_out)
     """`ops.linear` with the node's weight and bias; a 1×1 convolution's weight is taken as the matrix that it is."""
-    y = w.runtime.ops.linear(x, _matrix(w), w.get("bias"))
-    if tracing() and y.ndim == 4 and len(w.shape()) == 2:  # the original's linear layers see tokens
-        traced_node(w, _tokens(y), _tokens(x))
-        return y
-    return traced_node(w, y, x)
-
-
-def _tokens(x: np.ndarray) -> np.ndarray:
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+    y: Array = w.runtime.ops.linear(x, _matrix(w), w.get("bias"))
+    return traced_node(w, y, x, layout=as_tokens)
 
 
 @operator
-def conv2d(x: np.ndarray, w: Weights, stride: int = 1, padding: Padding | None = None) -> np.ndarray:
+def conv2d(x: Array, w: Weights, stride: int = 1, padding: Padding | None = None) -> Array:  # (N,H,W,C) -> (N,H',W',C')
     """`ops.conv2d` with the node's weight and bias; the default padding keeps the size at stride 1."""
-    padding = (w.shape()[-1] - 1) // 2 if padding is None else padding
-    y = w.runtime.ops.conv2d(x, _filters(w, stride), w.get("bias"), stride=stride, padding=padding)
+    padding = _around(w) if padding is None else padding
+    y: Array = w.runtime.ops.conv2d(x, _filters(w, stride), w.get("bias"), stride=stride, padding=padding)
     if isinstance(padding, tuple) and wants_inputs(w.path):
         x = np.pad(x, ((0, 0), padding[:2], padding[2:], (0, 0)))  # the original pads before its convolution
     return traced_node(w, y, x)
 
 
 @operator
-def group_norm(x: np.ndarray, w: Weights) -> np.ndarray:
+def group_norm(x: Array, w: Weights) -> Array:  # (N, …, C) -> (N, …, C)
     """`ops.group_norm` with the node's weight, bias, groups and epsilon."""
-    y = w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps"))
-    if tracing() and y.ndim == 3:  # the original's group norm has the channels first, of tokens too
-        traced_node(w, np.moveaxis(y, -1, 1), np.moveaxis(x, -1, 1))
-        return y
+    y: Array = w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps"))
+    return traced_node(w, y, x, layout=as_channels_first)
+
+
+@operator
+def layer_norm(x: Array, w: Weights) -> Array:  # (…, C) -> (…, C)
+    """`ops.layer_norm` with the node's weight, bias and epsilon."""
+    y: Array = w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps"))
     return traced_node(w, y, x)
 
 
 @operator
-def layer_norm(x: np.ndarray, w: Weights) -> np.ndarray:
-    """`ops.layer_norm` with the node's weight, bias and epsilon."""
-    return traced_node(w, w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps")), x)
-
-
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, w: Weights, mask: np.ndarray | None = None) -> np.ndarray:
-    """`ops.attention` with the node's number of heads."""
-    return w.runtime.ops.attention(q, k, v, w.setting("heads"), mask)
-
-
-@operator
-def embedding(ids: np.ndarray, w: Weights) -> np.ndarray:
+def embedding(ids: Integers, w: Weights) -> Array:  # (…) -> (…, C)
     """`ops.embedding` with the node's table."""
-    return traced_node(w, w.runtime.ops.embedding(ids, w.weight), np.asarray(ids))
+    y: Array = w.runtime.ops.embedding(ids, w.weight)
+    return traced_node(w, y, np.asarray(ids))
 
 
-def silu(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
-    """`ops.silu`, for the small vectors of the time embedding; to the original, it is the module `name` of the node."""
-    return as_module(f"{w.path}.{name}", _activate, x, "silu", w)
+def attention(
+    q: Array, k: Array, v: Array, w: Weights, mask: Array | None = None
+) -> Array:  # (N,Lq,C), (N,Lk,C), (N,Lk,C) -> (N,Lq,C)
+    """`ops.attention` with the node's number of heads."""
+    y: Array = w.runtime.ops.attention(q, k, v, w.setting("heads"), mask)
+    return y
 
 
-def _activate(x: np.ndarray, name: str, w: Weights) -> np.ndarray:
-    return getattr(w.runtime.ops, name)(x)
+def silu(x: Array, w: Weights) -> Array:  # (…) -> (…)
+    """`ops.silu` in front of the layer `w`; `w` is the block where the original has a function and no module."""
+    return _activation(x, "silu", w)
+
+
+def _activation(x: Array, name: str, w: Weights) -> Array:
+    path = activation_path(w) if tracing() else None
+    return _activate(x, name, w) if path is None else as_module(path, _activate, x, name, w)
+
+
+def _activate(x: Array, name: str, w: Weights) -> Array:
+    y: Array = getattr(w.runtime.ops, name)(x)
+    return y
+
+
+# Composites: fused by a backend that can, taken apart by a trace ------------------------------------------------------
+
+
+def norm_silu_conv2d(
+    x: Array, norm: Weights, conv: Weights, *, shift: Array | None = None, residual: Array | None = None
+) -> Array:  # (N,H,W,C), (N,C'), (N,H,W,C') -> (N,H,W,C')
+    """`ops.norm_silu_conv2d` with padding that keeps the size: norm, SiLU, convolution, plus shift, plus residual."""
+    settings = norm.setting("groups"), norm.setting("eps")
+    arrays = norm.weight, norm.bias, *settings, _filters(conv), conv.get("bias")
+    added = {"shift": shift, "residual": residual}
+    return _composite(ops.norm_silu_conv2d, (norm, conv), x, *arrays, padding=_around(conv), **added)
+
+
+def upsample_conv2d(x: Array, w: Weights, size: tuple[int, int] | None = None) -> Array:  # (N,H,W,C) -> (N,2H,2W,C')
+    """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
+    return _composite(ops.upsample_conv2d, (w,), x, _upsampling_filters(w), w.get("bias"), size)
+
+
+def linear_residual(x: Array, w: Weights, residual: Array) -> Array:  # (…, C_in), (…, C_out) -> (…, C_out)
+    """`ops.linear_residual`: a linear layer plus what goes around it."""
+    return _composite(ops.linear_residual, (w,), x, _matrix(w), w.get("bias"), residual)
+
+
+def linears(x: Array, w: Weights, *names: str) -> list[Array]:  # (…, C_in) -> [(…, C_out), …]
+    """`ops.linears`: the linear layers under these names of the node, all of the same x."""
+    layers = [w[name] for name in names]
+    return _composite(ops.linears, layers, x, _matrices(w, names), [layer.get("bias") for layer in layers])
+
+
+def linear_geglu(x: Array, w: Weights) -> Array:  # (…, C_in) -> (…, C_out)
+    """`ops.linear_geglu`: a linear layer to twice the channels, one half gating the other."""
+    return _composite(ops.linear_geglu, (w,), x, _matrix(w, gated=True), w.get("bias"))
+
+
+def linear_activation(x: Array, w: Weights, activation: str) -> Array:  # (…, C_in) -> (…, C_out)
+    """`ops.linear_activation`: a linear layer and one of `silu`, `gelu`, `quick_gelu`."""
+    return _composite(ops.linear_activation, (w,), x, _matrix(w), w.get("bias"), activation)
+
+
+def _composite(composition: Callable[..., T], layers: Sequence[Weights], *args: Any, **more: Any) -> T:
+    """The backend's composite of that name; while a trace is on its composition, so that nothing is hidden."""
+    if tracing():
+        return composition(*args, **more, operators=TakenApart(layers))
+    y: T = getattr(layers[0].runtime.ops, composition.__name__)(*args, **more)
+    return y
+
+
+class TakenApart(Operators):
+    """The plain operators of a composite, each traced: those that have weights are its layers, one after the other."""
+
+    def __init__(self, layers: Sequence[Weights]) -> None:
+        self._last, self._ops, self._next = layers[-1], layers[0].runtime.ops, iter(layers).__next__
+
+    def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        """The next layer."""
+        layer = self._next()
+        return traced_end(layer, linear(x, layer))
+
+    def conv2d(
+        self, x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding = 0
+    ) -> Array:
+        """The next layer."""
+        return conv2d(x, self._next(), stride, padding)
+
+    def group_norm(self, x: Array, weight: Array, bias: Array, groups: int, eps: float) -> Array:
+        """The next layer."""
+        return group_norm(x, self._next())
+
+    def activation(self, name: str, x: Array) -> Array:
+        """The activation of a name, in front of the last layer or behind the only one."""
+        return _activation(x, name, self._last)
+
+    def geglu(self, x: Array) -> Array:
+        """`ops.geglu`, a part of the module that the composite is."""
+        y: Array = self._ops.geglu(x)
+        return y
+
+    def upsample_nearest(self, x: Array, size: tuple[int, int] | None = None) -> Array:
+        """`ops.upsample_nearest`, which is no module."""
+        y: Array = self._ops.upsample_nearest(x, size)
+        return y
 
 
 # What a backend makes of a weight: the array itself, or a copy that was arranged for its kernels once -----------------
 
 
+def _around(w: Weights) -> int:
+    """The padding that keeps the size."""
+    return (w.shape()[-1] - 1) // 2
+
+
 def _matrix(w: Weights, gated: bool = False) -> Any:
-    """The matrix of a linear layer, or of a 1×1 convolution; `gated` where a GEGLU follows."""
+    """The matrix of a linear layer, or of a 1×1 convolution; `gated` where a GEGLU is fused to it."""
     if w.runtime.backend == "reference":
         return _as_matrix(w.weight)
-    prepare = w.runtime.ops.prepare_linear
+    prepare, gated = w.runtime.ops.prepare_linear, gated and not tracing()
     return w.prepared(("linear", gated), lambda node: prepare(_as_matrix(node.read("weight")), gated=gated))
 
 
 def _matrices(w: Weights, names: tuple[str, ...]) -> Any:
     """The matrices of the linear layers under these names."""
-    if w.runtime.backend == "reference":
-        return [_as_matrix(w[name].weight) for name in names]
+    if w.runtime.backend == "reference" or tracing():
+        return [_matrix(w[name]) for name in names]
     prepare = w.runtime.ops.prepare_linears
     return w.prepared(("linears", names), lambda node: prepare([node[name].read("weight") for name in names]))
 
 
-def _as_matrix(weight: np.ndarray) -> np.ndarray:
+def _as_matrix(weight: Array) -> Array:
     return weight.reshape(weight.shape[:2]) if weight.ndim == 4 else weight
 
 
@@ -135,85 +213,8 @@ def _filters(w: Weights, stride: int = 1) -> Any:
 
 
 def _upsampling_filters(w: Weights) -> Any:
-    """The filters of a convolution that follows an upsampling."""
-    if w.runtime.backend == "reference":
-        return w.weight
+    """The filters of a convolution to which an upsampling is fused."""
+    if w.runtime.backend == "reference" or tracing():
+        return _filters(w)
     prepare, precision = w.runtime.ops.prepare_upsample_conv2d, w.runtime.precision
     return w.prepared("upsample_conv2d", lambda node: prepare(node.read("weight"), precision))
-
-
-# Composites: fused by a backend that can, unfused while tracing ----------------------------------------
-
-
-def norm_silu_conv2d(
-    x: np.ndarray,
-    norm: Weights,
-    conv: Weights,
-    *,
-    shift: np.ndarray | None = None,
-    residual: np.ndarray | None = None,
-) -> np.ndarray:
-    """`ops.norm_silu_conv2d` with padding that keeps the size: norm, SiLU, convolution, plus shift, plus residual."""
-    if tracing():
-        h = group_norm(x, norm)
-        h = conv2d(as_module(_silu_after(norm), _activate, h, "silu", conv), conv)
-        h = h if shift is None else h + shift[:, None, None, :]
-        return h if residual is None else h + residual
-    padding = (conv.shape()[-1] - 1) // 2
-    return conv.runtime.ops.norm_silu_conv2d(
-        x,
-        norm.weight,
-        norm.bias,
-        norm.setting("groups"),
-        norm.setting("eps"),
-        _filters(conv),
-        conv.get("bias"),
-        padding=padding,
-        shift=shift,
-        residual=residual,
-    )
-
-
-@operator
-def upsample_conv2d(x: np.ndarray, w: Weights, size: tuple[int, int] | None = None) -> np.ndarray:
-    """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
-    y = w.runtime.ops.upsample_conv2d(x, _upsampling_filters(w), w.get("bias"), size)
-    if wants_inputs(w.path):  # what the original's convolution sees
-        x = ops.upsample_nearest(x, size)
-    return traced_node(w, y, x)
-
-
-def linear_residual(x: np.ndarray, w: Weights, residual: np.ndarray) -> np.ndarray:
-    """`ops.linear_residual`: a linear layer plus what goes around it."""
-    if tracing():
-        y = linear(x, w)
-        _traced_parent(w, y)
-        return y + residual
-    return w.runtime.ops.linear_residual(x, _matrix(w), w.get("bias"), residual)
-
-
-def linears(x: np.ndarray, w: Weights, *names: str) -> list[np.ndarray]:
-    """`ops.linears`: the linear layers under these names of the node, all of the same x."""
-    nodes = [w[name] for name in names]
-    if tracing():
-        return [linear(x, node) for node in nodes]
-    return w.runtime.ops.linears(x, _matrices(w, names), [node.get("bias") for node in nodes])
-
-
-def linear_geglu(x: np.ndarray, w: Weights) -> np.ndarray:
-    """`ops.linear_geglu`: a linear layer to twice the channels, one half gating the other."""
-    if tracing():
-        return as_module(w.path.removesuffix(".proj"), _linear_then_geglu, x, w)
-    return w.runtime.ops.linear_geglu(x, _matrix(w, gated=True), w.get("bias"))
-
-
-def _linear_then_geglu(x: np.ndarray, w: Weights) -> np.ndarray:
-    return w.runtime.ops.geglu(linear(x, w))
-
-
-def linear_activation(x: np.ndarray, w: Weights, activation: str) -> np.ndarray:
-    """`ops.linear_activation`: a linear layer and one of `silu`, `gelu`, `quick_gelu`."""
-    if tracing():
-        h = linear(x, w)
-        return as_module(f"{w.path.rpartition('.')[0]}.activation_fn", _activate, h, activation, w)
-    return w.runtime.ops.linear_activation(x, _matrix(w), w.get("bias"), activation)

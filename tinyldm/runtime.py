@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,36 @@ BACKENDS = ("numba", "reference")
 PRECISIONS = ("fast", "strict")
 
 
+class OnThreads:
+    """The functions of `tinyldm.kernels`, each call on so many threads, whatever others use meanwhile."""
+
+    def __init__(self, kernels: ModuleType, count: int) -> None:
+        self._kernels, self._count = kernels, count
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._kernels, name)
+        if not callable(function):
+            return function
+        bound = functools.partial(self._kernels.pool.on_threads, self._count, function)
+        setattr(self, name, bound)  # found at once the next time
+        return bound
+
+
 @dataclass(frozen=True)
 class Runtime:
     """How to compute: the backend, its dtype, and for the Numba backend the precision, threads and memory policy.
 
     `backend="reference"` takes float32 and float64, `backend="numba"` float32 only. Raises `InputError` otherwise.
+    `operators` compute in place of the backend's: any object with the functions of `tinyldm.ops` (of the Numba backend
+    those of `tinyldm.kernels`, which takes weights that it has prepared).
     """
 
     backend: str = "reference"
-    dtype: np.dtype = field(default=np.dtype(np.float32))
+    dtype: np.dtype[Any] = field(default=np.dtype(np.float32))
     precision: str = "fast"
     threads: int | None = None
     low_memory: bool = False
+    operators: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -73,11 +92,11 @@ class Runtime:
 
     @functools.cached_property
     def ops(self) -> Any:
-        """The module whose functions compute: `tinyldm.ops` or `tinyldm.kernels`."""
+        """What computes: the `operators`, else `tinyldm.ops` or `tinyldm.kernels`, that on `threads` threads."""
+        if self.operators is not None:
+            return self.operators
         if self.backend == "reference":
             return ops
         from tinyldm import kernels  # here, because Numba takes a while to import
 
-        if self.threads is not None:
-            kernels.set_threads(self.threads)
-        return kernels
+        return kernels if self.threads is None else OnThreads(kernels, self.threads)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.errors import CheckpointError
+from tinyldm.typing import Array
 
 Settings = Iterable[tuple[str, Mapping[str, Any]]]  # (path pattern, {name: value}); a later match wins
 
@@ -33,14 +34,16 @@ class TensorSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
 
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> Array:
         """A tensor, converted to `dtype`."""
 
     def path_of(self, name: str) -> str:
-        """The file that holds a tensor."""
+        """The file that holds a tensor; the whole source, where it is not made of files."""
+        return self.path
 
     def release(self) -> None:
-        """Give back the memory pages of what was read."""
+        """Give back the memory pages of what was read, where there are any."""
+        return
 
 
 class Weights:
@@ -105,7 +108,8 @@ class Weights:
 
     def __getitem__(self, key: int | str) -> Weights:
         """The child `key`, a number or a name."""
-        return getattr(self, str(key))
+        child: Weights = getattr(self, str(key))
+        return child
 
     def __contains__(self, name: str) -> bool:
         return name in self._children or name in self._leaves
@@ -117,11 +121,16 @@ class Weights:
     def __len__(self) -> int:
         return len(self._children)
 
-    def walk(self) -> Iterator[Weights]:
+    def modules(self) -> Iterator[Weights]:
         """This node and all below it."""
         yield self
         for child in self._children.values():
-            yield from child.walk()
+            yield from child.modules()
+
+    @property
+    def parent(self) -> Weights:
+        """The node around this one; the root's is the root."""
+        return self._root.at(self.path.rpartition(".")[0])
 
     def __repr__(self) -> str:
         return f"<Weights {self.path or 'root'}: {', '.join([*self._children, *sorted(self._leaves)])}>"
@@ -144,7 +153,7 @@ class Weights:
             self._cache["setting", name] = found[-1]
         return self._cache["setting", name]
 
-    def read(self, name: str, dtype: np.dtype | type | None = None) -> np.ndarray:
+    def read(self, name: str, dtype: np.dtype | type | None = None) -> Array:
         """Read the array `name` from the source in `dtype` (by default the tree's), and keep nothing.
 
         Raises `CheckpointError` for an array that holds NaN or infinity.
@@ -160,16 +169,12 @@ class Weights:
             raise CheckpointError(f"{where}: the weight {full} holds {bad} values that are NaN or infinite")
         return array
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> Array:
         """The array `name` in the tree's dtype; kept for the next time unless the tree was told not to."""
-        if name in self._cache:
-            return self._cache[name]
-        array = self.read(name)
-        if self._root.keep:
-            self._cache[name] = array
+        array: Array = self.prepared(name, lambda node: node.read(name))
         return array
 
-    def get(self, name: str) -> np.ndarray | None:
+    def get(self, name: str) -> Array | None:
         """The array `name`, or None where the node has none (a layer without a bias)."""
         return self.array(name) if name in self._leaves else None
 
@@ -195,7 +200,7 @@ class Weights:
 
     def drop(self) -> None:
         """Forget all that was read and prepared at this node and below."""
-        for node in self.walk():
+        for node in self.modules():
             node.forget()
 
 

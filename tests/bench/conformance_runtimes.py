@@ -63,9 +63,7 @@ def adapted(network: Any, functions: Mapping[str, Function]) -> Any:
             tracing.note(pixels=pixels)
             return pixels
 
-    twin = object.__new__(Adapted)
-    twin.__dict__.update(network.__dict__)
-    return twin
+    return Adapted(network.config, network.weights.source, network.runtime)
 
 
 def with_functions(model: Any, functions: Mapping[str, Function]) -> Any:

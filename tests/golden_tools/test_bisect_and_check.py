@@ -38,7 +38,7 @@ def test_each_module_is_judged_alone(oracle):
 
 def test_our_own_operators_pass_as_a_candidate(oracle, model64):
     """Group norms, from the recorded inputs and the weights."""
-    weights = {node.path: node for node in model64.unet.weights.walk()}
+    weights = {node.path: node for node in model64.unet.weights.modules()}
 
     def group_norm(key, inputs):
         node = weights[key.partition("/unet/")[2]]
@@ -69,7 +69,7 @@ def test_modules_that_the_candidate_lacks_are_counted(oracle):
 
 def layer_by_layer(model, eps_factor=1.0):
     """A candidate that computes the UNet's convolutions, norms and linear layers with the model's own operators."""
-    nodes = {node.path: node for node in model.unet.weights.walk()}
+    nodes = {node.path: node for node in model.unet.weights.modules()}
 
     def run(key, inputs):
         node = nodes.get(key.partition("/unet/")[2])

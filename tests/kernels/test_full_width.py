@@ -105,7 +105,7 @@ import sys
 from tinyldm.architectures import random_model
 from tinyldm.bench import workloads
 from tinyldm.runtime import Runtime
-workloads(random_model("sd15", Runtime("numba")), 1024, 1024)[sys.argv[1]][0]()
+workloads(random_model("sd15", Runtime("numba")), 1024, 1024)[sys.argv[1]]()
 """
 
 

@@ -46,9 +46,9 @@ def test_a_helper_that_sleeps_wakes_up():
     with kernels.using_threads(2):
         kernels.linear(X, WEIGHT)
         crew, end = pool._State.crew, time.monotonic() + 10
-        while not crew._asleep and time.monotonic() < end:
+        while crew._asleep < crew.helpers and time.monotonic() < end:
             time.sleep(0.01)
-        assert crew._asleep == 1
+        assert crew._asleep == crew.helpers >= 1
         assert join(crew, 1)
 
 
@@ -85,7 +85,41 @@ def test_dismissed_helpers_end():
 
 
 def test_another_number_of_threads():
-    with pool.using_threads(3):
+    before = pool.threads()
+    try:
+        pool.set_threads(3)
         assert pool.threads() == 3
         crew = pool._crew(2)
-    assert pool._State.crew is not crew
+        pool.set_threads(2)
+        assert pool._State.crew is not crew
+    finally:
+        pool.set_threads(before)
+
+
+def test_the_crew_grows_with_what_is_asked_for_and_is_kept_for_less():
+    crew = pool._crew(2)
+    larger = pool._crew(crew.helpers + 1)
+    assert larger is not crew
+    assert larger.helpers == crew.helpers + 1
+    assert pool._crew(1) is larger
+
+
+def test_the_number_of_threads_is_that_of_the_block_and_of_no_other_thread():
+    """Two callers at once, each within a block of its own: neither sees the other's, nor does a third."""
+    found, meet = {}, threading.Barrier(2)
+
+    def call(count):
+        with pool.using_threads(count):
+            meet.wait(10)
+            found[count] = [pool.threads(), pool.on_threads(count + 10, pool.threads), pool.threads()]
+            meet.wait(10)
+        found[-count] = pool.threads()
+
+    before = pool.threads()
+    callers = [threading.Thread(target=call, args=(count,)) for count in (5, 7)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == {5: [5, 15, 5], 7: [7, 17, 7], -5: before, -7: before}
+    assert pool.threads() == before

@@ -241,7 +241,7 @@ def test_low_memory_keeps_nothing_and_changes_nothing(checkpoint: Path, backend:
     def kept(model):
         return sum(
             isinstance(v, np.ndarray) or hasattr(v, "nbytes")
-            for n in model.unet.weights.walk()
+            for n in model.unet.weights.modules()
             for v in n._cache.values()
         )
 

@@ -67,7 +67,7 @@ def test_progress_sees_every_step(model) -> None:
 
 def test_a_single_run_holds_one_network_at_a_time(model) -> None:
     def held() -> set[str]:
-        return {name for name, n in once.networks.items() if any(node._cache for node in n.weights.walk())}
+        return {name for name, n in once.networks.items() if any(node._cache for node in n.weights.modules())}
 
     def progress(steps):
         for i in steps:

@@ -13,17 +13,7 @@ from numpy.typing import DTypeLike
 from tinyldm.checkpoints.dtypes import from_stored, tag_of
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.errors import CheckpointError
-
-MAX_QUOTED = 120
-
-
-def quoted(text: object) -> str:
-    """A name out of a file, fit for a one-line message: quoted, control characters escaped, cut when it is long."""
-    try:
-        shown = ascii(text[: MAX_QUOTED + 1] if isinstance(text, str) else text)
-    except RecursionError:
-        shown = f"a deeply nested {type(text).__name__}"
-    return shown if len(shown) <= MAX_QUOTED else shown[:MAX_QUOTED] + "…"
+from tinyldm.errors import quoted as quoted  # where the readers look for it
 
 
 class TensorSource(ABC):

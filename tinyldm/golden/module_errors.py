@@ -14,8 +14,9 @@ import numpy as np
 
 from tinyldm import tracing
 from tinyldm.golden.metrics import largest_and_rmse
-from tinyldm.golden.rounding import EVALUATIONS, Network, as_rounded, rounding
+from tinyldm.golden.rounding import EVALUATIONS, as_rounded, rounding
 from tinyldm.golden.tracing import GoldenTrace, Sink
+from tinyldm.models.network import Network
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.tree import Weights
 
@@ -58,7 +59,7 @@ class ModuleErrorTrace(GoldenTrace):
         key = self.key(path)
         component = key.split("/")[1]
         for arithmetic, twin in self._twins.items():
-            network: Network = twin.networks[component]
+            network: Network[Any] = twin.networks[component]
             given = in_twin(arguments, network, arithmetic)
             ops = network.runtime.ops
             ops.sums = 0
@@ -70,7 +71,7 @@ class ModuleErrorTrace(GoldenTrace):
                     break  # no order of terms to try
 
 
-def in_twin(argument: Any, network: Network, arithmetic: str) -> Any:
+def in_twin(argument: Any, network: Network[Any], arithmetic: str) -> Any:
     """An argument of a module, for the module of a rounded twin: floating arrays rounded, nodes those of the twin."""
     if isinstance(argument, Weights):
         return network.weights.at(argument.path)

@@ -15,10 +15,11 @@ from tinyldm import tracing
 from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
 from tinyldm.errors import InputError, TinyldmError
 from tinyldm.golden.module_errors import Errors, ModuleErrorTrace, add_evaluation
-from tinyldm.golden.rounding import EVALUATIONS, Network, check_arithmetic, rounded_model
+from tinyldm.golden.rounding import EVALUATIONS, check_arithmetic, rounded_model
 from tinyldm.golden.seeded import seeded_input
 from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
+from tinyldm.models.network import Network
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.version import __version__
 
@@ -287,7 +288,7 @@ def describe(model: LatentDiffusion) -> dict[str, Any]:
     }
 
 
-def weights_digest(network: Network) -> str:
+def weights_digest(network: Network[Any]) -> str:
     """The SHA-256 over name, shape and float32 values of every weight that the architecture has, in name order."""
     source, h = network.weights.source, hashlib.sha256()
     for name in sorted(network.parameters):

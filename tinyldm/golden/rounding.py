@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,10 +25,11 @@ from tinyldm.checkpoints.base import RenamedSource, TensorSource
 from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
+from tinyldm.models.build import rebuilt
+from tinyldm.models.network import Network
 from tinyldm.ops.conv import Padding
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.runtime import Runtime
-from tinyldm.tree import Weights
 
 Round = Callable[[np.ndarray], np.ndarray]
 
@@ -270,31 +271,12 @@ class RoundedSource(RenamedSource):
         return as_rounded(self._round(value), self._round) if value.dtype.kind == "f" else value
 
 
-class Network(Protocol):
-    """What a text encoder, a UNet and an autoencoder have in common."""
-
-    config: Any
-    parameters: dict[str, tuple[int, ...]]
-    runtime: Runtime
-    weights: Weights
-
-
-def rounded_network(network: Network, arithmetic: str, evaluation: int = 0) -> Network:
+def rounded_network(network: Network[Any], arithmetic: str, evaluation: int = 0) -> Network[Any]:
     """A twin of a text encoder, UNet or autoencoder that evaluates in `arithmetic`; to be run under a trace."""
     round_ = rounding(arithmetic)
-    runtime = Runtime("reference", np.dtype(np.float32))
-    runtime.__dict__["ops"] = RoundedOps(round_, evaluation)
-    twin = object.__new__(type(network))
-    twin.__dict__.update(network.__dict__)
-    twin.runtime = runtime
-    twin.weights = Weights(
-        RoundedSource(network.weights.source, round_),
-        runtime=runtime,
-        settings=network.weights.rules,
-        dtype=np.float32,
-        keep=network.weights.keep,
-    )
-    return twin
+    operators = RoundedOps(round_, evaluation)
+    runtime = Runtime("reference", np.dtype(np.float32), low_memory=network.runtime.low_memory, operators=operators)
+    return rebuilt(network, runtime, RoundedSource(network.weights.source, round_))
 
 
 def rounded_model(model: LatentDiffusion, arithmetic: str, evaluation: int = 0) -> LatentDiffusion:

@@ -17,7 +17,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -42,11 +44,20 @@ class _State:
     lock = threading.Lock()
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _local = threading.local()
+_within: ContextVar[int] = ContextVar("threads", default=0)  # of the block that the caller is in; 0 outside any
 
 
 def threads() -> int:
-    """How many threads kernels use: `set_threads`, else TINYLDM_THREADS, else the processors of this process."""
+    """How many threads kernels use here: those of the innermost `using_threads`, else those of the process.
+
+    Of the process: `set_threads`, else TINYLDM_THREADS, else its processors.
+    """
+    if within := _within.get():
+        return within
     if not _State.threads:
         asked = os.environ.get("TINYLDM_THREADS", "")
         if asked and not (asked.isascii() and asked.isdigit() and int(asked) > 0):
@@ -56,9 +67,8 @@ def threads() -> int:
 
 
 def set_threads(count: int | None) -> None:
-    """Use `count` threads from now on; None for the default."""
-    if count is not None and count < 1:
-        raise InputError(f"threads must be at least 1, not {count}")
+    """Use `count` threads in this process from now on; None for the default."""
+    _check(count)
     with _State.lock:
         if count and count == _State.threads:
             return
@@ -68,15 +78,32 @@ def set_threads(count: int | None) -> None:
             _State.crew = None
 
 
+def _check(count: int | None) -> None:
+    if count is not None and count < 1:
+        raise InputError(f"threads must be at least 1, not {count}")
+
+
 @contextlib.contextmanager
 def using_threads(count: int | None) -> Iterator[None]:
-    """`set_threads` for the length of a block."""
-    before = _State.threads
-    set_threads(count)
+    """Use `count` threads for what is called within the block, and for nothing that others call meanwhile.
+
+    None for those of the process.
+    """
+    _check(count)
+    token = _within.set(count or 0)
     try:
         yield
     finally:
-        set_threads(before or None)
+        _within.reset(token)
+
+
+def on_threads(count: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`function(*args, **kwargs)` within `using_threads(count)`, for what is called very often."""
+    token = _within.set(count)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _within.reset(token)
 
 
 @native("int64(int64, int64, int64)")
@@ -89,6 +116,7 @@ class Crew:
     """Helpers, each a thread, and the board where they find the next job."""
 
     def __init__(self, helpers: int) -> None:
+        self.helpers = helpers
         self.free = threading.Lock()  # held by the caller whom the helpers help
         self.board = new_board()
         self.address = self.board.ctypes.data
@@ -100,11 +128,12 @@ class Crew:
         for _ in range(helpers):
             threading.Thread(target=self._work, args=(serve,), name="tinyldm", daemon=True).start()
 
-    def wake(self) -> None:
-        """Have everyone watch again."""
+    def wake(self, most: int = OPEN) -> None:
+        """Have those who sleep watch again, so many of them at most."""
         if self._asleep:
             with self._counting:
-                count, self._asleep = self._asleep, 0
+                count = min(self._asleep, most)
+                self._asleep -= count
             for _ in range(count):
                 self._bell.put(None)
 
@@ -126,8 +155,11 @@ class Crew:
 
 
 def _crew(helpers: int) -> Crew:
+    """The crew of the process, of so many helpers at least: it grows when more are asked for."""
     with _State.lock:
-        if _State.crew is None:
+        if _State.crew is None or _State.crew.helpers < helpers:
+            if _State.crew is not None:
+                _State.crew.dismiss()
             _State.crew = Crew(helpers)
         return _State.crew
 
@@ -189,7 +221,7 @@ def run(kernel: Kernel, units: int, work: float, scratch: int, *arguments: objec
         return
     try:
         memory = _scratch(each * (helpers + 1))[:each]
-        crew.wake()
+        crew.wake(helpers)
         compiled(crew.address, helpers, counter, units, memory, *arguments)
     finally:
         crew.free.release()

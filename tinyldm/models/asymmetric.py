@@ -6,31 +6,28 @@ part as it was. Source: Zhu et al. 2023 (Asymmetric VQGAN), arXiv:2306.04632.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
-from tinyldm.models.blocks import Parameters, affine
-from tinyldm.models.config import read_config
-from tinyldm.models.first_stage import checked, checked_pixels
+from tinyldm.models.blocks import Parameters, layer_parameters
+from tinyldm.models.first_stage import FirstStage
 from tinyldm.models.vae import (
-    LOGVAR_RANGE,
-    AutoencoderConfig,
+    BlocksConfig,
     decoder_parameters,
     encoder,
     encoder_parameters,
+    gaussian,
     middle,
+    settings,
     up_block,
 )
 from tinyldm.nn import conv2d, linear, norm_silu_conv2d
 from tinyldm.ops import upsample_nearest
-from tinyldm.runtime import Runtime
-from tinyldm.tracing import begin, channels_first, channels_last, module, note
-from tinyldm.tree import Weights, bind_weights
+from tinyldm.tracing import channels_last, module
+from tinyldm.tree import Weights
+from tinyldm.typing import Array
 
 INERT = ["force_upcast", "block_out_channels"]
 STRIDE = 16  # from the picture to the smallest features of the known part
@@ -58,11 +55,11 @@ class AsymmetricConfig:
         self.half("down")
         self.half("up")
 
-    def half(self, way: str) -> AutoencoderConfig:
+    def half(self, way: str) -> BlocksConfig:
         """The config of a symmetric autoencoder with this one's encoder (`down`) or decoder (`up`)."""
         widths = getattr(self, f"{way}_block_out_channels")
         down, up = self.down_block_types, self.up_block_types
-        return AutoencoderConfig(
+        return BlocksConfig(
             in_channels=self.in_channels,
             out_channels=self.out_channels,
             down_block_types=down if way == "down" else ("DownEncoderBlock2D",) * len(widths),
@@ -77,19 +74,19 @@ class AsymmetricConfig:
     @property
     def factor(self) -> int:
         """How many pixels a latent is wide: every block but the last halves the size."""
-        return 2 ** (len(self.down_block_out_channels) - 1)
+        return 1 << (len(self.down_block_out_channels) - 1)
 
 
 def parameters(c: AsymmetricConfig) -> Parameters:
     """Name and shape of every weight."""
     yield from encoder_parameters(c.half("down"), 2 * c.latent_channels)
-    yield from affine("quant_conv", 2 * c.latent_channels, 2 * c.latent_channels, 1, 1)
-    yield from affine("post_quant_conv", c.latent_channels, c.latent_channels, 1, 1)
+    yield from layer_parameters("quant_conv", 2 * c.latent_channels, 2 * c.latent_channels, 1, 1)
+    yield from layer_parameters("post_quant_conv", c.latent_channels, c.latent_channels, 1, 1)
     yield from decoder_parameters(c.half("up"))
     c_in = c.out_channels
     for i, width in enumerate(condition_widths(c)):
         kernel = 3 if i < 2 else 4
-        yield from affine(f"decoder.condition_encoder.layers.{i}", width, c_in, kernel, kernel)
+        yield from layer_parameters(f"decoder.condition_encoder.layers.{i}", width, c_in, kernel, kernel)
         c_in = width
 
 
@@ -103,74 +100,46 @@ def condition_widths(c: AsymmetricConfig) -> list[int]:
     return [*widths, most]
 
 
-class AsymmetricAutoencoderKL:
+class AsymmetricAutoencoderKL(FirstStage[AsymmetricConfig]):
     """The asymmetric autoencoder of a checkpoint: `encode(pixels) -> mean, logvar`, `decode(z, image, mask)`."""
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or Runtime()
-        self.config = read_config(AsymmetricConfig, config, component="VAE", inert=INERT)
-        self.parameters = dict(parameters(self.config))
-        self.weights = bind_weights(
-            source,
-            self.parameters,
-            self.runtime,
-            component="VAE",
-            settings=[("*", {"groups": self.config.norm_num_groups, "eps": 1e-6, "heads": 1, "padding": 0})],
-        )
+    config_class, inert = AsymmetricConfig, INERT
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(lambda config: settings(config.half("down")))
 
-    def encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures to Gaussians over latents: `(N, 3, H, W)` in [-1, 1] `-> mean, logvar`, each `(N, C, h, w)`.
+    def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), (N,h,w,C)
+        """The Gaussian, as in `AutoencoderKL`."""
+        return gaussian(linear(encoder(x, self.weights.encoder), self.weights.quant_conv))
 
-        Raises `InputError` for another shape, or a size that is not a multiple of the factor.
-        """
-        pixels = checked_pixels(pixels, self)
-        begin("vae.encode", pixels=pixels)
-        h = linear(encoder(channels_last(pixels), self.weights.encoder), self.weights.quant_conv)
-        mean, logvar = np.split(channels_first(h), 2, axis=1)
-        logvar = np.clip(logvar, *LOGVAR_RANGE)
-        note(mean=mean, logvar=logvar)
-        return mean, logvar
-
-    def decode(self, z: np.ndarray, image: np.ndarray | None = None, mask: np.ndarray | None = None) -> np.ndarray:
+    def decode(self, z: Array, image: Array | None = None, mask: Array | None = None) -> Array:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped.
 
         `image` `(N, 3, H, W)` and `mask` `(N, 1, H, W)`, 1 where the picture is new and 0 where it is known, are given
         together or not at all. Raises `InputError` for another shape.
         """
-        z = checked(z, self.config.latent_channels, "z", self)
-        begin("vae.decode", z=z)
-        h = channels_last(z)
-        h = linear(h, self.weights.post_quant_conv)
         if (image is None) != (mask is None):
             raise InputError("VAE: image and mask are given together or not at all")
-        known = None
-        if image is not None and mask is not None:
-            size = tuple(self.config.factor * side for side in h.shape[1:3])
-            image = checked(image, self.config.out_channels, "image", self)
-            mask = checked(mask, 1, "mask", self)
-            if image.shape[2:] != size or mask.shape[2:] != size:
-                raise InputError(f"VAE: image and mask must be of {size} pixels, not {image.shape} and {mask.shape}")
-            known = channels_last(image), channels_last(mask)
-        pixels = channels_first(decoder(h, known, self.weights.decoder))
-        note(pixels=pixels)
-        return pixels
+        if image is None or mask is None:
+            return self.decoded(z, self.picture)
+        z = self.checked(z, self.latent_channels, "z")
+        image, mask = self.checked(image, self.config.out_channels, "image"), self.checked(mask, 1, "mask")
+        size = tuple(self.config.factor * side for side in z.shape[2:])
+        if image.shape[2:] != size or mask.shape[2:] != size:
+            raise InputError(f"VAE: image and mask must be of {size} pixels, not {image.shape} and {mask.shape}")
+        known = channels_last(image), channels_last(mask)
+        return self.decoded(z, lambda h: self.picture(h, known))
 
-    def scale(self, z: np.ndarray) -> np.ndarray:
-        """From the decoder's latents to those of the diffusion: `z · scaling_factor`."""
-        return (z * self.config.scaling_factor).astype(z.dtype, copy=False)
-
-    def unscale(self, z: np.ndarray) -> np.ndarray:
-        """From the latents of the diffusion to the decoder's: `z / scaling_factor`."""
-        return (z / self.config.scaling_factor).astype(z.dtype, copy=False)
+    def picture(self, z: Array, known: tuple[Array, Array] | None = None) -> Array:  # (N,h,w,C) -> (N,H,W,3)
+        """The decoder; `known` are image and mask."""
+        return decoder(linear(z, self.weights.post_quant_conv), known, self.weights.decoder)
 
 
 @module
 def decoder(
-    z: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None, w: Weights
-) -> np.ndarray:  # (N,h,w,C), ((N,H,W,3), (N,H,W,1)) -> (N,H,W,3)
+    z: Array, known: tuple[Array, Array] | None, w: Weights
+) -> Array:  # (N,h,w,C), ((N,H,W,3), (N,H,W,1)) -> (N,H,W,3)
     """The usual decoder; in front of every level, and at the end, the known part's features replace its own."""
     x = middle(conv2d(z, w.conv_in), w.mid_block)
-    features: dict[tuple[int, ...], np.ndarray] = {}
+    features: dict[tuple[int, ...], Array] = {}
     if known is not None:
         image, mask = known
         features = condition_features((1 - mask) * image, w.condition_encoder)
@@ -183,13 +152,13 @@ def decoder(
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
 
 
-def mixed(x: np.ndarray, features: dict[tuple[int, ...], np.ndarray], mask: np.ndarray) -> np.ndarray:
+def mixed(x: Array, features: dict[tuple[int, ...], Array], mask: Array) -> Array:
     """x where the mask is 1, the known part's features of the same shape where it is 0."""
     mask = upsample_nearest(mask, x.shape[1:3])
     return x * mask + features[x.shape] * (1 - mask)
 
 
-def condition_features(x: np.ndarray, w: Weights) -> dict[tuple[int, ...], np.ndarray]:
+def condition_features(x: Array, w: Weights) -> dict[tuple[int, ...], Array]:
     """The known part's features by their shapes: two convolutions at full size, then three that halve it."""
     features = {}
     for i, layer in enumerate(w.layers):

@@ -6,20 +6,18 @@ norms first), trained together with the UNet (Rombach et al. 2022, arXiv:2112.10
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
-from tinyldm.models.blocks import Parameters, affine
-from tinyldm.models.config import read_config, require
+from tinyldm.models.blocks import Parameters, layer_parameters
+from tinyldm.models.config import require
+from tinyldm.models.network import Network
 from tinyldm.nn import attention, embedding, layer_norm, linear_activation, linear_residual, linears
-from tinyldm.runtime import Runtime
 from tinyldm.tracing import begin, module, note
-from tinyldm.tree import Weights, bind_weights
+from tinyldm.tree import Settings, Weights
+from tinyldm.typing import Array, Integers
 
 INERT = """architectures model_type torch_dtype dtype transformers_version dropout attention_dropout activation_dropout
 encoder_layerdrop init_std classifier_dropout scale_embedding use_cache pad_token_id num_hidden_layers""".split()
@@ -50,35 +48,31 @@ def parameters(c: BertConfig) -> Parameters:
     for i in range(c.encoder_layers):
         layer = f"layers.{i}"
         for name in ("q_proj", "k_proj", "v_proj"):
-            yield from affine(f"{layer}.self_attn.{name}", inner, c.d_model, bias=False)
-        yield from affine(f"{layer}.self_attn.out_proj", c.d_model, inner)
-        yield from affine(f"{layer}.self_attn_layer_norm", c.d_model)
-        yield from affine(f"{layer}.fc1", c.encoder_ffn_dim, c.d_model)
-        yield from affine(f"{layer}.fc2", c.d_model, c.encoder_ffn_dim)
-        yield from affine(f"{layer}.final_layer_norm", c.d_model)
-    yield from affine("layer_norm", c.d_model)
+            yield from layer_parameters(f"{layer}.self_attn.{name}", inner, c.d_model, bias=False)
+        yield from layer_parameters(f"{layer}.self_attn.out_proj", c.d_model, inner)
+        yield from layer_parameters(f"{layer}.self_attn_layer_norm", c.d_model)
+        yield from layer_parameters(f"{layer}.fc1", c.encoder_ffn_dim, c.d_model)
+        yield from layer_parameters(f"{layer}.fc2", c.d_model, c.encoder_ffn_dim)
+        yield from layer_parameters(f"{layer}.final_layer_norm", c.d_model)
+    yield from layer_parameters("layer_norm", c.d_model)
 
 
-class BertEncoder:
+def settings(c: BertConfig) -> Settings:
+    """What the config binds to the nodes: norms' epsilon, attentions' heads."""
+    return [("*", {"eps": 1e-5, "heads": c.encoder_attention_heads})]
+
+
+class BertEncoder(Network[BertConfig]):
     """The first text encoder of a checkpoint: `encoder(ids) -> context`.
 
     `source` holds the weights under the published names, without the `model.` prefix.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or Runtime()
-        self.config = read_config(BertConfig, config, component="text encoder", inert=INERT)
-        self.parameters = dict(parameters(self.config))
-        self.weights = bind_weights(
-            source,
-            self.parameters,
-            self.runtime,
-            component="text encoder",
-            settings=[("*", {"eps": 1e-5, "heads": self.config.encoder_attention_heads})],
-            extras=["to_logits.*"],
-        )
+    component, name = "text encoder", "text_encoder"
+    config_class, inert, extras = BertConfig, INERT, ["to_logits.*"]
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
 
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
+    def __call__(self, ids: Integers) -> Array:
         """The context of token ids: `(N, L) integers -> (N, L, D)`; every token sees every other, padding too.
 
         Raises `InputError` for ids that are not `(N, L)` integers of the vocabulary with L up to the model's length.
@@ -91,7 +85,7 @@ class BertEncoder:
             )
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < c.vocab_size:
             raise InputError(f"text encoder: the ids {ids.min()} … {ids.max()} are not all below {c.vocab_size}")
-        begin("text_encoder", ids=ids)
+        begin(self.name, ids=ids)
         h = embedding(ids, w.embed_tokens) + w.embed_positions.array("weight")[: ids.shape[1]]
         for layer in w.layers:
             h = encoder_layer(h, layer)
@@ -101,7 +95,7 @@ class BertEncoder:
 
 
 @module
-def encoder_layer(x: np.ndarray, w: Weights) -> np.ndarray:  # (N,L,D) -> (N,L,D)
+def encoder_layer(x: Array, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
     """Attention of all tokens to all, then a two-layer perceptron; norms first, each around a residual."""
     h, a = layer_norm(x, w.self_attn_layer_norm), w.self_attn
     q, k, v = linears(h, a, "q_proj", "k_proj", "v_proj")

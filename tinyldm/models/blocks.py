@@ -6,7 +6,7 @@ output under the node's path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -21,32 +21,62 @@ from tinyldm.nn import (
     silu,
     upsample_conv2d,
 )
+from tinyldm.ops import avg_pool2d, upsample_nearest
 from tinyldm.tracing import module
 from tinyldm.tree import Weights
+from tinyldm.typing import Array
 
 Parameters = Iterator[tuple[str, tuple[int, ...]]]  # (name, shape) of every weight, in the order of the data
 
 
 @module
-def resnet_block(x: np.ndarray, temb: np.ndarray | None, w: Weights) -> np.ndarray:
+def resnet_block(x: Array, temb: Array | None, w: Weights) -> Array:
     """Residual block: `(N, H, W, C_in), (N, T) -> (N, H, W, C_out)`; the autoencoder's has no time embedding.
 
     Source: He et al. 2015, arXiv:1512.03385; the time embedding enters as in Ho et al. 2020, arXiv:2006.11239, appendix
     B, or as a scale and shift of the second norm as in Dhariwal and Nichol 2021, arXiv:2105.05233, section 3.
     """
-    shift = linear(silu(temb, w, "nonlinearity#2"), w.time_emb_proj) if temb is not None else None
+    shift = linear(silu(temb, w.time_emb_proj), w.time_emb_proj) if temb is not None else None
     shortcut = conv2d(x, w.conv_shortcut) if "conv_shortcut" in w else x
     if shift is not None and w.setting("scale_shift"):
-        h = norm_silu_conv2d(x, w.norm1, w.conv1)
-        scale, shift = np.split(shift[:, None, None, :], 2, axis=-1)
-        h = group_norm(h, w.norm2) * (1 + scale) + shift
-        return conv2d(silu(h, w, "nonlinearity#3"), w.conv2) + shortcut
+        return scaled_and_shifted(norm_silu_conv2d(x, w.norm1, w.conv1), shift, w) + shortcut
     h = norm_silu_conv2d(x, w.norm1, w.conv1, shift=shift)
     return norm_silu_conv2d(h, w.norm2, w.conv2, residual=shortcut)
 
 
+def scaled_and_shifted(h: Array, scale_shift: Array, w: Weights) -> Array:  # (N,H,W,C), (N,2·C) -> (N,H,W,C)
+    """The second half of a residual block whose time embedding scales and shifts the norm."""
+    scale, shift = np.split(scale_shift[:, None, None, :], 2, axis=-1)
+    h = group_norm(h, w.norm2) * (1 + scale) + shift
+    return conv2d(silu(h, w.conv2), w.conv2)
+
+
 @module
-def downsample(x: np.ndarray, w: Weights) -> np.ndarray:
+def resizing_block(x: Array, temb: Array, resize: Callable[[Array], Array], w: Weights) -> Array:
+    """A residual block that changes the size, of its input and of the way around it, behind the first norm.
+
+    `(N, H, W, C), (N, T) ->` half or twice the size. Source: Song et al. 2020, arXiv:2011.13456, appendix H; Dhariwal
+    and Nichol 2021, arXiv:2105.05233, section 3.
+    """
+    shift = linear(silu(temb, w.time_emb_proj), w.time_emb_proj)
+    h = conv2d(resize(silu(group_norm(x, w.norm1), w.conv1)), w.conv1)
+    if w.setting("scale_shift"):
+        return scaled_and_shifted(h, shift, w) + resize(x)
+    return norm_silu_conv2d(h + shift[:, None, None, :], w.norm2, w.conv2, residual=resize(x))
+
+
+def smaller(x: Array, temb: Array, w: Weights) -> Array:  # (N,H,W,C), (N,T) -> (N,⌈H/2⌉,⌈W/2⌉,C)
+    """Half the size, by a convolution or a residual block, whichever the node is."""
+    return downsample(x, w) if "conv" in w else resizing_block(x, temb, avg_pool2d, w)
+
+
+def larger(x: Array, temb: Array, size: tuple[int, int], w: Weights) -> Array:  # (N,H,W,C), (N,T) -> (N,*size,C)
+    """Twice the size, or a pixel less, by a convolution or a residual block, whichever the node is."""
+    return upsample(x, size, w) if "conv" in w else resizing_block(x, temb, upsample_nearest, w)
+
+
+@module
+def downsample(x: Array, w: Weights) -> Array:
     """Halve height and width by a 3×3 convolution of stride 2: `(N, H, W, C) -> (N, ⌈H/2⌉, ⌈W/2⌉, C)`.
 
     The setting `padding` is 1 in the UNet; in the autoencoder's encoder it is 0, and the image is padded by one pixel
@@ -57,13 +87,13 @@ def downsample(x: np.ndarray, w: Weights) -> np.ndarray:
 
 
 @module
-def upsample(x: np.ndarray, size: tuple[int, int] | None, w: Weights) -> np.ndarray:
+def upsample(x: Array, size: tuple[int, int] | None, w: Weights) -> Array:
     """Repeat pixels to twice the height and width (or to `size`), then smooth by a 3×3 convolution."""
     return upsample_conv2d(x, w.conv, size)
 
 
 @module
-def pixel_attention(x: np.ndarray, w: Weights) -> np.ndarray:
+def pixel_attention(x: Array, w: Weights) -> Array:
     """Self-attention over the pixels of an image, with a residual: `(N, H, W, C) -> (N, H, W, C)`.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B (after Wang et al. 2017, arXiv:1711.07971).
@@ -78,7 +108,7 @@ def pixel_attention(x: np.ndarray, w: Weights) -> np.ndarray:
 # The weights of these blocks: name and shape of each --------------------------------------------------------------
 
 
-def affine(name: str, *shape: int, bias: bool = True) -> Parameters:
+def layer_parameters(name: str, *shape: int, bias: bool = True) -> Parameters:
     """A weight of `shape` and its bias: a linear layer `(out, in)`, a convolution `(out, in, k, k)`, a norm `(C,)`."""
     yield f"{name}.weight", shape
     if bias:
@@ -89,18 +119,18 @@ def resnet_parameters(
     name: str, c_in: int, c_out: int, temb: int | None = None, scale_shift: bool = False
 ) -> Parameters:
     """The weights of `resnet_block`; `temb` is the width of the time embedding, None where there is none."""
-    yield from affine(f"{name}.norm1", c_in)
-    yield from affine(f"{name}.conv1", c_out, c_in, 3, 3)
+    yield from layer_parameters(f"{name}.norm1", c_in)
+    yield from layer_parameters(f"{name}.conv1", c_out, c_in, 3, 3)
     if temb is not None:
-        yield from affine(f"{name}.time_emb_proj", (2 if scale_shift else 1) * c_out, temb)
-    yield from affine(f"{name}.norm2", c_out)
-    yield from affine(f"{name}.conv2", c_out, c_out, 3, 3)
+        yield from layer_parameters(f"{name}.time_emb_proj", (2 if scale_shift else 1) * c_out, temb)
+    yield from layer_parameters(f"{name}.norm2", c_out)
+    yield from layer_parameters(f"{name}.conv2", c_out, c_out, 3, 3)
     if c_in != c_out:
-        yield from affine(f"{name}.conv_shortcut", c_out, c_in, 1, 1)
+        yield from layer_parameters(f"{name}.conv_shortcut", c_out, c_in, 1, 1)
 
 
 def pixel_attention_parameters(name: str, channels: int) -> Parameters:
     """The weights of `pixel_attention`."""
-    yield from affine(f"{name}.group_norm", channels)
+    yield from layer_parameters(f"{name}.group_norm", channels)
     for layer in ("to_q", "to_k", "to_v", "to_out.0"):
-        yield from affine(f"{name}.{layer}", channels, channels)
+        yield from layer_parameters(f"{name}.{layer}", channels, channels)

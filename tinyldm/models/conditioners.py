@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters
-from tinyldm.models.config import read_config
+from tinyldm.models.network import Network
 from tinyldm.nn import embedding, linear
 from tinyldm.ops import avg_pool2d
-from tinyldm.runtime import Runtime
 from tinyldm.tracing import channels_first, channels_last
-from tinyldm.tree import bind_weights
+from tinyldm.typing import Array, Integers
 
 
 @dataclass(frozen=True)
@@ -32,19 +28,16 @@ def class_embedder_parameters(c: ClassEmbedderConfig) -> Parameters:
     yield "embedding.weight", (c.num_classes, c.embed_dim)
 
 
-class ClassEmbedder:
+class ClassEmbedder(Network[ClassEmbedderConfig]):
     """A context of one token for each class: `embedder(labels) -> context`.
 
     Source: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 (class-conditional ImageNet).
     """
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or Runtime()
-        self.config = read_config(ClassEmbedderConfig, config, component="class embedder")
-        self.parameters = dict(class_embedder_parameters(self.config))
-        self.weights = bind_weights(source, self.parameters, self.runtime, component="class embedder")
+    component, name = "class embedder", "class_embedder"
+    config_class, parameters_of = ClassEmbedderConfig, staticmethod(class_embedder_parameters)
 
-    def __call__(self, labels: np.ndarray) -> np.ndarray:
+    def __call__(self, labels: Integers) -> Array:
         """The context of class labels: `(N,) integers -> (N, 1, D)`. Raises `InputError` for no such class."""
         labels, count = np.asarray(labels), self.config.num_classes
         whole = labels.ndim == 1 and labels.dtype.kind in "iu"
@@ -67,19 +60,16 @@ def spatial_rescaler_parameters(c: SpatialRescalerConfig) -> Parameters:
     yield "channel_mapper.weight", (c.out_channels, c.in_channels, 1, 1)
 
 
-class SpatialRescaler:
+class SpatialRescaler(Network[SpatialRescalerConfig]):
     """A map as large as the picture brought to the size of the latents: `rescaler(map) -> condition`.
 
     Source: Rombach et al. 2022, arXiv:2112.10752, section 4.4 (semantic synthesis).
     """
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or Runtime()
-        self.config = read_config(SpatialRescalerConfig, config, component="spatial rescaler")
-        self.parameters = dict(spatial_rescaler_parameters(self.config))
-        self.weights = bind_weights(source, self.parameters, self.runtime, component="spatial rescaler")
+    component, name = "spatial rescaler", "spatial_rescaler"
+    config_class, parameters_of = SpatialRescalerConfig, staticmethod(spatial_rescaler_parameters)
 
-    def __call__(self, segments: np.ndarray) -> np.ndarray:
+    def __call__(self, segments: Array) -> Array:
         """`(N, C, H, W) -> (N, C', H/2^n, W/2^n)`: halved by bilinear interpolation, which is the mean of 2×2 pixels.
 
         Raises `InputError` for another number of channels, or a size that is not a multiple of 2^n.

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tinyldm.checkpoints.base import quoted
-from tinyldm.errors import ConfigError
+from tinyldm.errors import ConfigError, quoted
 
 T = TypeVar("T")
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
-from tinyldm.models.blocks import Parameters, affine
+from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.config import read_config, require
+from tinyldm.models.network import Network
 from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
 from tinyldm.models.unet import down_block, mid_block
 from tinyldm.models.unet_config import INERT as UNET_INERT
 from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings
 from tinyldm.nn import conv2d, silu
-from tinyldm.runtime import Runtime
 from tinyldm.tracing import begin, channels_first, channels_last, module
-from tinyldm.tree import Weights, bind_weights
+from tinyldm.tree import Weights
+from tinyldm.typing import Array
 
 INERT = ["global_pool_conditions"]  # a hint for image preprocessing in the original, unused by the model
 
@@ -42,7 +42,7 @@ class HintConfig:
     @property
     def factor(self) -> int:
         """How many pixels of the hint there are to a latent."""
-        return 2 ** (len(self.conditioning_embedding_out_channels) - 1)
+        return 1 << (len(self.conditioning_embedding_out_channels) - 1)
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,24 @@ class ControlNetConfig:
 def parameters(c: ControlNetConfig) -> Parameters:
     """Name and shape of every weight."""
     u, widths = c.unet, c.unet.block_out_channels
-    yield from affine("conv_in", widths[0], u.in_channels, 3, 3)
+    yield from layer_parameters("conv_in", widths[0], u.in_channels, 3, 3)
     yield from embedding_parameters(u)
     yield from hint_parameters(c)
     yield from down_parameters(u)
     yield from mid_parameters(u)
     for i, width in enumerate(skip_widths(u)):
-        yield from affine(f"controlnet_down_blocks.{i}", width, width, 1, 1)
-    yield from affine("controlnet_mid_block", widths[-1], widths[-1], 1, 1)
+        yield from layer_parameters(f"controlnet_down_blocks.{i}", width, width, 1, 1)
+    yield from layer_parameters("controlnet_mid_block", widths[-1], widths[-1], 1, 1)
 
 
 def hint_parameters(c: ControlNetConfig) -> Parameters:
     """The weights of `hint_embedding`."""
     name, widths = "controlnet_cond_embedding", c.hint.conditioning_embedding_out_channels
-    yield from affine(f"{name}.conv_in", widths[0], c.hint.conditioning_channels, 3, 3)
+    yield from layer_parameters(f"{name}.conv_in", widths[0], c.hint.conditioning_channels, 3, 3)
     for i, (c_in, c_out) in enumerate(pairwise(widths)):
-        yield from affine(f"{name}.blocks.{2 * i}", c_in, c_in, 3, 3)
-        yield from affine(f"{name}.blocks.{2 * i + 1}", c_out, c_in, 3, 3)
-    yield from affine(f"{name}.conv_out", c.unet.block_out_channels[0], widths[-1], 3, 3)
+        yield from layer_parameters(f"{name}.blocks.{2 * i}", c_in, c_in, 3, 3)
+        yield from layer_parameters(f"{name}.blocks.{2 * i + 1}", c_out, c_in, 3, 3)
+    yield from layer_parameters(f"{name}.conv_out", c.unet.block_out_channels[0], widths[-1], 3, 3)
 
 
 def skip_widths(u: UNetConfig) -> list[int]:
@@ -97,26 +97,26 @@ def skip_widths(u: UNetConfig) -> list[int]:
     return skips
 
 
-class ControlNet:
+class ControlNet(Network[ControlNetConfig]):
     """The ControlNet of a checkpoint: `controlnet(z, t, context, hint) -> residuals` for `unet(…, residuals=…)`."""
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or Runtime()
-        self.config = ControlNetConfig.read(config)
-        self.parameters = dict(parameters(self.config))
-        self.weights = bind_weights(
-            source, self.parameters, self.runtime, component="ControlNet", settings=settings(self.config.unet)
-        )
+    component, name = "ControlNet", "controlnet"
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(lambda config: settings(config.unet))
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> ControlNetConfig:
+        """The fields of a published config. Raises `ConfigError` for one that is unknown or not supported."""
+        return ControlNetConfig.read(config)
 
     def __call__(
         self,
-        z: np.ndarray,
-        t: np.ndarray | float,
-        context: np.ndarray,
-        hint: np.ndarray,
+        z: Array,
+        t: Array | float,
+        context: Array,
+        hint: Array,
         scale: float = 1.0,
-        **conditions: np.ndarray,
-    ) -> list[np.ndarray]:
+        **conditions: Array,
+    ) -> list[Array]:
         """What to add to each skip of the UNet, and last to its middle: a list of `(N, C, h, w)`.
 
         `z`, `t`, `context` and `conditions` are those given to the UNet; `hint` `(N, 3, H, W)` is the picture that
@@ -142,20 +142,20 @@ class ControlNet:
             hint = hint[:, ::-1]
         t = np.broadcast_to(np.asarray(t), (len(z),))
         given = Conditions.check(conditions, c.unet, len(z), dtype)
-        begin("controlnet", z=z, t=t, context=context, hint=hint, **given.arrays())
+        begin(self.name, z=z, t=t, context=context, hint=hint, **given.arrays())
         residuals = controlnet(channels_last(z), t, context, channels_last(hint), given, c.unet, self.weights)
         return [channels_first(r) * dtype.type(scale) for r in residuals]
 
 
 def controlnet(
-    z: np.ndarray,
-    t: np.ndarray,
-    context: np.ndarray,
-    hint: np.ndarray,
+    z: Array,
+    t: Array,
+    context: Array,
+    hint: Array,
     given: Conditions,
     config: UNetConfig,
     w: Weights,
-) -> list[np.ndarray]:  # (N,h,w,C), (N,), (N,L,D), (N,H,W,3) -> one array for each skip, and the middle
+) -> list[Array]:  # (N,h,w,C), (N,), (N,L,D), (N,H,W,3) -> one array for each skip, and the middle
     """The UNet's way down and middle with the hint added behind the first convolution; each output projected."""
     temb = time_embedding(t, given, config, w.time_embedding)
     temb = condition_embedding(temb, given, config, w)
@@ -170,9 +170,9 @@ def controlnet(
 
 
 @module
-def hint_embedding(x: np.ndarray, w: Weights) -> np.ndarray:  # (N,H,W,3) -> (N,h,w,C)
+def hint_embedding(x: Array, w: Weights) -> Array:  # (N,H,W,3) -> (N,h,w,C)
     """Convolutions with SiLU between them, every second one halving the size."""
-    x = silu(conv2d(x, w.conv_in), w, "silu#1")
+    x = silu(conv2d(x, w.conv_in), w)
     for i, layer in enumerate(w.blocks):
-        x = silu(conv2d(x, layer, stride=1 + i % 2), w, f"silu#{i + 2}")
+        x = silu(conv2d(x, layer, stride=1 + i % 2), w)
     return conv2d(x, w.conv_out)

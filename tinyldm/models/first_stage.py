@@ -1,34 +1,125 @@
-"""What every first stage does before it computes: check the shapes of what it is given."""
+"""The first stage: between pictures and the latents that the diffusion works on.
+
+Every one of them is called in the same way, whatever it is made of: `encode`, `decode`, `scale`, `unscale`; its
+`config` has `latent_channels`, `factor`, `sample_size` and `scaling_factor`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.runtime import Runtime
+from tinyldm.models.network import Network
+from tinyldm.tracing import begin, channels_first, channels_last, note
+from tinyldm.typing import Array
 
 
-class FirstStage(Protocol):
-    """An autoencoder: `config` has `in_channels` and `factor`, the pixels along one side of a latent."""
+class FirstStageConfig(Protocol):
+    """What the config of every first stage says."""
 
-    runtime: Runtime
-    config: Any
+    @property
+    def in_channels(self) -> int:
+        """The channels of a picture that goes in."""
+
+    @property
+    def latent_channels(self) -> int:
+        """The channels that the decoder begins with."""
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a latent is wide."""
+
+    @property
+    def sample_size(self) -> int:
+        """The side of the pictures that it was trained on, in pixels."""
+
+    @property
+    def scaling_factor(self) -> float:
+        """What latents are multiplied by, so that those that the diffusion works on have about unit variance."""
 
 
-def checked(x: np.ndarray, channels: int, name: str, model: FirstStage, component: str = "VAE") -> np.ndarray:
-    """`x` in the dtype of the runtime. Raises `InputError` if it is not `(N, channels, height, width)`, or empty."""
-    x = np.asarray(x, model.runtime.dtype)
-    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
-        raise InputError(f"{component}: {name} must have the shape (N, {channels}, height, width), not {x.shape}")
-    return x
+C = TypeVar("C", bound=FirstStageConfig)
 
 
-def checked_pixels(pixels: np.ndarray, model: FirstStage, component: str = "VAE") -> np.ndarray:
-    """Pictures for the encoder, `checked`. Raises `InputError` too for a size that is not a multiple of the factor."""
-    pixels = checked(pixels, model.config.in_channels, "pixels", model, component)
-    factor, (height, width) = model.config.factor, pixels.shape[2:]
-    if height % factor or width % factor:
-        raise InputError(f"{component}: height and width must be multiples of {factor}, not {height} and {width}")
-    return pixels
+class FirstStage(Network[C]):
+    """A first stage: `encode(pixels) -> mean, logvar` and `decode(z) -> pixels`."""
+
+    component = "VAE"
+    name = "vae"
+
+    @property
+    def latent_channels(self) -> int:
+        """The channels of its latents."""
+        return self.config.latent_channels
+
+    @property
+    def shift(self) -> float:
+        """What is taken from latents before they are scaled."""
+        return getattr(self.config, "shift_factor", None) or 0.0
+
+    def encode(self, pixels: Array) -> tuple[Array, Array]:
+        """Pictures to Gaussians over latents: `(N, 3, H, W)` in [-1, 1] `-> mean, logvar`, each `(N, C, h, w)`.
+
+        `h = H / factor`. Where there is no randomness in the latents, `logvar` is -∞, so that a draw is the mean
+        itself. The latents that the diffusion works on are `(z - shift_factor) · scaling_factor` (see `scale`).
+
+        Raises `InputError` for another shape, or a size that is not a multiple of the factor.
+        """
+        pixels = self.checked(pixels, self.config.in_channels, "pixels")
+        factor, (height, width) = self.config.factor, pixels.shape[2:]
+        if height % factor or width % factor:
+            raise InputError(
+                f"{self.component}: height and width must be multiples of {factor}, not {height} and {width}"
+            )
+        begin(f"{self.name}.encode", pixels=pixels)
+        mean, logvar = self.posterior(channels_last(pixels))
+        mean = channels_first(mean)
+        note(mean=mean)
+        if logvar is None:
+            return mean, np.full_like(mean, -np.inf)
+        logvar = channels_first(logvar)
+        note(logvar=logvar)
+        return mean, logvar
+
+    def decode(self, z: Array) -> Array:
+        """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped; scaling is already undone.
+
+        Raises `InputError` for another shape.
+        """
+        return self.decoded(z, self.picture)
+
+    def decoded(self, z: Array, picture: Callable[[Array], Array]) -> Array:
+        """What `picture`, a decoder in channels-last, makes of latents: `(N, C, h, w) -> (N, 3, H, W)`, as `decode`."""
+        z = self.checked(z, self.latent_channels, "z")
+        begin(f"{self.name}.decode", z=z)
+        pixels = channels_first(picture(channels_last(z)))
+        note(pixels=pixels)
+        return pixels
+
+    @abstractmethod
+    def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), (N,h,w,C)
+        """Mean and log-variance of the latents, channels-last; no log-variance where the mean is all there is."""
+
+    @abstractmethod
+    def picture(self, z: Array) -> Array:  # (N,h,w,C) -> (N,H,W,3)
+        """The decoder, channels-last."""
+
+    def scale(self, z: Array) -> Array:
+        """From the decoder's latents to those of the diffusion: `(z - shift) · scaling_factor`."""
+        return ((z - self.shift) * self.config.scaling_factor).astype(z.dtype, copy=False)
+
+    def unscale(self, z: Array) -> Array:
+        """From the latents of the diffusion to the decoder's: `z / scaling_factor + shift`."""
+        return (z / self.config.scaling_factor + self.shift).astype(z.dtype, copy=False)
+
+    def checked(self, x: Array, channels: int, name: str) -> Array:
+        """`x` in the dtype of the runtime. Raises `InputError` if it is not `(N, channels, H, W)`, or empty."""
+        x = np.asarray(x, self.runtime.dtype)
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
+            shape = f"(N, {channels}, height, width)"
+            raise InputError(f"{self.component}: {name} must have the shape {shape}, not {x.shape}")
+        return x

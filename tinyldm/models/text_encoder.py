@@ -6,21 +6,20 @@ first: embeddings, layers, final norm; then `layer`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
-from tinyldm.models.blocks import Parameters, affine
-from tinyldm.models.config import read_config, require
+from tinyldm.models.blocks import Parameters, layer_parameters
+from tinyldm.models.config import require
+from tinyldm.models.network import Network
 from tinyldm.nn import attention, embedding, layer_norm, linear, linear_activation, linear_residual, linears
 from tinyldm.ops import causal_mask
-from tinyldm.runtime import Runtime
-from tinyldm.tracing import as_module, begin, module, note, traced
-from tinyldm.tree import Weights, bind_weights
+from tinyldm.tracing import begin, module, note, traced
+from tinyldm.tree import Settings, TensorSource, Weights
+from tinyldm.typing import Array, Integers
 
 # Fields of the published files that do not change what a trained text encoder computes here: training, generation,
 # bookkeeping, and the ids that the tokenizer's own files state.
@@ -57,43 +56,41 @@ def parameters(config: TextEncoderConfig, projection: bool = False) -> Parameter
     yield "embeddings.position_embedding.weight", (config.max_position_embeddings, width)
     for i in range(config.num_hidden_layers):
         layer = f"encoder.layers.{i}"
-        yield from affine(f"{layer}.layer_norm1", width)
+        yield from layer_parameters(f"{layer}.layer_norm1", width)
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            yield from affine(f"{layer}.self_attn.{name}", width, width)
-        yield from affine(f"{layer}.layer_norm2", width)
-        yield from affine(f"{layer}.mlp.fc1", inner, width)
-        yield from affine(f"{layer}.mlp.fc2", width, inner)
-    yield from affine("final_layer_norm", width)
+            yield from layer_parameters(f"{layer}.self_attn.{name}", width, width)
+        yield from layer_parameters(f"{layer}.layer_norm2", width)
+        yield from layer_parameters(f"{layer}.mlp.fc1", inner, width)
+        yield from layer_parameters(f"{layer}.mlp.fc2", width, inner)
+    yield from layer_parameters("final_layer_norm", width)
     if projection:
         yield "text_projection.weight", (config.projection_dim, width)
 
 
-class TextEncoder:
+def settings(config: TextEncoderConfig) -> Settings:
+    """What the config binds to the nodes: norms' epsilon, attentions' heads."""
+    return [("*", {"eps": config.layer_norm_eps, "heads": config.num_attention_heads})]
+
+
+class TextEncoder(Network[TextEncoderConfig]):
     """The CLIP text encoder of a checkpoint: `encoder(ids) -> context`.
 
     `source` holds the weights under the published names, without the `text_model.` prefix.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.name = "text_encoder"  # under which a trace records it
-        self.runtime = runtime or Runtime()
-        self.config = read_config(TextEncoderConfig, config, component="text encoder", inert=INERT)
-        projection = "text_projection.weight" in source
-        self.parameters = dict(parameters(self.config, projection))
-        self.weights = bind_weights(
-            source,
-            self.parameters,
-            self.runtime,
-            component="text encoder",
-            settings=[("*", {"eps": self.config.layer_norm_eps, "heads": self.config.num_attention_heads})],
-            extras=["*position_ids"],
-        )
+    component, name = "text encoder", "text_encoder"
+    config_class, inert, extras = TextEncoderConfig, INERT, ["*position_ids"]
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
 
-    def __call__(self, ids: np.ndarray, layer: int = -1, final_norm: bool = True) -> np.ndarray:
+    def expected(self, source: TensorSource) -> Parameters:
+        """The weights of the config; a projection where the source has one."""
+        return parameters(self.config, "text_projection.weight" in source.names)
+
+    def __call__(self, ids: Integers, layer: int = -1, final_norm: bool = True) -> Array:
         """The context of token ids: `(N, L) integers -> (N, L, D)`; see `hidden`."""
         return self.hidden(ids, layer, final_norm)
 
-    def hidden(self, ids: np.ndarray, layer: int = -1, final_norm: bool = True) -> np.ndarray:
+    def hidden(self, ids: Integers, layer: int = -1, final_norm: bool = True) -> Array:
         """The output of a layer for token ids: `(N, L) integers -> (N, L, D)`.
 
         `layer=-1` is the last layer's, `-2` that of the layer before, `0` the embeddings (as in the original's list of
@@ -107,7 +104,7 @@ class TextEncoder:
         w = self.weights
         length = ids.shape[1]
         begin(self.name, ids=ids)
-        h = as_module("embeddings", embeddings, ids, w.embeddings)
+        h = embeddings(ids, w.embeddings)
         mask = causal_mask(length, h.dtype)
         for i in range(layer % (count + 1)):
             h = encoder_layer(h, mask, self.config.hidden_act, w.encoder.layers[i])
@@ -116,7 +113,7 @@ class TextEncoder:
         note(context=h)
         return h
 
-    def pooled(self, ids: np.ndarray) -> np.ndarray:
+    def pooled(self, ids: Integers) -> Array:
         """The output at the end-of-text token, projected if the model projects: `(N, L) integers -> (N, D)`.
 
         The end of a text is its first end token. Published configs that state `eos_token_id` 2 predate that rule and
@@ -128,7 +125,7 @@ class TextEncoder:
         pooled = self.hidden(ids)[np.arange(len(ids)), end]
         return linear(pooled, self.weights.text_projection) if "text_projection" in self.weights else pooled
 
-    def _checked(self, ids: np.ndarray) -> np.ndarray:
+    def _checked(self, ids: Integers) -> Integers:
         ids = np.asarray(ids)
         limit = self.config.max_position_embeddings
         if ids.ndim != 2 or ids.dtype.kind not in "iu" or not 1 <= ids.shape[1] <= limit:
@@ -144,26 +141,33 @@ class TextEncoder:
         return ids
 
 
-def embeddings(ids: np.ndarray, w: Weights) -> np.ndarray:
+class ProjectedTextEncoder(TextEncoder):
+    """A CLIP text encoder that projects its pooled text."""
+
+    parameters_of = staticmethod(functools.partial(parameters, projection=True))
+
+
+@module
+def embeddings(ids: Integers, w: Weights) -> Array:
     """A vector for each token and one for each place, added: `(N, L) integers -> (N, L, D)`."""
-    position = w.position_embedding.array("weight")[: ids.shape[1]]
+    position: Array = w.position_embedding.array("weight")[: ids.shape[1]]
     traced(w.position_embedding.path, position[None])
     return embedding(ids, w.token_embedding) + position
 
 
 @module
-def encoder_layer(x: np.ndarray, mask: np.ndarray, activation: str, w: Weights) -> np.ndarray:  # (N,L,D) -> (N,L,D)
+def encoder_layer(x: Array, mask: Array, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
     """One transformer layer, norms first: attention and a two-layer perceptron, each around a residual."""
     x = self_attention(layer_norm(x, w.layer_norm1), x, mask, w.self_attn)
     return mlp(layer_norm(x, w.layer_norm2), x, activation, w.mlp)
 
 
-def self_attention(x: np.ndarray, residual: np.ndarray, mask: np.ndarray, w: Weights) -> np.ndarray:
+def self_attention(x: Array, residual: Array, mask: Array, w: Weights) -> Array:
     """Causal attention of the tokens to each other, plus the residual: `(N, L, D) -> (N, L, D)`."""
     q, k, v = linears(x, w, "q_proj", "k_proj", "v_proj")
     return linear_residual(attention(q, k, v, w, mask), w.out_proj, residual)
 
 
-def mlp(x: np.ndarray, residual: np.ndarray, activation: str, w: Weights) -> np.ndarray:
+def mlp(x: Array, residual: Array, activation: str, w: Weights) -> Array:
     """Two linear layers with an activation between, plus the residual: `(N, L, D) -> (N, L, D)`."""
     return linear_residual(linear_activation(x, w.fc1, activation), w.fc2, residual)

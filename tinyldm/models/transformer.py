@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from tinyldm.models.blocks import Parameters, affine, pixel_attention
+from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention
 from tinyldm.nn import attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, linears
 from tinyldm.tracing import module
 from tinyldm.tree import Weights
+from tinyldm.typing import Array
 
 
 @dataclass(frozen=True)
@@ -22,36 +21,36 @@ class PreparedContext:
     `context` is `(N, L, D)`; `keys_values` has the keys and the values, `(N, L, C)`, under each attention's path.
     """
 
-    context: np.ndarray
-    keys_values: dict[str, tuple[np.ndarray, np.ndarray]]
+    context: Array
+    keys_values: dict[str, tuple[Array, Array]]
 
     def __len__(self) -> int:
         return len(self.context)
 
 
-Context = np.ndarray | PreparedContext
+Context = Array | PreparedContext
 
 
-def prepare_context(context: np.ndarray, w: Weights) -> PreparedContext:
+def prepare_context(context: Array, w: Weights) -> PreparedContext:
     """Make the keys and values of a context `(N, L, D)` for every cross-attention at the node `w` and below."""
     return PreparedContext(
         context,
         {
             node.path: (linear(context, node.to_k), linear(context, node.to_v))
-            for node in w.walk()
+            for node in w.modules()
             if node.path.endswith(".attn2") or (node.path.endswith(".attn1") and node.setting("only_cross_attention"))
         },
     )
 
 
 @module
-def transformer(x: np.ndarray, context: Context, w: Weights) -> np.ndarray:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
+def transformer(x: Array, context: Context | None, w: Weights) -> Array:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
     """Pixels become tokens, pass through transformer blocks, and are added to what they were.
 
     Older checkpoints project in and out by 1×1 convolutions and newer ones by linear layers; in channels-last these are
     the same product. Where the node is plain attention over pixels, without a context, that is what runs.
     """
-    if "proj_in" not in w:
+    if context is None or "proj_in" not in w:
         return pixel_attention(x, w)
     n, height, width, _ = x.shape
     h = linear(group_norm(x, w.norm), w.proj_in).reshape(n, height * width, -1)
@@ -61,7 +60,7 @@ def transformer(x: np.ndarray, context: Context, w: Weights) -> np.ndarray:  # (
 
 
 @module
-def transformer_block(x: np.ndarray, context: Context, w: Weights) -> np.ndarray:  # (N,P,C), (N,L,D) -> (N,P,C)
+def transformer_block(x: Array, context: Context, w: Weights) -> Array:  # (N,P,C), (N,L,D) -> (N,P,C)
     """Self-attention of the pixels, cross-attention to the context, a gated perceptron; each around a residual.
 
     With the setting `only_cross_attention`, the first attention looks at the context too.
@@ -72,7 +71,7 @@ def transformer_block(x: np.ndarray, context: Context, w: Weights) -> np.ndarray
     return feed_forward(layer_norm(x, w.norm3), x, w.ff)
 
 
-def attend(x: np.ndarray, context: Context | None, residual: np.ndarray, w: Weights) -> np.ndarray:
+def attend(x: Array, context: Context | None, residual: Array, w: Weights) -> Array:
     """Attention of x `(N, P, C)` to a context `(N, L, D)`, or to itself, plus the residual: `-> (N, P, C)`."""
     if context is None:
         q, k, v = linears(x, w, "to_q", "to_k", "to_v")
@@ -83,9 +82,15 @@ def attend(x: np.ndarray, context: Context | None, residual: np.ndarray, w: Weig
     return linear_residual(attention(q, k, v, w), w.to_out[0], residual)
 
 
-def feed_forward(x: np.ndarray, residual: np.ndarray, w: Weights) -> np.ndarray:
+def feed_forward(x: Array, residual: Array, w: Weights) -> Array:
     """A linear layer to 8 times the channels, half of it gating the other half, and back: `(N, P, C) -> (N, P, C)`."""
-    return linear_residual(linear_geglu(x, w.net[0].proj), w.net[2], residual)
+    return linear_residual(gated(x, w.net[0]), w.net[2], residual)
+
+
+@module
+def gated(x: Array, w: Weights) -> Array:  # (N,P,C) -> (N,P,4·C)
+    """A linear layer, one half of its channels gating the other."""
+    return linear_geglu(x, w.proj)
 
 
 def transformer_parameters(
@@ -93,22 +98,22 @@ def transformer_parameters(
 ) -> Parameters:
     """The weights of `transformer` for a context of the width `context`."""
     kernel = () if linear_projection else (1, 1)
-    yield from affine(f"{name}.norm", channels)
-    yield from affine(f"{name}.proj_in", channels, channels, *kernel)
+    yield from layer_parameters(f"{name}.norm", channels)
+    yield from layer_parameters(f"{name}.proj_in", channels, channels, *kernel)
     for i in range(layers):
         block = f"{name}.transformer_blocks.{i}"
         yield from transformer_block_parameters(block, channels, context, context if only_cross_attention else channels)
-    yield from affine(f"{name}.proj_out", channels, channels, *kernel)
+    yield from layer_parameters(f"{name}.proj_out", channels, channels, *kernel)
 
 
 def transformer_block_parameters(name: str, channels: int, context: int, first_context: int) -> Parameters:
     """The weights of `transformer_block`; `first_context` is the width of what the first attention looks at."""
     for i, (layer, width) in enumerate((("attn1", first_context), ("attn2", context)), start=1):
-        yield from affine(f"{name}.norm{i}", channels)
-        yield from affine(f"{name}.{layer}.to_q", channels, channels, bias=False)
-        yield from affine(f"{name}.{layer}.to_k", channels, width, bias=False)
-        yield from affine(f"{name}.{layer}.to_v", channels, width, bias=False)
-        yield from affine(f"{name}.{layer}.to_out.0", channels, channels)
-    yield from affine(f"{name}.norm3", channels)
-    yield from affine(f"{name}.ff.net.0.proj", 8 * channels, channels)
-    yield from affine(f"{name}.ff.net.2", channels, 4 * channels)
+        yield from layer_parameters(f"{name}.norm{i}", channels)
+        yield from layer_parameters(f"{name}.{layer}.to_q", channels, channels, bias=False)
+        yield from layer_parameters(f"{name}.{layer}.to_k", channels, width, bias=False)
+        yield from layer_parameters(f"{name}.{layer}.to_v", channels, width, bias=False)
+        yield from layer_parameters(f"{name}.{layer}.to_out.0", channels, channels)
+    yield from layer_parameters(f"{name}.norm3", channels)
+    yield from layer_parameters(f"{name}.ff.net.0.proj", 8 * channels, channels)
+    yield from layer_parameters(f"{name}.ff.net.2", channels, 4 * channels)

@@ -8,42 +8,77 @@ Down through residual and transformer blocks with ever fewer pixels, a middle, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinyldm.checkpoints.base import TensorSource
 from tinyldm.errors import InputError
-from tinyldm.models.blocks import downsample, resnet_block, upsample
-from tinyldm.models.config import read_config
+from tinyldm.models.blocks import larger, resnet_block, smaller
+from tinyldm.models.network import Network
 from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
 from tinyldm.models.transformer import Context, PreparedContext, prepare_context, transformer
-from tinyldm.models.unet_config import INERT, UNetConfig, parameters, settings
+from tinyldm.models.unet_config import INERT, BlocksConfig, UNetConfig, parameters, settings
 from tinyldm.nn import conv2d, linear, norm_silu_conv2d
-from tinyldm.runtime import Runtime
 from tinyldm.tracing import begin, channels_first, channels_last, module, note, tracing
-from tinyldm.tree import Weights, bind_weights
+from tinyldm.tree import Weights
+from tinyldm.typing import Array
+
+C = TypeVar("C", bound=BlocksConfig)
 
 
-class UNet:
+class DenoisingUNet(Network[C]):
+    """What both kinds of UNet have in common: what they check, and the one forward pass."""
+
+    component, name = "UNet", "unet"
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
+
+    def checked(self, z: Array, t: Array | float) -> tuple[Array, Array]:  # (N,C,h,w), () or (N,) -> (N,C,h,w), (N,)
+        """Latents in the dtype of the runtime, and a timestep for each. Raises `InputError` for another shape."""
+        z, t = np.asarray(z, self.runtime.dtype), np.asarray(t)
+        channels = self.config.in_channels
+        if z.ndim != 4 or z.shape[1] != channels or 0 in z.shape:
+            raise InputError(f"UNet: z must have the shape (N, {channels}, height, width), not {z.shape}")
+        if t.dtype.kind not in "iuf" or t.shape not in ((), (1,), (len(z),)):
+            raise InputError(f"UNet: t must be a number or one number per sample ({len(z)}), not of shape {t.shape}")
+        return z, np.broadcast_to(t, (len(z),))
+
+    def conditions(self, given: Mapping[str, NDArray[Any]], n: int) -> Conditions:
+        """The conditions that were given for `n` samples. Raises `InputError` where they do not fit the model."""
+        return Conditions.check(given, self.config, n, self.runtime.dtype)
+
+    def predict(
+        self,
+        z: Array,
+        t: Array,
+        context: Context | None,
+        given: Conditions,
+        residuals: Sequence[Array] | None = None,
+    ) -> Array:  # (N,C,h,w), (N,), (N,L,D) -> (N,C',h,w)
+        """The prediction for arguments that are checked."""
+        if not isinstance(context, PreparedContext):
+            shown = {} if context is None else {"context": context}
+            begin(self.name, z=z, t=t, **shown, **given.arrays())
+            context = None if context is None else projected(context, self.weights)
+        control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
+        epsilon = channels_first(unet(channels_last(z), t, context, given, control, self.config, self.weights))
+        note(epsilon=epsilon)
+        return epsilon
+
+
+class UNet(DenoisingUNet[UNetConfig]):
     """The UNet of a checkpoint: `unet(z, t, context) -> epsilon`."""
 
-    def __init__(self, config: Mapping[str, Any], source: TensorSource, runtime: Runtime | None = None) -> None:
-        self.runtime = runtime or Runtime()
-        self.config = read_config(UNetConfig, config, component="UNet", inert=INERT)
-        self.parameters = dict(parameters(self.config))
-        self.weights = bind_weights(
-            source, self.parameters, self.runtime, component="UNet", settings=settings(self.config)
-        )
+    config_class, inert = UNetConfig, INERT
 
     def __call__(
         self,
-        z: np.ndarray,
-        t: np.ndarray | float,
+        z: Array,
+        t: Array | float,
         context: Context,
-        residuals: Sequence[np.ndarray] | None = None,
-        **conditions: np.ndarray,
-    ) -> np.ndarray:
+        residuals: Sequence[Array] | None = None,
+        **conditions: Array,
+    ) -> Array:
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
 
         `t` is the timestep, one number or one per sample `(N,)`; `context` the text encoder's output, as it is or as
@@ -55,39 +90,22 @@ class UNet:
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
-        z = np.asarray(z, self.runtime.dtype)
-        channels = self.config.in_channels
-        if z.ndim != 4 or z.shape[1] != channels or 0 in z.shape:
-            raise InputError(f"UNet: z must have the shape (N, {channels}, height, width), not {z.shape}")
+        z, t = self.checked(z, t)
         if not isinstance(context, PreparedContext):
             context = self._checked_context(context, len(z))
         elif len(context) != len(z):
             raise InputError(f"UNet: the context was prepared for {len(context)} samples, z has {len(z)}")
-        t = np.asarray(t)
-        if t.dtype.kind not in "iuf" or t.shape not in ((), (1,), (len(z),)):
-            raise InputError(f"UNet: t must be a number or one number per sample ({len(z)}), not of shape {t.shape}")
-        t = np.broadcast_to(t, (len(z),))
-        given = Conditions.check(conditions, self.config, len(z), self.runtime.dtype)
-        if not isinstance(context, PreparedContext):
-            begin("unet", z=z, t=t, context=context, **given.arrays())
-            context = self._projected(context)
-        control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
-        epsilon = channels_first(unet(channels_last(z), t, context, given, control, self.config, self.weights))
-        note(epsilon=epsilon)
-        return epsilon
+        return self.predict(z, t, context, self.conditions(conditions, len(z)), residuals)
 
-    def prepare(self, context: np.ndarray) -> Context:
+    def prepare(self, context: Array) -> Context:
         """A context with its keys and values, which are the same in every step: `(N, L, D) -> ` what `__call__` takes.
 
         While a trace is on it is returned as it is, so that every step's own modules are seen.
         """
         context = self._checked_context(context, len(context))
-        return context if tracing() else prepare_context(self._projected(context), self.weights)
+        return context if tracing() else prepare_context(projected(context, self.weights), self.weights)
 
-    def _projected(self, context: np.ndarray) -> np.ndarray:
-        return linear(context, self.weights.encoder_hid_proj) if "encoder_hid_proj" in self.weights else context
-
-    def _checked_context(self, context: np.ndarray, n: int) -> np.ndarray:
+    def _checked_context(self, context: Array, n: int) -> Array:
         context = np.asarray(context, self.runtime.dtype)
         width = self.config.context_dim
         if context.ndim != 3 or context.shape[2] != width or len(context) not in (1, n) or not context.shape[1]:
@@ -95,16 +113,24 @@ class UNet:
         return np.broadcast_to(context, (n, *context.shape[1:]))
 
 
+def projected(context: Array, w: Weights) -> Array:  # (N,L,D) -> (N,L,D')
+    """The context as the attentions take it, through a linear layer where the model has one."""
+    return linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
+
+
 def unet(
-    z: np.ndarray,
-    t: np.ndarray,
-    context: Context,
+    z: Array,
+    t: Array,
+    context: Context | None,
     given: Conditions,
-    control: Sequence[np.ndarray] | None,
-    config: UNetConfig,
+    control: Sequence[Array] | None,
+    config: BlocksConfig,
     w: Weights,
-) -> np.ndarray:  # (N,h,w,C), (N,), (N,L,D) -> (N,h,w,C')
-    """The whole model: time embedding, way down, middle, way up; `control` is added to the skips and the middle."""
+) -> Array:  # (N,h,w,C), (N,), (N,L,D) -> (N,h,w,C')
+    """The whole model: time embedding, way down, middle, way up; `control` is added to the skips and the middle.
+
+    Without a context, attention is of the pixels to each other alone.
+    """
     temb = time_embedding(t, given, config, w.time_embedding)
     temb = condition_embedding(temb, given, config, w)
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
@@ -125,8 +151,8 @@ def unet(
 
 @module
 def down_block(
-    x: np.ndarray, temb: np.ndarray, context: Context, w: Weights
-) -> tuple[np.ndarray, list[np.ndarray]]:  # (N,H,W,Cin) -> (N,⌈H/2⌉,⌈W/2⌉,Cout), skips
+    x: Array, temb: Array, context: Context | None, w: Weights
+) -> tuple[Array, list[Array]]:  # (N,H,W,Cin) -> (N,⌈H/2⌉,⌈W/2⌉,Cout), skips
     """Residual blocks, each with a transformer where the level has them, then half the size; every output is kept."""
     skips = []
     for i, resnet in enumerate(w.resnets):
@@ -135,13 +161,13 @@ def down_block(
             x = transformer(x, context, w.attentions[i])
         skips.append(x)
     if "downsamplers" in w:
-        x = downsample(x, w.downsamplers[0])
+        x = smaller(x, temb, w.downsamplers[0])
         skips.append(x)
     return x, skips
 
 
 @module
-def mid_block(x: np.ndarray, temb: np.ndarray, context: Context, w: Weights) -> np.ndarray:
+def mid_block(x: Array, temb: Array, context: Context | None, w: Weights) -> Array:
     """At the smallest size: residual block, transformer, residual block: `(N, H, W, C) -> (N, H, W, C)`."""
     x = resnet_block(x, temb, w.resnets[0])
     if "attentions" in w:
@@ -151,8 +177,8 @@ def mid_block(x: np.ndarray, temb: np.ndarray, context: Context, w: Weights) -> 
 
 @module
 def up_block(
-    x: np.ndarray, skips: list[np.ndarray], temb: np.ndarray, context: Context, w: Weights
-) -> np.ndarray:  # (N,H,W,Cin) -> (N,2H,2W,Cout)
+    x: Array, skips: list[Array], temb: Array, context: Context | None, w: Weights
+) -> Array:  # (N,H,W,Cin) -> (N,2H,2W,Cout)
     """Residual blocks over x beside the latest skip, which is used up; then the size of the skip that comes next.
 
     That size is twice this one, or one less where the way down rounded an odd size up.
@@ -162,5 +188,5 @@ def up_block(
         if "attentions" in w:
             x = transformer(x, context, w.attentions[i])
     if "upsamplers" in w:
-        x = upsample(x, skips[-1].shape[1:3], w.upsamplers[0])
+        x = larger(x, temb, skips[-1].shape[1:3], w.upsamplers[0])
     return x

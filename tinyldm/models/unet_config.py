@@ -1,45 +1,51 @@
-"""The UNet's configuration: which fields there are, what they may say, and which weights follow from them."""
+"""The UNets' configurations: which fields there are, what they may say, and which weights follow from them.
+
+`UNetConfig` is that of the UNet with a context, `unet2d.UNet2DConfig` that of the one without; what both have is in
+`BlocksConfig`, and the walk over the blocks that names the weights is one.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from tinyldm.models.blocks import Parameters, affine, resnet_parameters
+from tinyldm.models.blocks import Parameters, layer_parameters, resnet_parameters
 from tinyldm.models.config import per_block, require
 from tinyldm.models.transformer import transformer_parameters
+from tinyldm.tree import Settings
 
 # Training only, or how the original arranges half precision; none changes what is computed here.
 INERT = ["dropout", "upcast_attention", "addition_embed_type_num_heads"]
 
 # Fields for which the published checkpoints state one value, the only one supported.
-FIXED: dict[str, list[Any]] = {
+FIXED_BLOCKS: dict[str, list[Any]] = {
     "act_fn": ["silu", "swish"],
+    "mid_block_scale_factor": [1, 1.0],
+    "resnet_time_scale_shift": ["default", "scale_shift"],
+    "time_embedding_type": ["positional"],
+    "downsample_padding": [0, 1],
+}
+FIXED: dict[str, list[Any]] = {
+    **FIXED_BLOCKS,
     "num_attention_heads": [None],
     "dual_cross_attention": [False],
     "attention_type": ["default"],
     "cross_attention_norm": [None],
-    "mid_block_scale_factor": [1, 1.0],
     "mid_block_type": ["UNetMidBlock2DCrossAttn", None],
     "resnet_skip_time_act": [False],
     "resnet_out_scale_factor": [1, 1.0],
-    "resnet_time_scale_shift": ["default", "scale_shift"],
-    "time_embedding_type": ["positional"],
     "time_embedding_act_fn": [None],
     "timestep_post_act": [None],
     "encoder_hid_dim_type": [None, "text_proj"],
     "class_embed_type": [None, "timestep", "identity", "projection", "simple_projection"],
     "addition_embed_type": [None, "text_time"],
-    "downsample_padding": [0, 1],
 }
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """The fields of a published UNet2DConditionModel's `config.json`; defaults are those of the original class.
-
-    `attention_head_dim` is, in spite of its name, the number of heads: so are the published files to be read.
-    """
+class BlocksConfig(ABC):
+    """The fields that both kinds of UNet have, and what follows from them for their blocks."""
 
     sample_size: int | tuple[int, int] | None = None
     in_channels: int = 4
@@ -47,64 +53,37 @@ class UNetConfig:
     center_input_sample: bool = False
     flip_sin_to_cos: bool = True
     freq_shift: int = 0
-    down_block_types: tuple[str, ...] = (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D")
-    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
-    up_block_types: tuple[str, ...] = ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3)
-    only_cross_attention: bool | tuple[bool, ...] = False
-    mid_block_only_cross_attention: bool | None = None
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    down_block_types: tuple[str, ...] = ()
+    mid_block_type: str | None = None
+    up_block_types: tuple[str, ...] = ()
+    block_out_channels: tuple[int, ...] = ()
     layers_per_block: int | tuple[int, ...] = 2
     downsample_padding: int = 1
     mid_block_scale_factor: float = 1
     act_fn: str = "silu"
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    cross_attention_dim: int | tuple[int, ...] = 1280
-    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
-    reverse_transformer_layers_per_block: tuple[int | tuple[int, ...], ...] | None = None
-    encoder_hid_dim: int | None = None
-    encoder_hid_dim_type: str | None = None
-    attention_head_dim: int | tuple[int, ...] = 8
     num_attention_heads: int | None = None
-    dual_cross_attention: bool = False
-    use_linear_projection: bool = False
     class_embed_type: str | None = None
-    addition_embed_type: str | None = None
-    addition_time_embed_dim: int | None = None
     num_class_embeds: int | None = None
     resnet_time_scale_shift: str = "default"
-    resnet_skip_time_act: bool = False
-    resnet_out_scale_factor: float = 1.0
     time_embedding_type: str = "positional"
     time_embedding_dim: int | None = None
-    time_embedding_act_fn: str | None = None
-    timestep_post_act: str | None = None
-    time_cond_proj_dim: int | None = None
-    conv_in_kernel: int = 3
-    conv_out_kernel: int = 3
-    projection_class_embeddings_input_dim: int | None = None
-    attention_type: str = "default"
-    class_embeddings_concat: bool = False
-    cross_attention_norm: str | None = None
+
+    fixed: ClassVar[dict[str, list[Any]]]
+    down_types: ClassVar[list[str]]
+    up_types: ClassVar[list[str]]
 
     def __post_init__(self) -> None:
-        for name, supported in FIXED.items():
+        for name, supported in self.fixed.items():
             require("UNet", name, getattr(self, name), supported)
-        for down in self.down_block_types:
-            require("UNet", "down_block_types", down, ["CrossAttnDownBlock2D", "DownBlock2D"])
-        for up in self.up_block_types:
-            require("UNet", "up_block_types", up, ["CrossAttnUpBlock2D", "UpBlock2D"])
-        for name in ("down_block_types", "up_block_types"):
+        for name, types in (("down_block_types", self.down_types), ("up_block_types", self.up_types)):
+            for value in getattr(self, name):
+                require("UNet", name, value, types)
             require("UNet", f"the number of {name}", len(getattr(self, name)), [self.blocks])
         require("UNet", "norm_num_groups", type(self.norm_num_groups), [int])
         for channels in self.block_out_channels:
             require("UNet", f"{channels} block_out_channels % norm_num_groups", channels % self.norm_num_groups, [0])
-        if self.class_embed_type in ("projection", "simple_projection") or self.addition_embed_type:
-            require("UNet", "projection_class_embeddings_input_dim is set", self._projection_width is not None, [True])
-
-    @property
-    def _projection_width(self) -> int | None:
-        return self.projection_class_embeddings_input_dim
 
     @property
     def blocks(self) -> int:
@@ -121,9 +100,9 @@ class UNetConfig:
         return self.time_embedding_dim or 4 * self.block_out_channels[0]
 
     @property
-    def context_dim(self) -> int:
-        """The width of the context that the model takes."""
-        return self.encoder_hid_dim or self.per_block("cross_attention_dim")[0]
+    def scale_shift(self) -> bool:
+        """Whether the time embedding scales and shifts the second norm, rather than being added before it."""
+        return self.resnet_time_scale_shift == "scale_shift"
 
     @property
     def has_class_embedding(self) -> bool:
@@ -136,26 +115,119 @@ class UNetConfig:
         return self.class_embed_type is None and self.num_class_embeds is not None
 
     @property
-    def scale_shift(self) -> bool:
-        """Whether the time embedding scales and shifts the second norm, rather than being added before it."""
-        return self.resnet_time_scale_shift == "scale_shift"
+    def class_embeddings_concat(self) -> bool:
+        """Whether the class embedding is appended to the time embedding, rather than added."""
+        return False
 
-    def transformer_layers(self, block: int, attention: int) -> int:
-        """How many transformer blocks the given attention of a level on the way down has."""
-        return _entry(self.per_block("transformer_layers_per_block")[block], attention)
+    def takes(self, condition: str) -> bool:
+        """Whether the model takes a condition besides z, t and the context: `time_embedding.Conditions`."""
+        return condition == "class_labels" and self.has_class_embedding
 
-    def transformer_layers_up(self, block: int, attention: int) -> int:
-        """The same on the way up."""
-        if self.reverse_transformer_layers_per_block is None:
-            return self.transformer_layers(self.blocks - 1 - block, attention)
-        return _entry(self.reverse_transformer_layers_per_block[block], attention)
+    @abstractmethod
+    def heads(self, level: int) -> int:
+        """The number of heads of the attentions of a level on the way down."""
+
+    @abstractmethod
+    def attention_parameters(self, way: str, block: int, index: int) -> Parameters:
+        """The weights of the attention behind a residual block of the way `down`, `mid` or `up`, if it has one."""
+
+    def resize_parameters(self, name: str, block_type: str, width: int) -> Parameters:
+        """The weights of what halves or doubles the size behind a block."""
+        return layer_parameters(f"{name}.conv", width, width, 3, 3)
+
+
+@dataclass(frozen=True)
+class UNetConfig(BlocksConfig):
+    """The fields of a published UNet2DConditionModel's `config.json`; defaults are those of the original class.
+
+    `attention_head_dim` is, in spite of its name, the number of heads: so are the published files to be read.
+    """
+
+    down_block_types: tuple[str, ...] = (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D")
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: tuple[str, ...] = ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3)
+    only_cross_attention: bool | tuple[bool, ...] = False
+    mid_block_only_cross_attention: bool | None = None
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    cross_attention_dim: int | tuple[int, ...] = 1280
+    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
+    reverse_transformer_layers_per_block: tuple[int | tuple[int, ...], ...] | None = None
+    encoder_hid_dim: int | None = None
+    encoder_hid_dim_type: str | None = None
+    attention_head_dim: int | tuple[int, ...] = 8
+    dual_cross_attention: bool = False
+    use_linear_projection: bool = False
+    addition_embed_type: str | None = None
+    addition_time_embed_dim: int | None = None
+    resnet_skip_time_act: bool = False
+    resnet_out_scale_factor: float = 1.0
+    time_embedding_act_fn: str | None = None
+    timestep_post_act: str | None = None
+    time_cond_proj_dim: int | None = None
+    conv_in_kernel: int = 3
+    conv_out_kernel: int = 3
+    projection_class_embeddings_input_dim: int | None = None
+    attention_type: str = "default"
+    class_embeddings_concat: bool = False
+    cross_attention_norm: str | None = None
+
+    fixed = FIXED
+    down_types: ClassVar[list[str]] = ["CrossAttnDownBlock2D", "DownBlock2D"]
+    up_types: ClassVar[list[str]] = ["CrossAttnUpBlock2D", "UpBlock2D"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_embed_type in ("projection", "simple_projection") or self.addition_embed_type:
+            width = self.projection_class_embeddings_input_dim
+            require("UNet", "projection_class_embeddings_input_dim is set", width is not None, [True])
+
+    @property
+    def context_dim(self) -> int:
+        """The width of the context that the model takes."""
+        return self.encoder_hid_dim or self.per_block("cross_attention_dim")[0]
+
+    def takes(self, condition: str) -> bool:
+        """Whether the model takes a condition besides z, t and the context: `time_embedding.Conditions`."""
+        if condition == "guidance":
+            return self.time_cond_proj_dim is not None
+        if condition in ("text_embeds", "time_ids"):
+            return self.addition_embed_type == "text_time"
+        return super().takes(condition)
+
+    def heads(self, level: int) -> int:
+        """The number of heads of the attentions of a level on the way down."""
+        heads: int = self.per_block("attention_head_dim")[level]
+        return heads
+
+    def transformer_layers(self, way: str, block: int, index: int) -> int:
+        """How many transformer blocks an attention of the way `down`, `mid` or `up` has."""
+        reverse = self.reverse_transformer_layers_per_block
+        if way == "up" and reverse is not None:
+            return _entry(reverse[block], index)
+        level = self.blocks - 1 - block if way == "up" else block
+        return _entry(self.per_block("transformer_layers_per_block")[level], index)
+
+    def attention_parameters(self, way: str, block: int, index: int) -> Parameters:
+        """The weights of the transformer behind a residual block of the way `down`, `mid` or `up`, if it has one."""
+        level = self.blocks - 1 - block if way == "up" else block
+        types = {"down": self.down_block_types, "mid": ("CrossAttn",) * self.blocks, "up": self.up_block_types}
+        if types[way][block].startswith("CrossAttn"):
+            yield from transformer_parameters(
+                f"{block_name(way, block)}.attentions.{index}",
+                self.block_out_channels[level],
+                self.per_block("cross_attention_dim")[level],
+                self.transformer_layers(way, block, index),
+                self.use_linear_projection,
+                # the original's middle never is cross-attention only
+                way != "mid" and self.per_block("only_cross_attention")[level],
+            )
 
 
 def _entry(value: int | tuple[int, ...], i: int) -> int:
     return value[i] if isinstance(value, tuple) else value
 
 
-def settings(c: UNetConfig) -> list[tuple[str, dict[str, Any]]]:
+def settings(c: BlocksConfig) -> Settings:
     """What the config binds to the nodes: norms' groups and epsilon, attentions' heads, downsampling's padding."""
     everywhere = {
         "groups": c.norm_num_groups,
@@ -165,108 +237,102 @@ def settings(c: UNetConfig) -> list[tuple[str, dict[str, Any]]]:
         "only_cross_attention": False,
     }
     rules: list[tuple[str, dict[str, Any]]] = [("*", everywhere)]
-    heads, only_cross = c.per_block("attention_head_dim"), c.per_block("only_cross_attention")
+    last = c.blocks - 1
     for i in range(c.blocks):
-        bound = {"heads": heads[i], "only_cross_attention": only_cross[i]}
-        rules += [(f"down_blocks.{i}.*", bound), (f"up_blocks.{c.blocks - 1 - i}.*", bound)]
-    rules.append(("mid_block.*", {"heads": heads[-1]}))  # the original's middle never is cross-attention only
+        bound = {"heads": c.heads(i)}
+        if isinstance(c, UNetConfig):
+            bound["only_cross_attention"] = c.per_block("only_cross_attention")[i]
+        rules += [(f"down_blocks.{i}.*", bound), (f"up_blocks.{last - i}.*", bound)]
+    rules.append(("mid_block.*", {"heads": c.heads(last)}))
     # The transformer's norms have epsilons of their own in the original, whatever norm_eps says.
     rules += [("*.attentions.*.norm", {"eps": 1e-6}), ("*.transformer_blocks.*.norm[123]", {"eps": 1e-5})]
     return rules
 
 
-def parameters(c: UNetConfig) -> Parameters:
+def parameters(c: BlocksConfig) -> Parameters:
     """Name and shape of every weight."""
+    first, last = (c.conv_in_kernel, c.conv_out_kernel) if isinstance(c, UNetConfig) else (3, 3)
     widths = c.block_out_channels
-    yield from affine("conv_in", widths[0], c.in_channels, c.conv_in_kernel, c.conv_in_kernel)
+    yield from layer_parameters("conv_in", widths[0], c.in_channels, first, first)
     yield from embedding_parameters(c)
     yield from down_parameters(c)
     if c.mid_block_type is not None:
         yield from mid_parameters(c)
     yield from up_parameters(c)
-    yield from affine("conv_norm_out", widths[0])
-    yield from affine("conv_out", c.out_channels, widths[0], c.conv_out_kernel, c.conv_out_kernel)
+    yield from layer_parameters("conv_norm_out", widths[0])
+    yield from layer_parameters("conv_out", c.out_channels, widths[0], last, last)
 
 
 def two_layer_parameters(name: str, c_in: int, c_out: int) -> Parameters:
     """The weights of `time_embedding.two_layers`."""
-    yield from affine(f"{name}.linear_1", c_out, c_in)
-    yield from affine(f"{name}.linear_2", c_out, c_out)
+    yield from layer_parameters(f"{name}.linear_1", c_out, c_in)
+    yield from layer_parameters(f"{name}.linear_2", c_out, c_out)
 
 
-def embedding_parameters(c: UNetConfig) -> Parameters:
+def embedding_parameters(c: BlocksConfig) -> Parameters:
     """The weights of the time embedding and of what is added to it."""
-    yield from two_layer_parameters("time_embedding", c.block_out_channels[0], c.temb_dim)
-    if c.time_cond_proj_dim is not None:
-        yield from affine("time_embedding.cond_proj", c.block_out_channels[0], c.time_cond_proj_dim, bias=False)
-    if c.encoder_hid_dim is not None:
-        yield from affine("encoder_hid_proj", c.per_block("cross_attention_dim")[0], c.encoder_hid_dim)
-    projected = c.projection_class_embeddings_input_dim or 0
+    first = c.block_out_channels[0]
+    yield from two_layer_parameters("time_embedding", first, c.temb_dim)
     if c.class_labels_are_ids:
         yield "class_embedding.weight", (c.num_class_embeds or 0, c.temb_dim)
-    elif c.class_embed_type == "timestep":
-        yield from two_layer_parameters("class_embedding", c.block_out_channels[0], c.temb_dim)
+    if not isinstance(c, UNetConfig):
+        return
+    if c.time_cond_proj_dim is not None:
+        yield from layer_parameters("time_embedding.cond_proj", first, c.time_cond_proj_dim, bias=False)
+    if c.encoder_hid_dim is not None:
+        yield from layer_parameters("encoder_hid_proj", c.per_block("cross_attention_dim")[0], c.encoder_hid_dim)
+    projected = c.projection_class_embeddings_input_dim or 0
+    if c.class_embed_type == "timestep":
+        yield from two_layer_parameters("class_embedding", first, c.temb_dim)
     elif c.class_embed_type == "projection":
         yield from two_layer_parameters("class_embedding", projected, c.temb_dim)
     elif c.class_embed_type == "simple_projection":
-        yield from affine("class_embedding", c.temb_dim, projected)
+        yield from layer_parameters("class_embedding", c.temb_dim, projected)
     if c.addition_embed_type == "text_time":
         yield from two_layer_parameters("add_embedding", projected, c.temb_dim)
 
 
-def resnet(c: UNetConfig, name: str, c_in: int, c_out: int) -> Parameters:
+def block_name(way: str, block: int) -> str:
+    """The path of a block of the way `down`, `mid` or `up`."""
+    return "mid_block" if way == "mid" else f"{way}_blocks.{block}"
+
+
+def resnet(c: BlocksConfig, name: str, c_in: int, c_out: int) -> Parameters:
     """The weights of a residual block with the model's time embedding."""
     temb = c.temb_dim * (2 if c.class_embeddings_concat else 1)
     return resnet_parameters(name, c_in, c_out, temb, c.scale_shift)
 
 
-def down_parameters(c: UNetConfig) -> Parameters:
+def down_parameters(c: BlocksConfig) -> Parameters:
     """The weights of the way down."""
-    c_in = c.block_out_channels[0]
-    layers, contexts = c.per_block("layers_per_block"), c.per_block("cross_attention_dim")
-    only_cross = c.per_block("only_cross_attention")
+    c_in, layers = c.block_out_channels[0], c.per_block("layers_per_block")
     for i, c_out in enumerate(c.block_out_channels):
-        block = f"down_blocks.{i}"
         for j in range(layers[i]):
-            yield from resnet(c, f"{block}.resnets.{j}", c_out if j else c_in, c_out)
-            if c.down_block_types[i] == "CrossAttnDownBlock2D":
-                depth = c.transformer_layers(i, j)
-                name = f"{block}.attentions.{j}"
-                yield from transformer_parameters(
-                    name, c_out, contexts[i], depth, c.use_linear_projection, only_cross[i]
-                )
+            yield from resnet(c, f"down_blocks.{i}.resnets.{j}", c_out if j else c_in, c_out)
+            yield from c.attention_parameters("down", i, j)
         if i < c.blocks - 1:
-            yield from affine(f"{block}.downsamplers.0.conv", c_out, c_out, 3, 3)
+            yield from c.resize_parameters(f"down_blocks.{i}.downsamplers.0", c.down_block_types[i], c_out)
         c_in = c_out
 
 
-def mid_parameters(c: UNetConfig) -> Parameters:
+def mid_parameters(c: BlocksConfig) -> Parameters:
     """The weights of the middle."""
-    width, depth = c.block_out_channels[-1], c.transformer_layers(c.blocks - 1, 0)
-    context = c.per_block("cross_attention_dim")[-1]
+    width = c.block_out_channels[-1]
     yield from resnet(c, "mid_block.resnets.0", width, width)
-    yield from transformer_parameters("mid_block.attentions.0", width, context, depth, c.use_linear_projection)
+    yield from c.attention_parameters("mid", c.blocks - 1, 0)
     yield from resnet(c, "mid_block.resnets.1", width, width)
 
 
-def up_parameters(c: UNetConfig) -> Parameters:
+def up_parameters(c: BlocksConfig) -> Parameters:
     """The weights of the way up: every residual block takes x and the skip that it is joined with."""
-    widths = c.block_out_channels[::-1]
-    layers, contexts = c.per_block("layers_per_block")[::-1], c.per_block("cross_attention_dim")[::-1]
-    only_cross = c.per_block("only_cross_attention")[::-1]
+    widths, layers = c.block_out_channels[::-1], c.per_block("layers_per_block")[::-1]
     x = widths[0]
     for i, c_out in enumerate(widths):
-        block = f"up_blocks.{i}"
         for j in range(layers[i] + 1):
             last = j == layers[i]
             skip = widths[min(i + 1, c.blocks - 1)] if last else c_out  # the level's own input is its last skip
-            yield from resnet(c, f"{block}.resnets.{j}", x + skip, c_out)
-            if c.up_block_types[i] == "CrossAttnUpBlock2D":
-                depth = c.transformer_layers_up(i, j)
-                name = f"{block}.attentions.{j}"
-                yield from transformer_parameters(
-                    name, c_out, contexts[i], depth, c.use_linear_projection, only_cross[i]
-                )
+            yield from resnet(c, f"up_blocks.{i}.resnets.{j}", x + skip, c_out)
+            yield from c.attention_parameters("up", i, j)
             x = c_out
         if i < c.blocks - 1:
-            yield from affine(f"{block}.upsamplers.0.conv", c_out, c_out, 3, 3)
+            yield from c.resize_parameters(f"up_blocks.{i}.upsamplers.0", c.up_block_types[i], c_out)

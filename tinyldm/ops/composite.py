@@ -1,14 +1,13 @@
 """Named composites: what a fast kernel computes in one pass, written here as the plain operators that it stands for.
 
 A composite adds no math. It exists so that a kernel may fuse it (a normalisation into the convolution that follows, a
-bias and a residual into a matrix product) while the models keep reading like the paper.
+bias and a residual into a matrix product) while the models keep reading like the paper. `operators` are the plain ones
+that it is composed of: those of this package, or others of the same names (a trace gives ones that tell it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from tinyldm.errors import InputError
 from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu
@@ -16,80 +15,119 @@ from tinyldm.ops.conv import Padding, conv2d
 from tinyldm.ops.linear import linear
 from tinyldm.ops.norm import group_norm
 from tinyldm.ops.resample import upsample_nearest
+from tinyldm.typing import Array
 
-ACTIVATIONS = {"silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}
 
 
-def norm_silu(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float) -> np.ndarray:
+class Operators:
+    """The plain operators that a composite is composed of; those of this package, unless a subclass has others."""
+
+    conv2d = staticmethod(conv2d)
+    geglu = staticmethod(geglu)
+    group_norm = staticmethod(group_norm)
+    linear = staticmethod(linear)
+    upsample_nearest = staticmethod(upsample_nearest)
+
+    def activation(self, name: str, x: Array) -> Array:
+        """The activation of a name, which must be in `ACTIVATIONS`: `(…) -> (…)`."""
+        return ACTIVATIONS[name](x)
+
+
+PLAIN = Operators()
+
+
+def norm_silu(x: Array, weight: Array, bias: Array, groups: int, eps: float, *, operators: Operators = PLAIN) -> Array:
     """`silu(group_norm(x))`: `(N, H, W, C) -> (N, H, W, C)`."""
-    return silu(group_norm(x, weight, bias, groups, eps))
+    return operators.activation("silu", operators.group_norm(x, weight, bias, groups, eps))
 
 
 def norm_silu_conv2d(
-    x: np.ndarray,
-    norm_weight: np.ndarray,
-    norm_bias: np.ndarray,
+    x: Array,
+    norm_weight: Array,
+    norm_bias: Array,
     groups: int,
     eps: float,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
+    weight: Array,
+    bias: Array | None = None,
     *,
     stride: int = 1,
     padding: Padding = 1,
-    shift: np.ndarray | None = None,
-    residual: np.ndarray | None = None,
-) -> np.ndarray:
+    shift: Array | None = None,
+    residual: Array | None = None,
+    operators: Operators = PLAIN,
+) -> Array:
     """Half of a residual block: `conv2d(silu(group_norm(x))) + shift + residual`.
 
     `(N, H, W, C_in) -> (N, H', W', C_out)`;
     `shift` is `(N, C_out)`, one number per sample and channel (the time embedding); `residual` has the result's shape.
     """
-    h = conv2d(norm_silu(x, norm_weight, norm_bias, groups, eps), weight, bias, stride=stride, padding=padding)
+    h = norm_silu(x, norm_weight, norm_bias, groups, eps, operators=operators)
+    h = operators.conv2d(h, weight, bias, stride=stride, padding=padding)
     if shift is not None:
         h = h + shift[:, None, None, :]
     return h if residual is None else h + residual
 
 
 def conv2d_residual(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
-    residual: np.ndarray,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    residual: Array,
     *,
     stride: int = 1,
     padding: Padding = 0,
-) -> np.ndarray:
-    """`conv2d(x) + residual`."""
-    return conv2d(x, weight, bias, stride=stride, padding=padding) + residual
+    operators: Operators = PLAIN,
+) -> Array:
+    """`conv2d(x) + residual`: `(N, H, W, C_in), (N, H', W', C_out) -> (N, H', W', C_out)`."""
+    return operators.conv2d(x, weight, bias, stride=stride, padding=padding) + residual
 
 
 def upsample_conv2d(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, size: tuple[int, int] | None = None
-) -> np.ndarray:
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    size: tuple[int, int] | None = None,
+    *,
+    operators: Operators = PLAIN,
+) -> Array:
     """`conv2d(upsample_nearest(x, size), padding=1)`: `(N, H, W, C_in) -> (N, 2H, 2W, C_out)` or to `size`."""
-    return conv2d(upsample_nearest(x, size), weight, bias, padding=1)
+    return operators.conv2d(operators.upsample_nearest(x, size), weight, bias, padding=1)
 
 
-def linear_residual(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray) -> np.ndarray:
-    """`linear(x) + residual`."""
-    return linear(x, weight, bias) + residual
+def linear_residual(
+    x: Array, weight: Array, bias: Array | None, residual: Array, *, operators: Operators = PLAIN
+) -> Array:
+    """`linear(x) + residual`: `(…, C_in), (…, C_out) -> (…, C_out)`."""
+    return operators.linear(x, weight, bias) + residual
 
 
-def linears(x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    """Several linear layers of the same `x`, such as an attention's queries, keys and values: a `linear` of each."""
-    return [linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+def linears(
+    x: Array,
+    weights: Sequence[Array],
+    biases: Sequence[Array | None],
+    *,
+    operators: Operators = PLAIN,
+) -> list[Array]:
+    """Several linear layers of the same `x`, such as an attention's queries, keys and values: a `linear` of each.
+
+    `(…, C_in) -> [(…, C_out), …]`.
+    """
+    return [operators.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
-def linear_geglu(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """`geglu(linear(x))`: the weight is `(2·C_out, C_in)`, values first and gates second."""
-    return geglu(linear(x, weight, bias))
+def linear_geglu(x: Array, weight: Array, bias: Array | None = None, *, operators: Operators = PLAIN) -> Array:
+    """`geglu(linear(x))`: `(…, C_in) -> (…, C_out)`; the weight is `(2·C_out, C_in)`, values first, gates second."""
+    return operators.geglu(operators.linear(x, weight, bias))
 
 
-def linear_activation(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, activation: str) -> np.ndarray:
-    """`activation(linear(x))`, with one of `silu`, `gelu`, `quick_gelu`.
+def linear_activation(
+    x: Array, weight: Array, bias: Array | None, activation: str, *, operators: Operators = PLAIN
+) -> Array:
+    """`activation(linear(x))`, with one of `silu`, `gelu`, `quick_gelu`: `(…, C_in) -> (…, C_out)`.
 
     Raises `InputError` for another activation.
     """
     if activation not in ACTIVATIONS:
         raise InputError(f"linear_activation: unknown activation {activation!r}; known are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[activation](linear(x, weight, bias))
+    return operators.activation(activation, operators.linear(x, weight, bias))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyldm.typing import Array, Integers
+
 CHUNK = 1 << 24  # distances at a time: bounds the memory, 128 MB in float64
 
 
-def nearest_code(z: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+def nearest_code(z: Array, codebook: Array) -> Integers:
     r"""The codebook's entry nearest to each vector: `(…, D), (K, D) -> (…)` integers; the first of equally near ones.
 
     $$i = \arg\min_k \lVert z - e_k \rVert^2 = \arg\min_k \left( \lVert e_k \rVert^2 - 2\, z \cdot e_k \right)$$
