@@ -22,7 +22,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.compile import Kernel, native
+from tinyldm.kernels.compile import Kernel, Native
 from tinyldm.kernels.fork import BOARD, OPEN, STATE, serve
 
 WORTH_A_THREAD = 2e6  # multiply-adds: some 40 microseconds
@@ -79,10 +79,11 @@ def using_threads(count: int | None) -> Iterator[None]:
         set_threads(before or None)
 
 
-@native("int64(int64, int64, int64)")
-def serve_jobs(board, seen, looks):  # type: ignore[no-untyped-def]
+@Native
+def serve_jobs(board: int, seen: int, looks: int) -> int:
     """Help until no job comes for so many looks; see `fork.serve`."""
-    return serve(board, seen, looks)
+    state: int = serve(board, seen, looks)
+    return state
 
 
 class Crew:

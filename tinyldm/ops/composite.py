@@ -60,7 +60,8 @@ def conv2d_residual(
     padding: Padding = 0,
 ) -> np.ndarray:
     """`conv2d(x) + residual`."""
-    return conv2d(x, weight, bias, stride=stride, padding=padding) + residual
+    y: np.ndarray = conv2d(x, weight, bias, stride=stride, padding=padding) + residual
+    return y
 
 
 def upsample_conv2d(
@@ -72,7 +73,8 @@ def upsample_conv2d(
 
 def linear_residual(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray) -> np.ndarray:
     """`linear(x) + residual`."""
-    return linear(x, weight, bias) + residual
+    y: np.ndarray = linear(x, weight, bias) + residual
+    return y
 
 
 def linears(x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]) -> list[np.ndarray]:
