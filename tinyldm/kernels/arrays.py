@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tinyldm.errors import InputError
@@ -16,7 +18,16 @@ def float32_only(x: np.ndarray, operator: str) -> np.ndarray:
 
 def activations(x: np.ndarray, operator: str) -> np.ndarray:
     """`x` without gaps in memory. Raises `InputError` if it is not float32."""
-    return np.ascontiguousarray(float32_only(x, operator))
+    return np.asarray(float32_only(x, operator), order="C")
+
+
+def added(operator: str, residual: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A residual without gaps. Raises `InputError` if it is not float32 or has not the result's shape."""
+    if residual is None:
+        return None
+    if residual.shape != shape:
+        raise InputError(f"{operator}: the residual has shape {residual.shape}, not {shape}")
+    return activations(residual, operator)
 
 
 def token_rows(x: np.ndarray, operator: str) -> np.ndarray:
@@ -29,6 +40,16 @@ def token_rows(x: np.ndarray, operator: str) -> np.ndarray:
     if x.dtype == np.float32 and value == x.itemsize and length > 1 and across == length * along:
         return x
     return activations(x, operator)
+
+
+def as_rows(x: np.ndarray) -> np.ndarray:
+    """`(…, C)` as `(rows, C)`, of whatever size."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def as_pixels(x: np.ndarray) -> np.ndarray:
+    """`(N, …, C)` as `(N, pixels, C)`, of whatever size."""
+    return x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 def distance(x: np.ndarray) -> int:

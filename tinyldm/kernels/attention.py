@@ -24,6 +24,7 @@ al. 2022, arXiv 2205.14135.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -31,14 +32,15 @@ from llvmlite import ir
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import distance, token_rows
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.compile import kernel
+from tinyldm.kernels.compile import Images, Kernel, Numbers, Row, Spaced, stage
 from tinyldm.kernels.formulas import exp_negative
-from tinyldm.kernels.matmul import TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
+from tinyldm.kernels.matmul import ROW_BYTES, TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
 from tinyldm.kernels.pool import run
-from tinyldm.kernels.rows import put_address
+from tinyldm.kernels.rows import put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
 from tinyldm.kernels.tile import multiply_rows
 from tinyldm.kernels.transpose import transpose
+from tinyldm.ops.attention import head_sizes
 
 BLOCK_QUERIES = 128  # that share the keys and values a thread has in its level-2 cache
 BLOCK_KEYS = 224 // TILE_ROWS * TILE_ROWS  # their scores with a panel of queries fit the level-1 cache
@@ -48,7 +50,6 @@ NO_ROWS = np.zeros(0, np.float32)
 
 # What a thread knows of each panel of queries: three rows of TILE_COLUMNS values.
 LARGEST, TOTAL, FACTOR = range(3)
-ROW_BYTES = TILE_COLUMNS * FLOAT_BYTES
 
 
 # A panel: TILE_COLUMNS queries side by side, one row after the other ------------------------------------------------
@@ -131,8 +132,10 @@ def add_mask(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, mask: ir.
 # The kernels ---------------------------------------------------------------------------------------------------------
 
 
-@kernel("void(int64[::1], int64, float32[::1], float32[:,:,:], int64, int64, float32[:,:,::1])")
-def transpose_kernel(counter, units, scratch, v, pitch, heads, v_rows):  # type: ignore[no-untyped-def]
+@Kernel
+def transpose_kernel(
+    counter: Numbers, units: int, scratch: Row, v: Spaced, pitch: int, heads: int, v_rows: Images
+) -> None:
     """Units: samples by heads. v (N, keys, heads*d_v) to v_rows (N*heads, d_v, row), keys along the last axis.
 
     `pitch` is the bytes from token to token of v.
@@ -140,110 +143,161 @@ def transpose_kernel(counter, units, scratch, v, pitch, heads, v_rows):  # type:
     keys, d_v = v.shape[1], v_rows.shape[1]
     for i in range(WIDTH):
         scratch[i] = 1
-    while True:
-        unit = next_unit(address(counter))
-        if unit >= units:
-            break
+    unit = next_unit(counter)
+    while unit < units:
         sample, head = unit // heads, unit % heads
         source = address(v) + sample * keys * pitch + head * d_v * 4
         rows = address(v_rows) + unit * d_v * v_rows.shape[2] * 4
         transpose(source, pitch, keys, rows, v_rows.shape[2] * 4, d_v, address(scratch), 0)
+        unit = next_unit(counter)
 
 
-@kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,:], int64, float32[:,:,:], int64, float32[:,:,:], int64,"
-    " int64, float32[::1], float32[:,:,::1], int64, int64, int64, float32, int64, float32[:,:,::1])"
-)
-def attention_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, q, q_pitch, k, k_pitch, v, v_pitch, row, v_rows, mask, mask_sample, mask_head, heads,
-    scale, block, y,
-):  # fmt: skip
+class Tokens(NamedTuple):
+    """Bytes from token to token of queries, keys and values, and of a row of transposed values."""
+
+    q: int
+    k: int
+    v: int
+    v_row: int
+
+
+class Masked(NamedTuple):
+    """Where the mask of head h of sample n is: `mask[n * sample + h * head]`."""
+
+    sample: int
+    head: int
+
+
+class Sizes(NamedTuple):
+    """What a thread works on at a time: one head, a block of queries."""
+
+    heads: int
+    d: int
+    d_v: int
+    d_v_rows: int  # d_v in whole register tiles
+    block: int
+
+
+class Memory(NamedTuple):
+    """A thread's own memory, by addresses: the scores, then of each panel its queries, outputs and state.
+
+    `scale` and `ones` are a vector of equal values each; the tables hold the addresses of keys and of rows of values.
+    """
+
+    scores: int
+    queries: int
+    out: int
+    state: int
+    scale: int
+    ones: int
+    key_table: int
+    value_table: int
+    v_rows: int
+
+
+@stage
+def _memory(scratch: np.ndarray, sizes: Sizes, scale: float) -> Memory:
+    queries = BLOCK_KEYS * TILE_COLUMNS
+    out = queries + sizes.block * sizes.d
+    state = out + sizes.block * sizes.d_v_rows
+    factor = state + 3 * sizes.block
+    scratch[factor : factor + WIDTH] = scale
+    scratch[factor + WIDTH : factor + 2 * WIDTH] = 1
+    start = address(scratch)
+    key_table = start + (factor + 2 * WIDTH) * 4
+    value_table = key_table + (BLOCK_KEYS + TILE_ROWS) * 8
+    v_rows = value_table + (sizes.d_v_rows + TILE_ROWS) * 8
+    places = start + queries * 4, start + out * 4, start + state * 4, start + factor * 4
+    return Memory(start, *places, start + (factor + WIDTH) * 4, key_table, value_table, v_rows)
+
+
+@stage
+def _begin(scratch: np.ndarray, sizes: Sizes, memory: Memory, q: int, pitch: int, count: int) -> None:
+    """Lay the `count` queries at q side by side, panel by panel, and forget what was known of earlier ones."""
+    for p in range((count + TILE_COLUMNS - 1) // TILE_COLUMNS):
+        some = min(TILE_COLUMNS, count - p * TILE_COLUMNS)
+        panel = memory.queries + p * sizes.d * ROW_BYTES
+        if some < TILE_COLUMNS:
+            zero_row(panel, sizes.d * TILE_COLUMNS)  # what fills the last panel
+        transpose(q + p * TILE_COLUMNS * pitch, pitch, some, panel, ROW_BYTES, sizes.d, memory.scale, 0)
+        first = (memory.state - memory.scores) // 4 + p * 3 * TILE_COLUMNS
+        scratch[first + LARGEST * TILE_COLUMNS : first + (LARGEST + 1) * TILE_COLUMNS] = -np.inf
+        scratch[first + TOTAL * TILE_COLUMNS : first + (TOTAL + 1) * TILE_COLUMNS] = 0
+
+
+@stage
+def _attend(
+    sizes: Sizes, memory: Memory, p: int, keys: int, first: int, values: int, mask: int, mask_pitch: int
+) -> None:
+    """Take a block of keys into account for the queries of panel p: `first` is how many came before."""
+    scores, state = memory.scores, memory.state + p * 3 * ROW_BYTES
+    out = memory.out + p * sizes.d_v_rows * ROW_BYTES
+    for c in range(0, sizes.d, DEPTH):
+        packed = memory.queries + (p * sizes.d + c) * ROW_BYTES
+        depth = min(DEPTH, sizes.d - c)
+        multiply_rows(memory.key_table, c * 4, packed, scores, ROW_BYTES, depth, c, keys, packed)
+    if mask_pitch > 0:
+        add_mask(scores, keys, mask, mask_pitch)
+    soften_panel(scores, keys, state)
+    if first > 0:
+        shrink_panel(out, sizes.d_v, state + FACTOR * ROW_BYTES)
+    multiply_rows(memory.value_table, 0, scores, out, ROW_BYTES, keys, first, sizes.d_v, scores)
+
+
+@stage
+def _finish(scratch: np.ndarray, sizes: Sizes, memory: Memory, y: int, count: int) -> None:
+    """Divide the outputs by the sums of weights and write them; a query that saw no key has none: 0."""
+    pitch = sizes.heads * sizes.d_v * 4
+    for p in range((count + TILE_COLUMNS - 1) // TILE_COLUMNS):
+        state = (memory.state - memory.scores) // 4 + p * 3 * TILE_COLUMNS
+        total, largest = state + TOTAL * TILE_COLUMNS, state + LARGEST * TILE_COLUMNS
+        for lane in range(TILE_COLUMNS):
+            blind = scratch[largest + lane] == -np.inf and scratch[total + lane] == scratch[total + lane]
+            scratch[total + lane] = np.float32(0) if blind else np.float32(1) / scratch[total + lane]
+        panel, some = memory.out + p * sizes.d_v_rows * ROW_BYTES, min(TILE_COLUMNS, count - p * TILE_COLUMNS)
+        factors = memory.scores + total * 4
+        transpose(panel, ROW_BYTES, sizes.d_v, y + p * TILE_COLUMNS * pitch, pitch, some, factors, 4)
+
+
+@Kernel
+def attention_kernel(
+    counter: Numbers, units: int, scratch: Row, q: Spaced, k: Spaced, v: Spaced, v_rows: Row, mask: Images, y: Images,
+    tokens: Tokens, masked: Masked, sizes: Sizes, scale: float,
+) -> None:  # fmt: skip
     """Units: blocks of queries (fastest) of one head.
 
-    Pitches are the bytes from token to token. v_rows are the values transposed, in rows of `row` numbers; if there are
-    none, each unit makes its own. The mask (any, keys, queries) of head h of sample n is
-    mask[n * mask_sample + h * mask_head]; one without keys is none, and the panels that it does not have are like its
-    first.
+    `v_rows` are the values transposed, in rows of `tokens.v_row` bytes; if there are none, each unit makes its own. A
+    mask (any, keys, queries) without keys is none, and the panels that it does not have are like its first.
     """
-    queries, keys, d, d_v = q.shape[1], k.shape[1], q.shape[2] // heads, y.shape[2] // heads
-    blocks = (queries + block - 1) // block
-    d_v_rows = (d_v + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-
-    # This thread's memory, as places in `scratch`: scores, then of each panel its queries, outputs and state.
-    scaled = BLOCK_KEYS * TILE_COLUMNS
-    out = scaled + block * d
-    state = out + block * d_v_rows
-    factor = state + 3 * block
-    memory = address(scratch)
-    ones = factor + WIDTH
-    key_table = memory + (ones + WIDTH) * 4
-    value_table = key_table + (BLOCK_KEYS + TILE_ROWS) * 8
-    own_rows = value_table + (d_v_rows + TILE_ROWS) * 8
-    for i in range(WIDTH):
-        scratch[factor + i] = scale
-        scratch[ones + i] = 1
-
-    while True:
-        unit = next_unit(address(counter))
-        if unit >= units:
-            break
-        head, first = unit // blocks, unit % blocks * block
-        n, h = head // heads, head % heads
-        count = min(block, queries - first)
-        panels = (count + TILE_COLUMNS - 1) // TILE_COLUMNS
-
-        values = address(v_rows) + head * d_v * row * 4
+    queries, keys = q.shape[1], k.shape[1]
+    blocks = (queries + sizes.block - 1) // sizes.block
+    memory = _memory(scratch, sizes, scale)
+    mask_pitch = mask.shape[2] * 4 if mask.shape[1] > 0 else 0
+    unit = next_unit(counter)
+    while unit < units:
+        head, first = unit // blocks, unit % blocks * sizes.block
+        n, h = head // sizes.heads, head % sizes.heads
+        count = min(sizes.block, queries - first)
+        values = address(v_rows) + head * sizes.d_v * tokens.v_row
         if len(v_rows) == 0:
-            values = own_rows
-            start = address(v) + n * keys * v_pitch + h * d_v * 4
-            transpose(start, v_pitch, keys, values, row * 4, d_v, memory + ones * 4, 0)
-
-        for p in range(panels):
-            some = min(TILE_COLUMNS, count - p * TILE_COLUMNS)
-            start = address(q) + (n * queries + first + p * TILE_COLUMNS) * q_pitch + h * d * 4
-            panel = scaled + p * d * TILE_COLUMNS
-            if some < TILE_COLUMNS:
-                for i in range(d * TILE_COLUMNS):  # what fills the last panel
-                    scratch[panel + i] = 0
-            transpose(start, q_pitch, some, memory + panel * 4, ROW_BYTES, d, memory + factor * 4, 0)
-            for lane in range(TILE_COLUMNS):
-                scratch[state + (p * 3 + LARGEST) * TILE_COLUMNS + lane] = -np.inf
-                scratch[state + (p * 3 + TOTAL) * TILE_COLUMNS + lane] = 0
-
+            values, start = memory.v_rows, address(v) + n * keys * tokens.v + h * sizes.d_v * 4
+            transpose(start, tokens.v, keys, values, tokens.v_row, sizes.d_v, memory.ones, 0)
+        _begin(scratch, sizes, memory, address(q) + (n * queries + first) * tokens.q + h * sizes.d * 4, tokens.q, count)
         for first_key in range(0, keys, BLOCK_KEYS):
             some = min(BLOCK_KEYS, keys - first_key)
+            start = address(k) + (n * keys + first_key) * tokens.k + h * sizes.d * 4
             for i in range(BLOCK_KEYS):
-                put_address(
-                    key_table + i * 8, address(k) + (n * keys + first_key + min(i, some - 1)) * k_pitch + h * d * 4
-                )
-            for c in range(d_v_rows):
-                put_address(value_table + c * 8, values + (min(c, d_v - 1) * row + first_key) * 4)
-            for p in range(panels):
-                panel_state = memory + (state + p * 3 * TILE_COLUMNS) * 4
-                panel_out = memory + (out + p * d_v_rows * TILE_COLUMNS) * 4
-                for c in range(0, d, DEPTH):
-                    packed = memory + (scaled + (p * d + c) * TILE_COLUMNS) * 4
-                    depth = min(DEPTH, d - c)
-                    multiply_rows(key_table, c * 4, packed, memory, ROW_BYTES, depth, c, some, packed)
-                if mask.shape[1] > 0:
-                    column = first + p * TILE_COLUMNS
-                    if column >= mask.shape[2]:
-                        column = 0
-                    at = (((n * mask_sample + h * mask_head) * keys + first_key) * mask.shape[2] + column) * 4
-                    add_mask(memory, some, address(mask) + at, mask.shape[2] * 4)
-                soften_panel(memory, some, panel_state)
-                if first_key > 0:
-                    shrink_panel(panel_out, d_v, panel_state + FACTOR * ROW_BYTES)
-                multiply_rows(value_table, 0, memory, panel_out, ROW_BYTES, some, first_key, d_v, memory)
-
-        for p in range(panels):
-            some = min(TILE_COLUMNS, count - p * TILE_COLUMNS)
-            total = state + (p * 3 + TOTAL) * TILE_COLUMNS
-            for lane in range(TILE_COLUMNS):
-                scratch[total + lane] = np.float32(1) / scratch[total + lane]
-            start = address(y) + (((n * queries + first + p * TILE_COLUMNS) * heads + h) * d_v) * 4
-            panel_out = memory + (out + p * d_v_rows * TILE_COLUMNS) * 4
-            transpose(panel_out, ROW_BYTES, d_v, start, heads * d_v * 4, some, memory + total * 4, 4)
+                put_address(memory.key_table + i * 8, start + min(i, some - 1) * tokens.k)
+            for c in range(sizes.d_v_rows):
+                put_address(memory.value_table + c * 8, values + min(c, sizes.d_v - 1) * tokens.v_row + first_key * 4)
+            first_mask = address(mask) + ((n * masked.sample + h * masked.head) * keys + first_key) * mask_pitch
+            for p in range((count + TILE_COLUMNS - 1) // TILE_COLUMNS):
+                column = first + p * TILE_COLUMNS
+                at = first_mask + (column if column < mask.shape[2] else 0) * 4
+                _attend(sizes, memory, p, some, first_key, values, at, mask_pitch)
+        target_row = address(y) + ((n * queries + first) * sizes.heads + h) * sizes.d_v * 4
+        _finish(scratch, sizes, memory, target_row, count)
+        unit = next_unit(counter)
 
 
 def _mask_columns(mask: np.ndarray, shape: tuple[int, int, int, int]) -> tuple[np.ndarray, int, int]:
@@ -271,17 +325,16 @@ def attention(
     scale: float | None = None,
 ) -> np.ndarray:
     """`softmax(scale * q k^T + mask) v` in each head: `(N, L_q, C), (N, L_k, C), (N, L_k, C_v) -> (N, L_q, C_v)`."""
-    n, queries, channels = q.shape
-    keys = k.shape[1]
-    if heads < 1 or channels % heads or v.shape[2] % heads:
-        raise InputError(f"attention: {heads} heads do not divide the channels of q {q.shape} and v {v.shape}")
-    if k.shape != (n, keys, channels) or v.shape[:2] != (n, keys):
-        raise InputError(f"attention: the shapes of q {q.shape}, k {k.shape} and v {v.shape} do not fit together")
-    d, d_v = channels // heads, v.shape[2] // heads
+    d, d_v = head_sizes(q, k, v, heads)
+    n, queries, keys = *q.shape[:2], k.shape[1]
     y = empty((n, queries, v.shape[2]))
-    if y.size == 0:
-        return y
     q, k, v = (token_rows(a, "attention") for a in (q, k, v))
+    columns, mask_sample, mask_head = np.zeros((1, 0, 0), np.float32), 0, 0
+    if mask is not None:
+        columns, mask_sample, mask_head = _mask_columns(mask, (n, heads, queries, keys))
+    if not y.size or not keys:
+        y[:] = 0
+        return y
 
     block = even_blocks(queries, BLOCK_QUERIES, TILE_COLUMNS)
     blocks = ceil_div(queries, block)
@@ -290,30 +343,13 @@ def attention(
     if blocks > 1:
         v_rows, own = empty((n * heads, d_v, row)), 0
         run(transpose_kernel, n * heads, v.size, WIDTH, v, distance(v), heads, v_rows)
-    columns, mask_sample, mask_head = np.zeros((1, 0, 0), np.float32), 0, 0
-    if mask is not None:
-        columns, mask_sample, mask_head = _mask_columns(mask, (n, heads, queries, keys))
-    d_v_rows = ceil_div(d_v, TILE_ROWS) * TILE_ROWS
-    tables = BLOCK_KEYS + d_v_rows + 2 * TILE_ROWS
-    run(
-        attention_kernel,
-        n * heads * blocks,
-        n * queries * keys * (channels + v.shape[2] + 16 * heads),
-        BLOCK_KEYS * TILE_COLUMNS + block * (d + d_v_rows + 3) + 2 * WIDTH + 2 * tables + own,
-        q,
-        distance(q),
-        k,
-        distance(k),
-        v,
-        distance(v),
-        row,
-        v_rows.reshape(-1),
-        columns,
-        mask_sample,
-        mask_head,
-        heads,
-        np.float32(1 / math.sqrt(d) if scale is None else scale),
-        block,
-        y,
-    )
+    sizes = Sizes(heads, d, d_v, ceil_div(d_v, TILE_ROWS) * TILE_ROWS, block)
+    tokens = Tokens(distance(q), distance(k), distance(v), row * FLOAT_BYTES)
+    tables = BLOCK_KEYS + sizes.d_v_rows + 2 * TILE_ROWS
+    scratch = BLOCK_KEYS * TILE_COLUMNS + block * (d + sizes.d_v_rows + 3) + 2 * WIDTH + 2 * tables + own
+    work = n * queries * keys * (q.shape[2] + v.shape[2] + 16 * heads)
+    factor = np.float32(1 / math.sqrt(max(d, 1)) if scale is None else scale)
+    arrays = q, k, v, v_rows.reshape(-1), columns, y
+    masked = Masked(mask_sample, mask_head)
+    run(attention_kernel, n * heads * blocks, work, scratch, *arrays, tokens, masked, sizes, factor)
     return y

@@ -24,12 +24,13 @@ import threading
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
+from numba import types
 from numba.core import compiler
 from numba.core.caching import _Cache
 
@@ -37,6 +38,8 @@ from tinyldm.kernels.fork import fork
 from tinyldm.kernels.simd import target
 
 KEPT_FOLDERS = 4  # caches of older versions that are left for a program still running
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 DIGEST_BYTES = 32  # SHA-256, at the beginning of each file
 
 
@@ -160,13 +163,41 @@ class FileCache(_Cache):
             self.path.unlink(missing_ok=True)
 
 
-class Native:
-    """A function that is compiled (or loaded) when it is first called, for one signature, and runs without the GIL."""
+# What a kernel's parameters are, for Numba and for a reader: an array's axes, without gaps but where it is spaced.
+Numbers = Annotated[np.ndarray, types.int64[::1]]
+Row = Annotated[np.ndarray, types.float32[::1]]
+Rows = Annotated[np.ndarray, types.float32[:, ::1]]
+Images = Annotated[np.ndarray, types.float32[:, :, ::1]]
+Spaced = Annotated[np.ndarray, types.float32[:, :, :]]
+SpacedImages = Annotated[np.ndarray, types.float32[:, :, :, :]]
+Panels = Annotated[np.ndarray, types.float32[:, :, :, ::1]]
+Float64Sums = Annotated[np.ndarray, types.float64[:, :, :, ::1]]
 
+
+def numba_type(annotation: Any) -> Any:
+    """What Numba calls the type of a parameter: an array as above, `int`, `float` or a named tuple of those."""
+    if annotation in (int, float, None, type(None)):
+        return {int: types.int64, float: types.float32}.get(annotation, types.void)
+    if fields := getattr(annotation, "_fields", None):
+        hints = get_type_hints(annotation, include_extras=True)
+        members = [numba_type(hints[name]) for name in fields]
+        if len(set(members)) == 1:
+            return types.NamedUniTuple(members[0], len(members), annotation)
+        return types.NamedTuple(members, annotation)
+    return annotation.__metadata__[0]
+
+
+class Native:
+    """A function that is compiled (or loaded) when it is first called, for one signature, and runs without the GIL.
+
+    The signature is what its annotations say (`numba_type`).
+    """
+
+    first: tuple[Any, ...] = ()  # the types of arguments in front of the function's own
     _compiling = threading.RLock()
 
-    def __init__(self, function: Callable[..., Any], signature: str) -> None:
-        self.function, self.signature = function, signature
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
     @cached_property
@@ -176,13 +207,15 @@ class Native:
         The caller sees to it that arrays have the types of the signature and lie contiguous.
         """
         with self._compiling:
-            if "compiled" in self.__dict__:
-                return self.__dict__["compiled"]
-            dispatcher = self._dispatcher()
-            dispatcher._cache = FileCache(self.__name__)
-            dispatcher.compile(self.signature)
-            (result,) = dispatcher.overloads.values()
-            return result.entry_point
+            if (known := self.__dict__.get("compiled")) is None:
+                dispatcher = self._dispatcher()
+                dispatcher._cache = FileCache(self.__name__)
+                hints = get_type_hints(self.function, include_extras=True)
+                result, *arguments = map(numba_type, (hints.pop("return"), *hints.values()))
+                dispatcher.compile(result(*self.first, *arguments))
+                known = next(iter(dispatcher.overloads.values())).entry_point
+            entry: Callable[..., Any] = known
+            return entry
 
     def _dispatcher(self) -> Any:
         return numba.njit(nogil=True, error_model="numpy")(self.function)
@@ -194,8 +227,7 @@ class Kernel(Native):
     `compiled` takes two more in front of them: the board and the number of helpers of `fork.fork`.
     """
 
-    def __init__(self, function: Callable[..., None], signature: str) -> None:
-        super().__init__(function, signature.replace("(", "(int64, int64, ", 1))
+    first = (types.int64, types.int64)
 
     def _dispatcher(self) -> Any:
         name = f"{self.__name__}_on_threads"
@@ -206,19 +238,6 @@ class Kernel(Native):
         return numba.njit(nogil=True)(scope[name])
 
 
-def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
-    """Make a function a `Kernel`: `@kernel("void(int64[::1], int64, float32[::1], int64)")`."""
-
-    def decorate(function: Callable[..., None]) -> Kernel:
-        return Kernel(function, signature)
-
-    return decorate
-
-
-def native(signature: str) -> Callable[[Callable[..., Any]], Native]:
-    """Make a function a `Native`: `@native("int64(int64)")`."""
-
-    def decorate(function: Callable[..., Any]) -> Native:
-        return Native(function, signature)
-
-    return decorate
+def stage(function: Function) -> Function:
+    """Make a function a stage of kernels: compiled with each kernel that calls it, a plain function to Python's eye."""
+    return cast(Function, numba.njit(error_model="numpy")(function))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.arrays import activations, parameters
+from tinyldm.kernels.arrays import activations, added
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.matmul import PackedWeight, ceil_div, matmul, pack_weight, pad_bias
 from tinyldm.kernels.norm import affine, group_norm_affine
@@ -30,8 +30,8 @@ from tinyldm.kernels.resample import upsample_nearest
 from tinyldm.kernels.rows import SILU
 from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
-
-Padding = int | tuple[int, int, int, int]
+from tinyldm.ops.conv import Padding, conv2d_sizes
+from tinyldm.ops.resample import enlarged_size
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than they save
 MOST_REPEATS = 2  # blocks of columns for which normalising again and again beats a pass of its own
@@ -101,10 +101,13 @@ def _doubled(x: np.ndarray, phases: tuple[PackedWeight, ...], bias: np.ndarray) 
     return y
 
 
-def _fewer_products(n: int, size: tuple[int, int]) -> bool:
-    """Whether Winograd takes fewer products on an output of this size: not on the very smallest."""
-    tiles = n * ceil_div(size[0], OUTPUTS) * ceil_div(size[1], OUTPUTS)
-    return tile_rows_of(tiles) * PLACES < tile_rows_of(n * size[0] * size[1]) * 9
+def _fewer_products(size: tuple[int, int]) -> bool:
+    """Whether Winograd takes fewer products on an output of this size: not on the very smallest.
+
+    Of one image, however many there are: each must come out as it does alone.
+    """
+    tiles = ceil_div(size[0], OUTPUTS) * ceil_div(size[1], OUTPUTS)
+    return tile_rows_of(tiles) * PLACES < tile_rows_of(size[0] * size[1]) * 9
 
 
 def _conv2d(
@@ -121,27 +124,14 @@ def _conv2d(
 ) -> np.ndarray:
     """Any convolution: of `x`, enlarged to `size`, or scaled, shifted and put through SiLU by `gain_shift`."""
     prepared = weight if isinstance(weight, PreparedConv) else prepare_conv2d(weight, stride)
-    top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
-    c_out, c_in, k_h, k_w = prepared.shape
-    n, height, width, channels = x.shape
-    height, width = size or (height, width)
-    if channels != c_in:
-        raise InputError(
-            f"{operator}: x of shape {x.shape} has {channels} channels, weight {prepared.shape} takes {c_in}"
-        )
-    if stride < 1 or min(top, bottom, left, right) < 0:
-        raise InputError(f"{operator}: stride {stride} must be positive and padding {padding} not negative")
-    out_h = (height + top + bottom - k_h) // stride + 1
-    out_w = (width + left + right - k_w) // stride + 1
-    if out_h < 1 or out_w < 1:
-        raise InputError(f"{operator}: the padded image of x {x.shape} is smaller than the filter of {prepared.shape}")
-    if residual is not None and residual.shape != (n, out_h, out_w, c_out):
-        raise InputError(f"{operator}: the residual has shape {residual.shape}, not {(n, out_h, out_w, c_out)}")
+    (top, _, left, _), out = conv2d_sizes(operator, x, prepared.shape, stride, padding, size)
+    n, c_out = len(x), prepared.shape[0]
     x = activations(x, operator)
-    residual = None if residual is None else activations(residual, operator)
-    padded = pad_bias(operator, None if bias is None else parameters(bias), c_out, shift=shift, samples=n)
-    out = (out_h, out_w)
-    if prepared.algorithm == "winograd" and stride == 1 and _fewer_products(n, out):
+    residual = added(operator, residual, (n, *out, c_out))
+    padded = pad_bias(operator, bias, c_out, shift=shift, samples=n)
+    if not n:
+        return empty((n, *out, c_out))
+    if prepared.algorithm == "winograd" and stride == 1 and _fewer_products(out):
         if gain_shift is not None and column_blocks(n, out, c_out) > MOST_REPEATS:
             x, gain_shift = affine(x, *gain_shift, silu=True), None
         return winograd(
@@ -149,7 +139,7 @@ def _conv2d(
             prepared.packed,
             padded,
             out,
-            virtual_size=(height, width),
+            virtual_size=size,
             top=top,
             left=left,
             gain_shift=gain_shift,
@@ -188,9 +178,7 @@ def conv2d_residual(
 def norm_silu(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float) -> np.ndarray:
     """`silu(group_norm(x))`, the SiLU in the pass that applies the normalisation."""
     x = activations(x, "norm_silu")
-    if x.size == 0:
-        return x.copy()
-    return affine(x, *group_norm_affine(x, parameters(weight), parameters(bias), groups, eps), silu=True)
+    return affine(x, *group_norm_affine("norm_silu", x, weight, bias, groups, eps), silu=True)
 
 
 def norm_silu_conv2d(
@@ -209,7 +197,7 @@ def norm_silu_conv2d(
 ) -> np.ndarray:
     """`conv2d(silu(group_norm(x))) + shift + residual`, the half of a residual block."""
     x = activations(x, "norm_silu_conv2d")
-    gain_shift = group_norm_affine(x, parameters(norm_weight), parameters(norm_bias), groups, eps) if x.size else None
+    gain_shift = group_norm_affine("norm_silu_conv2d", x, norm_weight, norm_bias, groups, eps)
     return _conv2d("norm_silu_conv2d", x, weight, bias, stride, padding, shift, residual, gain_shift)
 
 
@@ -217,7 +205,5 @@ def upsample_conv2d(
     x: np.ndarray, weight: ConvWeight, bias: np.ndarray | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
     """`conv2d(upsample_nearest(x, size), padding=1)`: to twice the height and width, or to `size`."""
-    size = size or (2 * x.shape[1], 2 * x.shape[2])
-    if min(size) < 1:
-        raise InputError(f"upsample_conv2d: the size {size} must be positive")
+    size = enlarged_size("upsample_conv2d", x, size)
     return _conv2d("upsample_conv2d", x, weight, bias, 1, 1, size=size)

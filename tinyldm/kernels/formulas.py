@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -25,9 +26,9 @@ from numpy.polynomial import chebyshev
 from tinyldm.kernels.simd import Lanes, Value
 
 
-def _interpolate(function: Callable[[np.ndarray], np.ndarray], degree: int, scale: float = 1.0) -> tuple[float, ...]:
+def _interpolate(function: Callable[[Any], Any], degree: int, scale: float = 1.0) -> tuple[float, ...]:
     """The polynomial through `function` at the Chebyshev points of [-scale, scale]: coefficients in x, lowest first."""
-    series = chebyshev.chebinterpolate(lambda t: function(t * scale), degree)
+    series: np.ndarray = chebyshev.chebinterpolate(lambda t: function(t * scale), degree)
     powers = chebyshev.cheb2poly(series)
     return tuple(float(c) / scale**i for i, c in enumerate(powers))
 
@@ -35,14 +36,14 @@ def _interpolate(function: Callable[[np.ndarray], np.ndarray], degree: int, scal
 def _tail_ratio(u: np.ndarray) -> np.ndarray:
     """R(a) * (a + 2) at a = 2 (1 + u) / (1 - u), from the C library's erfc, or its asymptotic series far out."""
 
-    def one(u: float) -> float:
+    def at(u: float) -> float:
         if u > 0.86:  # a > 26: erfc underflows; 1 - 1/a^2 + 3/a^4 is exact to 1e-8
             a = 2 * (1 + u) / max(1 - u, 1e-300)
             return (1 + 2 / a) * (1 - 1 / a**2 + 3 / a**4) / math.sqrt(2 * math.pi)
         a = 2 * (1 + u) / (1 - u)
         return (a + 2) * 0.5 * math.erfc(a / math.sqrt(2)) * math.exp(a * a / 2)
 
-    return np.array([one(float(v)) for v in u])
+    return np.array([at(float(v)) for v in u])
 
 
 LN2_HIGH = 0.693359375  # 9 bits: n * LN2_HIGH is exact
@@ -76,14 +77,19 @@ def exp(lanes: Lanes, x: Value) -> Value:
     return exp_negative(lanes, lanes.minimum(lanes.constant(LARGEST), x))
 
 
+def _nothing_below(lanes: Lanes, x: Value, least: float, y: Value) -> Value:
+    """y; -0 where x is below `least`, infinity included: what is right there is no normal float32."""
+    return lanes.where("<", x, lanes.constant(least), lanes.constant(-0.0), y)
+
+
 def silu(lanes: Lanes, x: Value) -> Value:
     """x / (1 + e^-x)."""
-    return x / (exp(lanes, -x) + 1.0)
+    return _nothing_below(lanes, x, -LARGEST, x / (exp(lanes, -x) + 1.0))
 
 
 def quick_gelu(lanes: Lanes, x: Value) -> Value:
     """x / (1 + e^(-1.702 x))."""
-    return x / (exp(lanes, x * -1.702) + 1.0)
+    return _nothing_below(lanes, x, -LARGEST / 1.702, x / (exp(lanes, x * -1.702) + 1.0))
 
 
 def gelu(lanes: Lanes, x: Value) -> Value:
@@ -94,4 +100,4 @@ def gelu(lanes: Lanes, x: Value) -> Value:
     square = a * a
     rest = lanes.fma(a, a, -square)  # what the rounded square left out
     tail = exp_negative(lanes, square * -0.5) * (1.0 - rest * 0.5) * ratio
-    return x * lanes.where("<", x, lanes.constant(0.0), tail, 1.0 - tail)
+    return _nothing_below(lanes, x, -14.0, x * lanes.where("<", x, lanes.constant(0.0), tail, 1.0 - tail))

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.arrays import activations, float32_only, parameters
+from tinyldm.kernels.arrays import added, as_rows, float32_only, parameters
 from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, pad_bias
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
+from tinyldm.ops.shapes import channels_of
 
 LinearWeight = np.ndarray | PackedWeight
 
@@ -72,7 +73,7 @@ def _linear(
     gated = ending == GEGLU
     packed = weight if isinstance(weight, PackedWeight) else prepare_linear(weight, gated)
     c_out, c_in = packed.shape[:2]
-    if x.shape[-1] != c_in:
+    if channels_of(operator, x) != c_in:
         raise InputError(
             f"{operator}: x has {x.shape[-1]} channels, the weight of shape {packed.shape[:2]} takes {c_in}"
         )
@@ -80,14 +81,11 @@ def _linear(
         raise InputError(
             f"{operator}: the weight was prepared with gated={packed.gated}, which is for linear_geglu only"
         )
-    tokens = float32_only(x, operator).reshape(1, 1, -1, c_in)
+    tokens = as_rows(float32_only(x, operator))[None, None]
     if tokens.strides[-1] != tokens.itemsize:
         tokens = np.ascontiguousarray(tokens)
-    if residual is not None:
-        residual = activations(residual, operator)
-        if residual.shape != (*x.shape[:-1], c_out):
-            raise InputError(f"{operator}: the residual has shape {residual.shape}, not {(*x.shape[:-1], c_out)}")
-    padded = pad_bias(operator, None if bias is None else parameters(bias), c_out, gated=gated)
+    residual = added(operator, residual, (*x.shape[:-1], c_out))
+    padded = pad_bias(operator, bias, c_out, gated=gated)
     y = matmul(tokens, packed, padded, tokens.shape[1:3], ending=ending, residual=residual, spread=ending != NONE)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 

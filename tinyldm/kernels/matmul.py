@@ -28,9 +28,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.arrays import distance
+from tinyldm.kernels.arrays import distance, parameters
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.compile import kernel
+from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, SpacedImages, stage
 from tinyldm.kernels.pool import aligned, run, threads
 from tinyldm.kernels.rows import (
     GEGLU,
@@ -53,6 +53,7 @@ GATHERED_DEPTH = 128  # convolutions of so few products (3 or 4 channels in) cop
 CACHE_WAY = 4096  # bytes: addresses so far apart share a place of the level-1 cache
 
 TILE_ROWS, TILE_COLUMNS = target().tile_rows, target().tile_columns
+ROW_BYTES = TILE_COLUMNS * FLOAT_BYTES  # of a row of a panel
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -117,6 +118,7 @@ def pad_bias(
     Gated, the values' biases come first and the gates' after them, each filled up to whole panels. Raises `InputError`
     for a bias that is not `(c_out,)` and a shift that is not `(samples or 1, c_out)`.
     """
+    bias = None if bias is None else parameters(bias)
     if bias is not None and bias.shape != (c_out,):
         raise InputError(f"{operator}: the bias has shape {bias.shape}, not {(c_out,)}")
     if shift is not None and shift.shape not in ((1, c_out), (samples, c_out)):
@@ -130,136 +132,179 @@ def pad_bias(
         padded[:, :, : c_out // halves] = bias.reshape(halves, -1)
     if shift is not None:
         padded[:, 0, :c_out] += shift
-    return padded.reshape(len(padded), -1)
+    return padded.reshape(len(padded), halves * width)
 
 
-@kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,:,:], int64, float32[:,:,:,::1], float32[:,::1],"
-    " float32[::1], float32[:,:,:,:], int64, int64, int64, int64, int64, int64, int64, int64[::1], int64, int64, int64)"
-)
-def matmul_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, x, x_pitch, panels, bias, residual, y, y_pitch, y_gap, k_w, stride, top, left, block_rows,
-    cuts, ending, gathered, copied,
-):  # fmt: skip
+class View(NamedTuple):
+    """Where the rows of a product lie in x and in y: bytes from pixel to pixel, and which pixels a filter sees."""
+
+    x_pitch: int
+    y_pitch: int
+    y_gap: int  # bytes by which each row of pixels of y is longer
+    k_w: int
+    stride: int
+    top: int
+    left: int
+
+
+class Block(NamedTuple):
+    """What a thread works on at a time, and how."""
+
+    rows: int
+    depth: int  # steps of k of a register tile
+    gathered: int  # 1: the pixels under all taps are copied, one after the other, into one long row
+    copied: int  # 1: the rows of x are copied, block of k by block of k
+    ending: int  # see `rows.py`
+
+
+class Memory(NamedTuple):
+    """A thread's own memory, by addresses; the last two are bytes from row to row."""
+
+    sums: int
+    rows: int  # of each tap, the addresses of a block's rows of x
+    copied_rows: int  # the addresses of their copies
+    zeros: int  # what a filter sees beyond the border
+    copies: int
+    sums_pitch: int
+    copies_pitch: int
+
+
+@stage
+def _memory(scratch: np.ndarray, block: Block, columns: int, taps: int, c_in: int) -> Memory:
+    sums_pitch, copies_pitch = columns * 4, (block.depth * 4 // 64 | 1) * 64 + 64
+    sums = address(scratch)
+    rows = sums + block.rows * sums_pitch
+    copied_rows = rows + taps * block.rows * 8
+    zeros = copied_rows + (block.rows + TILE_ROWS) * 8
+    copies = (zeros + c_in * 4 + 63) // 64 * 64
+    zero_row(zeros, c_in)
+    for i in range(block.rows):
+        put_address(copied_rows + i * 8, copies + i * copies_pitch)
+    return Memory(sums, rows, copied_rows, zeros, copies, sums_pitch, copies_pitch)
+
+
+@stage
+def _gather(
+    x: np.ndarray, view: View, block: Block, memory: Memory, taps: int, first: int, count: int, out_h: int, out_w: int
+) -> None:
+    """Find the rows of x under each tap for `count` pixels of y from the pixel `first` on."""
+    _, height, width, c_in = x.shape
+    sample, pixel = first // (out_h * out_w), first % (out_h * out_w)
+    oy, ox = pixel // out_w, pixel % out_w
+    for i in range(min(block.rows, (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)):
+        ky = kx = 0
+        for tap in range(taps):
+            iy, ix = oy * view.stride - view.top + ky, ox * view.stride - view.left + kx
+            at = memory.zeros
+            if 0 <= iy < height and 0 <= ix < width:
+                at = address(x) + ((sample * height + iy) * width + ix) * view.x_pitch
+            if block.gathered:
+                copy_row(at, memory.copies + i * memory.copies_pitch + tap * c_in * 4, c_in)
+            else:
+                put_address(memory.rows + (tap * block.rows + i) * 8, at)
+            kx += 1
+            if kx == view.k_w:
+                ky, kx = ky + 1, 0
+        if i + 1 < count:  # what fills the last tile repeats the last row
+            ox += 1
+            if ox == out_w:
+                oy, ox = oy + 1, 0
+                if oy == out_h:
+                    sample, oy = sample + 1, 0
+
+
+@stage
+def _multiply(
+    panels: np.ndarray, block: Block, memory: Memory, taps: int, c_in: int, panel0: int, panel1: int, count: int
+) -> None:
+    """Sum the products of `count` rows with the panels from `panel0` to `panel1`."""
+    for tap in range(taps):
+        rows = memory.rows + tap * block.rows * 8
+        for k0 in range(0, max(c_in, 1), block.depth):
+            k1 = min(k0 + block.depth, c_in)  # where the next block of k begins, perhaps under the next tap
+            if block.copied:
+                for i in range(count):
+                    copy_row(get_address(rows + i * 8) + k0 * 4, memory.copies + i * memory.copies_pitch, k1 - k0)
+            further = k1 < c_in or tap + 1 < taps
+            for p in range(panel0, panel1):
+                packed = address(panels) + ((p * taps + tap) * c_in + k0) * ROW_BYTES
+                ahead = packed + taps * c_in * ROW_BYTES
+                if p + 1 == panel1:
+                    ahead = address(panels) + (panel0 * taps * c_in + (tap * c_in + k1 if further else 0)) * ROW_BYTES
+                multiply_rows(
+                    memory.copied_rows if block.copied or block.gathered else rows,
+                    0 if block.copied or block.gathered else k0 * 4,
+                    packed,
+                    memory.sums + (p - panel0) * ROW_BYTES,
+                    memory.sums_pitch,
+                    k1 - k0,
+                    tap + k0,
+                    count,
+                    ahead,
+                )
+
+
+@stage
+def _finish(
+    row: int, target_row: int, bias_row: int, residual_row: int, panel0: int, panel1: int, gates: int, c_out: int,
+    ending: int,
+) -> None:  # fmt: skip
+    """Write a row's columns from `panel0` to `panel1`; `gates` is the bytes from values' biases to gates'."""
+    if ending == GEGLU:
+        for p in range(panel0 // 2, panel1 // 2):
+            at = p * ROW_BYTES
+            pair = row + (2 * p - panel0) * ROW_BYTES
+            count = min(TILE_COLUMNS, c_out - p * TILE_COLUMNS)
+            finish_gate(pair, pair + ROW_BYTES, target_row + at, bias_row + at, bias_row + gates + at, count)
+    else:
+        at = panel0 * ROW_BYTES
+        count = min(panel1 * TILE_COLUMNS, c_out) - panel0 * TILE_COLUMNS
+        finish_row(row, target_row + at, bias_row + at, residual_row + at, count, ending)
+
+
+@Kernel
+def matmul_kernel(
+    counter: Numbers, units: int, scratch: Row, x: SpacedImages, panels: Panels, bias: Rows, residual: Row,
+    y: SpacedImages, cuts: Numbers, view: View, block: Block,
+) -> None:  # fmt: skip
     """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples.
 
-    Pitches are the bytes from pixel to pixel, `y_gap` those that each row of pixels of y is longer; cuts are the panels
-    at which blocks of columns begin.
+    `cuts` are the panels at which blocks of columns begin; the first block is the widest.
     """
     n, out_h, out_w, c_out = y.shape
-    _, height, width, _ = x.shape
     total = n * out_h * out_w
     n_panels, taps, c_in, _ = panels.shape
-    row_blocks = (total + block_rows - 1) // block_rows
-    c_stride = cuts[1] * TILE_COLUMNS * 4  # the first block is the widest
-    depth_blocks = 1 if gathered else (c_in + BLOCK_DEPTH - 1) // BLOCK_DEPTH
-    depth = taps * c_in if gathered else ((c_in + depth_blocks - 1) // depth_blocks + 7) // 8 * 8
-    bias_width = bias.shape[1]
-
-    # This thread's memory: sums, addresses of rows of x (8 bytes each), copies of their pieces and addresses of those.
-    sums = address(scratch)
-    rows = sums + block_rows * c_stride
-    copied_rows = rows + taps * block_rows * 8
-    zeros = copied_rows + (block_rows + TILE_ROWS) * 8
-    copies = (zeros + c_in * 4 + 63) // 64 * 64
-    pitch = (depth * 4 // 64 | 1) * 64 + 64
-    zero_row(zeros, c_in)
-    for i in range(block_rows):
-        put_address(copied_rows + i * 8, copies + i * pitch)
-
-    while True:
-        unit = next_unit(address(counter))
-        if unit >= units:
-            break
-        first = unit % row_blocks * block_rows
+    pixels = (bias.shape[0] > 1 and out_h * out_w) or total  # that share a bias
+    row_blocks = (total + block.rows - 1) // block.rows
+    memory = _memory(scratch, block, cuts[1] * TILE_COLUMNS, taps, c_in)
+    unit = next_unit(counter)
+    while unit < units:
+        first = unit % row_blocks * block.rows
         panel0, panel1 = cuts[unit // row_blocks], min(n_panels, cuts[unit // row_blocks + 1])
-        count = min(block_rows, total - first)
-
-        sample, pixel = first // (out_h * out_w), first % (out_h * out_w)
-        oy, ox = pixel // out_w, pixel % out_w
-        for i in range(min(block_rows, (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)):
-            ky = kx = 0
-            for tap in range(taps):
-                iy, ix = oy * stride - top + ky, ox * stride - left + kx
-                at = zeros
-                if 0 <= iy < height and 0 <= ix < width:
-                    at = address(x) + ((sample * height + iy) * width + ix) * x_pitch
-                if gathered:
-                    copy_row(at, copies + i * pitch + tap * c_in * 4, c_in)
-                else:
-                    put_address(rows + (tap * block_rows + i) * 8, at)
-                kx += 1
-                if kx == k_w:
-                    ky, kx = ky + 1, 0
-            if i + 1 < count:  # what fills the last tile repeats the last row
-                ox += 1
-                if ox == out_w:
-                    oy, ox = oy + 1, 0
-                    if oy == out_h:
-                        sample, oy = sample + 1, 0
-
-        for tap in range(1 if gathered else taps):
-            for block in range(depth_blocks):
-                k0 = block * depth
-                steps = depth if gathered else min(depth, c_in - k0)
-                if copied:
-                    for i in range(count):
-                        source = get_address(rows + (tap * block_rows + i) * 8)
-                        copy_row(source + k0 * 4, copies + i * pitch, steps)
-                k1 = min(k0 + depth, c_in)  # where the next block of k begins, perhaps under the next tap
-                further = k1 < c_in or tap + 1 < taps
-                for p in range(panel0, panel1):
-                    packed = address(panels) + ((p * taps + tap) * c_in + k0) * TILE_COLUMNS * 4
-                    ahead = packed + taps * c_in * TILE_COLUMNS * 4
-                    if p + 1 == panel1:
-                        at = (panel0 * taps + tap) * c_in + k1 if further else panel0 * taps * c_in
-                        ahead = address(panels) + at * TILE_COLUMNS * 4
-                    multiply_rows(
-                        copied_rows if copied or gathered else rows + tap * block_rows * 8,
-                        0 if copied or gathered else k0 * 4,
-                        packed,
-                        sums + (p - panel0) * TILE_COLUMNS * 4,
-                        c_stride,
-                        steps,
-                        tap + block,
-                        count,
-                        ahead,
-                    )
-
-        for i in range(count):
-            m = first + i
-            sample = m // (out_h * out_w) if bias.shape[0] > 1 else 0
-            row = sums + i * c_stride
-            bias_row = address(bias) + sample * bias_width * 4
-            target_row = address(y) + m * y_pitch + m // out_w * y_gap
-            if ending == GEGLU:
-                for p in range(panel0 // 2, panel1 // 2):
-                    column = p * TILE_COLUMNS
-                    pair = row + (2 * column - panel0 * TILE_COLUMNS) * 4
-                    finish_gate(
-                        pair,
-                        pair + TILE_COLUMNS * 4,
-                        target_row + column * 4,
-                        bias_row + column * 4,
-                        bias_row + (bias_width // 2 + column) * 4,
-                        min(TILE_COLUMNS, c_out - column),
-                    )
-            else:
-                column = panel0 * TILE_COLUMNS
-                finish_row(
-                    row,
-                    target_row + column * 4,
-                    bias_row + column * 4,
-                    address(residual) + (m * c_out + column) * 4,
-                    min(panel1 * TILE_COLUMNS, c_out) - column,
-                    ending,
-                )
+        count = min(block.rows, total - first)
+        _gather(x, view, block, memory, taps, first, count, out_h, out_w)
+        long = block.gathered  # a gathered row is one of all taps
+        _multiply(panels, block, memory, 1 if long else taps, taps * c_in if long else c_in, panel0, panel1, count)
+        for m in range(first, first + count):
+            _finish(
+                memory.sums + (m - first) * memory.sums_pitch,
+                address(y) + m * view.y_pitch + m // out_w * view.y_gap,
+                address(bias) + m // pixels * bias.shape[1] * 4,
+                address(residual) + m * c_out * 4,
+                panel0,
+                panel1,
+                bias.shape[1] * 2,
+                c_out,
+                block.ending,
+            )
+        unit = next_unit(counter)
 
 
 class Plan(NamedTuple):
     """How a product is cut into units, and what memory each thread needs for them."""
 
     block_rows: int
+    depth: int
     cuts: np.ndarray  # the panels at which blocks of columns begin, and the end
     units: int
     scratch: int
@@ -278,12 +323,14 @@ def plan_matmul(rows: int, panels: int, taps: int, c_in: int, threads: int) -> P
         pairs = min(ceil_div(left * row_blocks, 4 * threads), left, BLOCK_COLUMNS // (2 * TILE_COLUMNS))
         left -= pairs
         cuts.append(cuts[-1] + 2 * pairs)
-    longest = taps * c_in if is_gathered(taps, c_in) else min(c_in, BLOCK_DEPTH + 8)
+    depth_blocks = ceil_div(c_in, BLOCK_DEPTH)
+    depth = taps * c_in if is_gathered(taps, c_in) else ceil_div(ceil_div(c_in, depth_blocks or 1), 8) * 8
     return Plan(
         block_rows,
+        max(depth, 1),
         np.array(cuts),
         units=row_blocks * (len(cuts) - 1),
-        scratch=block_rows * (cuts[1] * TILE_COLUMNS + 2 * taps + 2 + longest + 48) + c_in + 64 + 4 * TILE_ROWS,
+        scratch=block_rows * (cuts[1] * TILE_COLUMNS + 2 * taps + 2 + depth + 48) + c_in + 64 + 4 * TILE_ROWS,
     )
 
 
@@ -325,27 +372,12 @@ def matmul(
         return y
     plan = plan_matmul(total, n_panels, taps, c_in, threads())
     gathered = is_gathered(taps, c_in)
-    run(
-        matmul_kernel,
-        plan.units,
-        total * weight.panels.size,
-        plan.scratch,
-        x,
-        distance(x),
-        weight.panels,
-        bias,
-        NO_RESIDUAL if residual is None else residual.reshape(-1),
-        y,
-        distance(y),
-        0 if out is None else y.strides[1] - out_size[1] * distance(y),
-        weight.shape[3] if len(weight.shape) == 4 else 1,
-        stride,
-        top,
-        left,
-        plan.block_rows,
-        plan.cuts,
-        RESIDUAL if residual is not None else ending,
-        int(gathered),
-        int(not gathered and distance(x) % CACHE_WAY == 0),
-    )
+    pitch, y_pitch = distance(x), distance(y)
+    y_gap = 0 if out is None else y.strides[1] - out_size[1] * y_pitch
+    view = View(pitch, y_pitch, y_gap, weight.shape[3] if len(weight.shape) == 4 else 1, stride, top, left)
+    copied = int(not gathered and pitch % CACHE_WAY == 0)
+    block = Block(plan.block_rows, plan.depth, int(gathered), copied, ending if residual is None else RESIDUAL)
+    added = NO_RESIDUAL if residual is None else residual.reshape(-1)
+    work = total * weight.panels.size
+    run(matmul_kernel, plan.units, work, plan.scratch, x, weight.panels, bias, added, y, plan.cuts, view, block)
     return y

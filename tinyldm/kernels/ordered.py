@@ -21,9 +21,9 @@ import math
 
 import numpy as np
 
-from tinyldm.kernels.compile import kernel
+from tinyldm.kernels.compile import Images, Kernel, Numbers, Row
 from tinyldm.kernels.pool import run
-from tinyldm.kernels.simd import address, next_unit
+from tinyldm.kernels.simd import next_unit
 
 ROWS = 512  # of a unit, at most
 COLUMNS = 64
@@ -31,10 +31,10 @@ DEPTH = 256  # steps whose terms of b are gathered at a time
 STEPS = 8  # terms that are added to a sum between its load and its store
 
 
-@kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,::1], float32[::1], int64, int64, int64[::1], float32[:,:,::1])"
-)
-def ordered_kernel(counter, units, scratch, a, b, along_k, along_n, order, y):  # type: ignore[no-untyped-def]
+@Kernel
+def ordered_kernel(
+    counter: Numbers, units: int, scratch: Row, a: Images, b: Row, along_k: int, along_n: int, order: Numbers, y: Images
+) -> None:
     """Units: a block of rows by a panel of columns of one product. a (B, M, K) is in order, b is gathered.
 
     Of product i, term k of column n is b[i * K * N + order[k] * along_k + n * along_n].
@@ -44,10 +44,8 @@ def ordered_kernel(counter, units, scratch, a, b, along_k, along_n, order, y):  
     panels, blocks = (columns + COLUMNS - 1) // COLUMNS, (rows + ROWS - 1) // ROWS
     terms = scratch[: DEPTH * COLUMNS].reshape(DEPTH, COLUMNS)
     sums = scratch[DEPTH * COLUMNS : (DEPTH + min(rows, ROWS)) * COLUMNS].reshape(-1, COLUMNS)
-    while True:
-        unit = next_unit(address(counter))
-        if unit >= units:
-            break
+    unit = next_unit(counter)
+    while unit < units:
         product, part = unit // (panels * blocks), unit % (panels * blocks)
         column, row = part // blocks * COLUMNS, part % blocks * ROWS
         width, height = min(COLUMNS, columns - column), min(ROWS, rows - row)
@@ -72,6 +70,7 @@ def ordered_kernel(counter, units, scratch, a, b, along_k, along_n, order, y):  
                     for n in range(COLUMNS):
                         total[n] += factors[first + k] * terms[k, n]
         y[product, row : row + height, column : column + width] = sums[:height, :width]
+        unit = next_unit(counter)
 
 
 def ordered_matmul(a: np.ndarray, b: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.kernels.compile import Kernel, native
+from tinyldm.kernels.compile import Kernel, Native
 from tinyldm.kernels.fork import BOARD, OPEN, STATE, serve
 
 WORTH_A_THREAD = 2e6  # multiply-adds: some 40 microseconds
@@ -106,10 +106,11 @@ def on_threads(count: int, function: Callable[P, T], *args: P.args, **kwargs: P.
         _within.reset(token)
 
 
-@native("int64(int64, int64, int64)")
-def serve_jobs(board, seen, looks):  # type: ignore[no-untyped-def]
+@Native
+def serve_jobs(board: int, seen: int, looks: int) -> int:
     """Help until no job comes for so many looks; see `fork.serve`."""
-    return serve(board, seen, looks)
+    state: int = serve(board, seen, looks)
+    return state
 
 
 class Crew:

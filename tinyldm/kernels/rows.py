@@ -29,7 +29,12 @@ from tinyldm.kernels.simd import (
 # What a matrix product can end with. RESIDUAL adds an array of the result's shape, GEGLU gates one half with the other.
 NONE, SILU, GELU, QUICK_GELU, RESIDUAL, GEGLU = range(6)
 ACTIVATIONS = {"silu": SILU, "gelu": GELU, "quick_gelu": QUICK_GELU}
-_FORMULAS = {SILU: formulas.silu, GELU: formulas.gelu, QUICK_GELU: formulas.quick_gelu}
+_FORMULAS: dict[int, Callable[[Lanes, Value], Value]] = {
+    NONE: lambda _, x: x,
+    SILU: formulas.silu,
+    GELU: formulas.gelu,
+    QUICK_GELU: formulas.quick_gelu,
+}
 
 
 def _choose(builder: ir.IRBuilder, code: ir.Value, cases: dict[int, Callable[[], None]]) -> None:
@@ -60,15 +65,17 @@ def finish_row(
     def plain(lanes: Lanes, at: ir.Value) -> Value:
         return lanes.load(source, at) + lanes.load(bias, at)
 
-    def emit(formula: Callable[[Lanes, Value, ir.Value], Value]) -> Callable[[], None]:
+    def emit(formula: Callable[[Lanes, Value], Value]) -> Callable[[], None]:
         def body(lanes: Lanes, at: ir.Value) -> None:
-            lanes.store(formula(lanes, plain(lanes, at), at), destination, at)
+            lanes.store(formula(lanes, plain(lanes, at)), destination, at)
 
         return lambda: for_lanes(builder, count, body)
 
-    cases = {code: emit(lambda lanes, x, at, f=f: f(lanes, x)) for code, f in _FORMULAS.items()}
-    cases[NONE] = emit(lambda lanes, x, at: x)
-    cases[RESIDUAL] = emit(lambda lanes, x, at: x + lanes.load(residual, at))
+    def add_residual(lanes: Lanes, at: ir.Value) -> None:
+        lanes.store(plain(lanes, at) + lanes.load(residual, at), destination, at)
+
+    cases = {code: emit(formula) for code, formula in _FORMULAS.items()}
+    cases[RESIDUAL] = lambda: for_lanes(builder, count, add_residual)
     _choose(builder, ending, cases)
 
 

@@ -20,9 +20,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -315,21 +316,28 @@ def emitted(arguments: int, result: Any = types.void) -> Callable[[Callable[...,
     return decorate
 
 
-@intrinsic
-def address(context, array):  # type: ignore[no-untyped-def]  # array -> int64
+def _on_array(emit: Callable[[ir.IRBuilder, ir.Value], ir.Value]) -> Callable[[np.ndarray], int]:
+    """Make a Numba function of one array out of `emit(builder, pointer to its first element)`."""
+
+    def typed(context: Any, array: Any) -> tuple[Any, Callable[..., Any]]:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+            return emit(builder, context.make_array(signature.args[0])(context, builder, values[0]).data)
+
+        return types.int64(array), generate
+
+    return cast(Callable[[np.ndarray], int], intrinsic(typed))
+
+
+@_on_array
+def address(builder: ir.IRBuilder, data: ir.Value) -> ir.Value:
     """The byte address of an array's first element."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
-        structure = context.make_array(signature.args[0])(context, builder, values[0])
-        return builder.ptrtoint(structure.data, I64)
-
-    return types.int64(array), generate
+    return builder.ptrtoint(data, I64)
 
 
-@emitted(1, types.int64)
-def next_unit(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
-    """Take the next number from a counter that several threads share: one atomic add."""
-    return builder.atomic_rmw("add", builder.inttoptr(counter, POINTER), constant(1), "monotonic")
+@_on_array
+def next_unit(builder: ir.IRBuilder, data: ir.Value) -> ir.Value:
+    """Take the next number from a counter that several threads share, an array of one number: one atomic add."""
+    return builder.atomic_rmw("add", data, constant(1), "monotonic")
 
 
 def pause(builder: ir.IRBuilder) -> None:

@@ -26,6 +26,8 @@ indirect convolution algorithm", arXiv 1907.02129.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from tinyldm.kernels.simd import BYTE, FLOAT_BYTES, I64, POINTER, Lanes, Value, constant, emitted, loop, target
@@ -83,12 +85,12 @@ def _tile(
     vector_bytes = shape.width * FLOAT_BYTES
     step_bytes = shape.tile_vectors * vector_bytes
 
-    def steps(count: int):  # type: ignore[no-untyped-def]
-        def body(k: ir.Value, *sums: Value) -> list[Value]:
+    def steps(count: int) -> Callable[..., list[Value]]:
+        def body(k: ir.Value, *before: Value) -> list[Value]:
             b_at = builder.gep(packed, [builder.mul(k, constant(step_bytes))], source_etype=BYTE)
             k_bytes = builder.mul(k, constant(FLOAT_BYTES))
             a_at = [builder.gep(row, [k_bytes], source_etype=BYTE) for row in a]
-            sums = list(sums)
+            sums = list(before)
             for line in range(0, step_bytes if count == UNROLL else 0, CACHE_LINE):
                 reached = builder.add(builder.mul(k, constant(step_bytes // UNROLL)), constant(line))
                 lanes.prefetch(ahead_at, reached, LEVEL_2)

@@ -30,17 +30,20 @@ convolution", arXiv 1803.10986.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.compile import kernel
+from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, stage
 from tinyldm.kernels.matmul import (
     NO_RESIDUAL,
+    ROW_BYTES,
     TILE_COLUMNS,
     TILE_ROWS,
     PackedWeight,
@@ -78,7 +81,7 @@ def toom_cook(points: Sequence[Fraction], outputs: int, taps: int) -> tuple[Matr
     g, b_t = [], []
     for j, p in enumerate(points):
         others = [q for k, q in enumerate(points) if k != j]
-        value = np.prod([p - q for q in others])
+        value = math.prod((p - q for q in others), start=Fraction(1))
         g.append([p**i / value for i in range(taps)])
         b_t.append([*product(others), Fraction(0)])
     g.append([Fraction(int(i == taps - 1)) for i in range(taps)])
@@ -93,9 +96,9 @@ A_T, G, B_T = toom_cook(POINTS, OUTPUTS, TAPS)
 # The transforms, on vectors of channels ----------------------------------------------------------------------------
 
 
-def weighted_sum(lanes: Lanes, coefficients: Sequence[Fraction], values: Sequence[Value]) -> Value | None:
-    """Sum of coefficient * value, without the zeros; None if there are only zeros."""
-    total = None
+def weighted_sum(lanes: Lanes, coefficients: Sequence[Fraction], values: Sequence[Value]) -> Value:
+    """Sum of coefficient * value, without the zeros."""
+    total: Value | None = None
     for c, value in sorted(zip(coefficients, values, strict=True), key=lambda pair: abs(pair[0]) != 1):
         if c == 0:
             continue
@@ -105,6 +108,7 @@ def weighted_sum(lanes: Lanes, coefficients: Sequence[Fraction], values: Sequenc
             total = total + value if c == 1 else total - value
         else:
             total = lanes.fma(value, lanes.constant(float(c)), total)
+    assert total is not None, "a sum of zeros alone"
     return total
 
 
@@ -148,13 +152,16 @@ def transform_columns(lanes: Lanes, matrix: Matrix, values: Sequence[Value]) -> 
     ]
 
 
-def _nested(lanes: Lanes, transform, matrix: Matrix, grid: Sequence[Sequence[Value]]) -> list[list[Value]]:  # type: ignore[no-untyped-def]
+Transform = Callable[[Lanes, Matrix, Sequence[Value]], list[Value]]
+
+
+def _nested(lanes: Lanes, transform: Transform, matrix: Matrix, grid: Sequence[Sequence[Value]]) -> list[list[Value]]:
     """matrix @ grid @ matrix^T."""
     first = [transform(lanes, matrix, column) for column in zip(*grid, strict=True)]
     return [transform(lanes, matrix, row) for row in zip(*first, strict=True)]
 
 
-def _over_channels(builder: ir.IRBuilder, count: ir.Value, body) -> None:  # type: ignore[no-untyped-def]
+def _over_channels(builder: ir.IRBuilder, count: ir.Value, body: Callable[[Lanes, ir.Value], None]) -> None:
     """Emit body(lanes, byte offset) for whole vectors of channels; `count` is a multiple of the width."""
     lanes = Lanes(builder, target().width)
 
@@ -239,127 +246,179 @@ def transform_filters(
 # The kernel ----------------------------------------------------------------------------------------------------------
 
 COPY = -1  # prologue: the pixels as they are; NONE: gain and shift; SILU: gain, shift and SiLU
+VECTOR = target().width
 
 
-@kernel(
-    "void(int64[::1], int64, float32[::1], float32[:,:,:,::1], float32[:,::1], float32[:,::1], float32[:,:,:,::1],"
-    " float32[:,::1], float32[::1], float32[:,:,:,::1], int64, int64, int64, int64, int64, int64,"
-    " int64, int64, int64, int64, int64)"
-)
-def winograd_kernel(  # type: ignore[no-untyped-def]
-    counter, units, scratch, x, gain, shift, filters, bias, residual, y, virtual_h, virtual_w, top, left,
-    prologue, samples, tiles_h, tiles_w, block_columns, depth, ending,
-):  # fmt: skip
-    """Units: blocks of columns (slowest) by regions of `samples` × `tiles_h` × `tiles_w` tiles.
+class View(NamedTuple):
+    """How the image is read: as if it were height × width pixels large (nearest neighbours), and what is done to it."""
 
-    The image is read as if it were virtual_h × virtual_w pixels large (nearest neighbours).
+    height: int
+    width: int
+    top: int  # rows of zeros around it
+    left: int
+    prologue: int
+
+
+class Region(NamedTuple):
+    """What a thread takes through all steps: so many tiles, channels at a time, and columns of the result."""
+
+    samples: int
+    tiles_h: int
+    tiles_w: int
+    depth: int
+    columns: int
+
+
+class Memory(NamedTuple):
+    """A thread's own memory, by addresses; then bytes from place to place of the 36, and from pixel to pixel.
+
+    The slabs of a tile begin at addresses that fall into different sets of the cache.
     """
-    n, height, width, c_in = x.shape
-    _, out_h, out_w, c_out = y.shape
-    n_panels = filters.shape[0]
-    regions_h = ((out_h + OUTPUTS - 1) // OUTPUTS + tiles_h - 1) // tiles_h
-    regions_w = ((out_w + OUTPUTS - 1) // OUTPUTS + tiles_w - 1) // tiles_w
-    regions = (n + samples - 1) // samples * regions_h * regions_w
-    panels_per_block = block_columns // TILE_COLUMNS
 
-    # This thread's memory. The 36 slabs of a tile begin at addresses that fall into different sets of the cache.
-    most = (samples * tiles_h * tiles_w + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    patch_h, patch_w = tiles_h * OUTPUTS + 2, tiles_w * OUTPUTS + 2
-    pixel = depth * 4
-    v_place = (most * depth * 4 // 64 | 1) * 64 + 128
-    m_row = block_columns * 4
-    m_place = (most * TILE_COLUMNS * 4 // 64 | 1) * 64
-    u_place = (depth * TILE_COLUMNS * 4 // 64 | 1) * 64
+    patch: int
+    v: int  # the transformed pieces
+    m: int  # the sums
+    u: int  # the transformed filters of a panel
+    out: int  # the 16 pixels of a tile
+    table: int  # the addresses of the tiles in `v`
+    v_place: int
+    m_place: int
+    u_place: int
+    pixel: int
+    patch_row: int
+
+
+@stage
+def _memory(scratch: np.ndarray, region: Region) -> Memory:
+    most = (region.samples * region.tiles_h * region.tiles_w + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    pixel = region.depth * 4
+    patch_row = (region.tiles_w * OUTPUTS + 2) * pixel
+    v_place = (most * pixel // 64 | 1) * 64 + 128
+    m_place = (most * ROW_BYTES // 64 | 1) * 64
+    u_place = (region.depth * ROW_BYTES // 64 | 1) * 64
     patch = address(scratch)
-    v = patch + samples * patch_h * patch_w * pixel
+    v = patch + region.samples * (region.tiles_h * OUTPUTS + 2) * patch_row
     m = v + PLACES * v_place
-    u = m + panels_per_block * PLACES * m_place
+    u = m + region.columns // TILE_COLUMNS * PLACES * m_place
     out = u + PLACES * u_place
-    table = out + OUTPUTS * OUTPUTS * m_row
+    table = out + OUTPUTS * OUTPUTS * region.columns * 4
     for i in range(most):
         put_address(table + i * 8, v + i * pixel)
+    return Memory(patch, v, m, u, out, table, v_place, m_place, u_place, pixel, patch_row)
 
-    while True:
-        unit = next_unit(address(counter))
-        if unit >= units:
-            break
-        region, panel0 = unit % regions, unit // regions * panels_per_block
-        panels = min(n_panels, panel0 + panels_per_block) - panel0
-        sample0 = region // (regions_h * regions_w) * samples
-        tile_y0 = region // regions_w % regions_h * tiles_h
-        tile_x0 = region % regions_w * tiles_w
-        some_samples = min(samples, n - sample0)
-        some_h = min(tiles_h, (out_h + OUTPUTS - 1) // OUTPUTS - tile_y0)
-        some_w = min(tiles_w, (out_w + OUTPUTS - 1) // OUTPUTS - tile_x0)
-        tiles = some_samples * some_h * some_w
 
-        for k0 in range(0, c_in, depth):
-            steps = min(depth, c_in - k0)
-            padded = (steps + VECTOR - 1) // VECTOR * VECTOR
+@stage
+def _gather(
+    x: np.ndarray, gain: np.ndarray, shift: np.ndarray, view: View, part: Region, memory: Memory, sample0: int,
+    y0: int, x0: int, k0: int,
+) -> None:  # fmt: skip
+    """The patch: pixels with their border, `part.depth` channels of each, ready for the transform."""
+    _, height, width, c_in = x.shape
+    padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
+    patch_h = part.tiles_h * OUTPUTS + 2
+    for line in range(part.samples * patch_h):
+        sample, vy = sample0 + line // patch_h, y0 + line % patch_h - view.top
+        to = memory.patch + line * memory.patch_row
+        for vx in range(x0 - view.left, x0 - view.left + part.tiles_w * OUTPUTS + 2):
+            filled = 0
+            if 0 <= vy < view.height and 0 <= vx < view.width:
+                iy, ix = vy, vx
+                if view.height != height or view.width != width:
+                    iy, ix = vy * height // view.height, vx * width // view.width
+                source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
+                filled = part.depth
+                if view.prologue == COPY:
+                    copy_row(source, to, filled)
+                else:
+                    at = (sample * c_in + k0) * 4
+                    affine_row(source, to, address(gain) + at, address(shift) + at, filled, view.prologue)
+            zero_row(to + filled * 4, padded - filled)
+            to += memory.pixel
 
-            # The patch: pixels with their border, ready for the transform.
-            for s in range(some_samples):
-                for r in range(some_h * OUTPUTS + 2):
-                    vy = tile_y0 * OUTPUTS + r - top
-                    for c in range(some_w * OUTPUTS + 2):
-                        vx = tile_x0 * OUTPUTS + c - left
-                        to = patch + ((s * patch_h + r) * patch_w + c) * pixel
-                        filled = 0
-                        if 0 <= vy < virtual_h and 0 <= vx < virtual_w:
-                            iy, ix = vy, vx
-                            if virtual_h != height or virtual_w != width:
-                                iy, ix = vy * height // virtual_h, vx * width // virtual_w
-                            sample = sample0 + s
-                            source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
-                            filled = steps
-                            if prologue == COPY:
-                                copy_row(source, to, steps)
-                            else:
-                                at = (sample * c_in + k0) * 4
-                                affine_row(source, to, address(gain) + at, address(shift) + at, steps, prologue)
-                        zero_row(to + filled * 4, padded - filled)
 
-            for t in range(tiles):
-                s, i, j = t // (some_h * some_w), t // some_w % some_h, t % some_w
-                corner = patch + ((s * patch_h + i * OUTPUTS) * patch_w + j * OUTPUTS) * pixel
-                transform_input(corner, patch_w * pixel, pixel, v + t * pixel, v_place, padded)
+@stage
+def _multiply(filters: np.ndarray, part: Region, memory: Memory, panel0: int, panels: int, k0: int) -> None:
+    """Transform the patch's tiles and the filters of each panel, and add their products to the sums of 36 places."""
+    c_in = filters.shape[2]
+    padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
+    tiles = part.samples * part.tiles_h * part.tiles_w
+    for t in range(tiles):
+        line, j = t // part.tiles_w, t % part.tiles_w
+        corner = memory.patch + (line * OUTPUTS + 2 * (line // part.tiles_h)) * memory.patch_row
+        corner += j * OUTPUTS * memory.pixel
+        transform_input(corner, memory.patch_row, memory.pixel, memory.v + t * memory.pixel, memory.v_place, padded)
+    for p in range(panels):
+        start = address(filters) + ((panel0 + p) * TAPS * TAPS * c_in + k0) * ROW_BYTES
+        transform_filters(start, c_in * ROW_BYTES, memory.u, memory.u_place, part.depth * TILE_COLUMNS)
+        for place in range(PLACES):
+            multiply_rows(
+                memory.table,
+                place * memory.v_place,
+                memory.u + place * memory.u_place,
+                memory.m + (p * PLACES + place) * memory.m_place,
+                ROW_BYTES,
+                part.depth,
+                k0,
+                tiles,
+                memory.u + min(place + 1, PLACES - 1) * memory.u_place,
+            )
 
-            for p in range(panels):
-                start = address(filters) + ((panel0 + p) * TAPS * TAPS * c_in + k0) * TILE_COLUMNS * 4
-                transform_filters(start, c_in * TILE_COLUMNS * 4, u, u_place, steps * TILE_COLUMNS)
-                for place in range(PLACES):
-                    multiply_rows(
-                        table,
-                        place * v_place,
-                        u + place * u_place,
-                        m + (p * PLACES + place) * m_place,
-                        TILE_COLUMNS * 4,
-                        steps,
-                        k0,
-                        tiles,
-                        u + min(place + 1, PLACES - 1) * u_place,
-                    )
 
-        column = panel0 * TILE_COLUMNS
-        count = min(panels * TILE_COLUMNS, c_out - column)
-        for t in range(tiles):
-            s, i, j = t // (some_h * some_w), t // some_w % some_h, t % some_w
-            sample = sample0 + s
-            for p in range(panels):
-                sums = m + p * PLACES * m_place + t * TILE_COLUMNS * 4
-                transform_output(sums, m_place, out + p * TILE_COLUMNS * 4, m_row, TILE_COLUMNS)
+@stage
+def _finish(
+    y: np.ndarray, bias_row: int, residual: np.ndarray, memory: Memory, row_bytes: int, panels: int, tile: int,
+    sample: int, y0: int, x0: int, column: int, ending: int,
+) -> None:  # fmt: skip
+    """Transform a tile's sums back and write those of its 16 pixels that the result has."""
+    _, out_h, out_w, c_out = y.shape
+    count = min(panels * TILE_COLUMNS, c_out - column)
+    for p in range(panels):
+        sums = memory.m + p * PLACES * memory.m_place + tile * ROW_BYTES
+        transform_output(sums, memory.m_place, memory.out + p * ROW_BYTES, row_bytes, TILE_COLUMNS)
+    for r in range(min(OUTPUTS, out_h - y0)):
+        for c in range(min(OUTPUTS, out_w - x0)):
+            at = (((sample * out_h + y0 + r) * out_w + x0 + c) * c_out + column) * 4
+            row = memory.out + (r * OUTPUTS + c) * row_bytes
+            finish_row(row, address(y) + at, bias_row, address(residual) + at, count, ending)
+
+
+@Kernel
+def winograd_kernel(
+    counter: Numbers, units: int, scratch: Row, x: Panels, gain: Rows, shift: Rows, filters: Panels, bias: Rows,
+    residual: Row, y: Panels, view: View, region: Region, ending: int,
+) -> None:  # fmt: skip
+    """Units: blocks of columns (slowest) by regions of tiles."""
+    n, _, _, c_in = x.shape
+    all_h, all_w = (y.shape[1] + OUTPUTS - 1) // OUTPUTS, (y.shape[2] + OUTPUTS - 1) // OUTPUTS
+    regions_h = (all_h + region.tiles_h - 1) // region.tiles_h
+    regions_w = (all_w + region.tiles_w - 1) // region.tiles_w
+    regions = (n + region.samples - 1) // region.samples * regions_h * regions_w
+    most_panels = region.columns // TILE_COLUMNS
+    memory = _memory(scratch, region)
+    unit = next_unit(counter)
+    while unit < units:
+        place, panel0 = unit % regions, unit // regions * most_panels
+        panels = min(filters.shape[0], panel0 + most_panels) - panel0
+        sample0 = place // (regions_h * regions_w) * region.samples
+        tile_y, tile_x = place // regions_w % regions_h * region.tiles_h, place % regions_w * region.tiles_w
+        samples, tiles_h = min(region.samples, n - sample0), min(region.tiles_h, all_h - tile_y)
+        tiles_w = min(region.tiles_w, all_w - tile_x)
+        for k0 in range(0, c_in, region.depth):
+            some = Region(samples, tiles_h, tiles_w, min(region.depth, c_in - k0), region.columns)
+            _gather(x, gain, shift, view, some, memory, sample0, tile_y * OUTPUTS, tile_x * OUTPUTS, k0)
+            _multiply(filters, some, memory, panel0, panels, k0)
+        for tile in range(samples * tiles_h * tiles_w):
+            sample = sample0 + tile // (tiles_h * tiles_w)
+            i, j = tile_y + tile // tiles_w % tiles_h, tile_x + tile % tiles_w
+            column = panel0 * TILE_COLUMNS
             bias_row = address(bias) + ((sample if bias.shape[0] > 1 else 0) * bias.shape[1] + column) * 4
-            for r in range(OUTPUTS):
-                oy = (tile_y0 + i) * OUTPUTS + r
-                for c in range(OUTPUTS):
-                    ox = (tile_x0 + j) * OUTPUTS + c
-                    if oy < out_h and ox < out_w:
-                        at = (((sample * out_h + oy) * out_w + ox) * c_out + column) * 4
-                        row = out + (r * OUTPUTS + c) * m_row
-                        finish_row(row, address(y) + at, bias_row, address(residual) + at, count, ending)
+            _finish(
+                y, bias_row, residual, memory, region.columns * 4, panels, tile, sample, i * OUTPUTS, j * OUTPUTS,
+                column, ending,
+            )  # fmt: skip
+        unit = next_unit(counter)
 
 
-VECTOR = target().width
 MOST_TILES = 112  # of a region: its transformed pieces and sums stay in the level-2 and level-3 caches
 DEPTH = 64  # channels at a time, as two sums of 32: shorter ones err less, and longer ones are hardly faster
 COLUMNS = 320
@@ -443,27 +502,11 @@ def winograd(
     slabs = most * (depth + block_columns) + depth * TILE_COLUMNS + (panels + 4) * 32
     scratch = patch + PLACES * slabs + OUTPUTS**2 * block_columns + 2 * most + 64 + 4 * TILE_ROWS
     gain, shift = gain_shift or (np.empty((0, 0), np.float32),) * 2
-    run(
-        winograd_kernel,
-        regions * column_blocks(n, out_size, c_out),
-        y.size * c_in * PLACES / OUTPUTS**2,
-        scratch,
-        x,
-        gain,
-        shift,
-        weight.panels,
-        bias,
-        NO_RESIDUAL if residual is None else residual.reshape(-1),
-        y,
-        *(virtual_size or (height, width)),
-        top,
-        left,
-        prologue,
-        samples,
-        region_h,
-        region_w,
-        block_columns,
-        depth,
-        NONE if residual is None else RESIDUAL,
-    )
+    height, width = virtual_size or (height, width)
+    view = View(height, width, top, left, prologue)
+    region = Region(samples, region_h, region_w, depth, block_columns)
+    work = y.size * c_in * PLACES / OUTPUTS**2
+    added, ending = (NO_RESIDUAL, NONE) if residual is None else (residual.reshape(-1), RESIDUAL)
+    units = regions * column_blocks(n, out_size, c_out)
+    run(winograd_kernel, units, work, scratch, x, gain, shift, weight.panels, bias, added, y, view, region, ending)
     return y

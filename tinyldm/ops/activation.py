@@ -6,6 +6,13 @@ import numpy as np
 import scipy  # which imports scipy.special when it is first used: the Numba backend never does
 
 from tinyldm.errors import InputError
+from tinyldm.ops.shapes import channels_of
+
+
+def _times(x: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """`x * share`, and at x = -inf, where the share is 0, the limit: -0."""
+    y: np.ndarray = np.maximum(x, np.finfo(x.dtype).min) * share.astype(x.dtype, copy=False)
+    return y
 
 
 def silu(x: np.ndarray) -> np.ndarray:
@@ -13,7 +20,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
     Source: Elfwing et al. 2017, arXiv:1702.03118, equation 5.
     """
-    return x * scipy.special.expit(x).astype(x.dtype, copy=False)
+    return _times(x, scipy.special.expit(x))
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -24,7 +31,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
     """
     # ndtr(x) is Φ(x); unlike 1 + erf it does not cancel for x far below zero.
-    return x * scipy.special.ndtr(x).astype(x.dtype, copy=False)
+    return _times(x, scipy.special.ndtr(x))
 
 
 def quick_gelu(x: np.ndarray) -> np.ndarray:
@@ -32,7 +39,15 @@ def quick_gelu(x: np.ndarray) -> np.ndarray:
 
     Source: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
     """
-    return x * scipy.special.expit(x * x.dtype.type(1.702)).astype(x.dtype, copy=False)
+    return _times(x, scipy.special.expit(x * x.dtype.type(1.702)))
+
+
+def gated_size(x: np.ndarray) -> int:
+    """Half the size of the last axis. Raises `InputError` where that is odd."""
+    channels = channels_of("geglu", x)
+    if channels % 2:
+        raise InputError(f"geglu: the last axis holds two halves, so its size must be even, not {channels}")
+    return channels // 2
 
 
 def geglu(x: np.ndarray) -> np.ndarray:
@@ -42,16 +57,19 @@ def geglu(x: np.ndarray) -> np.ndarray:
 
     Raises `InputError` where the last axis is odd.
     """
-    if x.shape[-1] % 2:
-        raise InputError(f"geglu: the last axis holds two halves, so its size must be even, not {x.shape[-1]}")
+    gated_size(x)
     a, g = np.split(x, 2, axis=-1)
-    return a * gelu(g)
+    y: np.ndarray = a * gelu(g)
+    return y
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     r"""Softmax along `axis`: $e^{x_i} / \sum_j e^{x_j}$.
 
-    The largest value is subtracted first, which changes nothing but keeps $e^{x}$ from overflowing.
+    The largest value is subtracted first, which changes nothing but keeps $e^{x}$ from overflowing. Raises `InputError`
+    where x has no axes.
     """
+    channels_of("softmax", x)
     e = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    y: np.ndarray = e / np.sum(e, axis=axis, keepdims=True)
+    return y

@@ -5,8 +5,42 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.ops.shapes import image_of
 
 Padding = int | tuple[int, int, int, int]  # on every side, or (top, bottom, left, right)
+
+
+def conv2d_sizes(
+    operator: str,
+    x: np.ndarray,
+    weight_shape: tuple[int, ...],
+    stride: int,
+    padding: Padding,
+    size: tuple[int, int] | None = None,
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """The padding as (top, bottom, left, right) and the height and width of the result.
+
+    `size` is the height and width to which `x (N, H, W, C_in)` is enlarged first. Raises `InputError` where the
+    channels do not agree or the padded image is smaller than the filter.
+    """
+    sides = (padding,) * 4 if isinstance(padding, int) else padding
+    n, height, width, channels = image_of(operator, x)
+    height, width = size or (height, width)
+    _, c_in, k_h, k_w = weight_shape
+    if channels != c_in:
+        raise InputError(
+            f"{operator}: x of shape {x.shape} has {channels} channels, weight {weight_shape} takes {c_in}"
+        )
+    if stride < 1 or min(sides) < 0:
+        raise InputError(f"{operator}: stride {stride} must be positive and padding {padding} not negative")
+    out_h = (height + sides[0] + sides[1] - k_h) // stride + 1
+    out_w = (width + sides[2] + sides[3] - k_w) // stride + 1
+    if out_h < 1 or out_w < 1:
+        shape = (n, height, width, channels)
+        raise InputError(
+            f"{operator}: the padded image of x {shape} is smaller than the filter of weight {weight_shape}"
+        )
+    return sides, (out_h, out_w)
 
 
 def conv2d(
@@ -31,20 +65,10 @@ def conv2d(
 
     Raises `InputError` where the channels do not agree or the padded image is smaller than the filter.
     """
-    top, bottom, left, right = (padding,) * 4 if isinstance(padding, int) else padding
-    c_out, c_in, k_h, k_w = weight.shape
-    n, height, width, channels = x.shape
-    if channels != c_in:
-        raise InputError(f"conv2d: x of shape {x.shape} has {channels} channels, weight {weight.shape} takes {c_in}")
-    if stride < 1 or min(top, bottom, left, right) < 0:
-        raise InputError(f"conv2d: stride {stride} must be positive and padding {padding} not negative")
-    out_h = (height + top + bottom - k_h) // stride + 1
-    out_w = (width + left + right - k_w) // stride + 1
-    if out_h < 1 or out_w < 1:
-        raise InputError(f"conv2d: the padded image of x {x.shape} is smaller than the filter of weight {weight.shape}")
-
-    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    y = np.zeros((n, out_h, out_w, c_out), np.result_type(x, weight))
+    sides, (out_h, out_w) = conv2d_sizes("conv2d", x, weight.shape, stride, padding)
+    k_h, k_w = weight.shape[2:]
+    x = np.pad(x, ((0, 0), sides[:2], sides[2:], (0, 0)))
+    y = np.zeros((len(x), out_h, out_w, len(weight)), np.result_type(x, weight))
     for u in range(k_h):
         for v in range(k_w):
             pixels = x[:, u : u + stride * out_h : stride, v : v + stride * out_w : stride]

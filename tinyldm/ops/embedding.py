@@ -19,7 +19,8 @@ def embedding(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
         raise InputError(f"embedding: the ids must be of an integer type, not {ids.dtype}")
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(table):
         raise InputError(f"embedding: the ids {ids.min()} … {ids.max()} do not fit a table of {len(table)} rows")
-    return table[ids]
+    rows: np.ndarray = table[ids]
+    return rows
 
 
 def timestep_embedding(
@@ -47,6 +48,9 @@ def timestep_embedding(
     if half and freq_shift >= half:
         raise InputError(f"timestep_embedding: freq_shift {freq_shift} must be below dim / 2 = {half}")
     omega = np.exp(-math.log(max_period) * np.arange(half, dtype=np.float64) / (half - freq_shift))
-    angles = np.asarray(t, np.float64)[:, None] * omega
+    times = np.asarray(t, np.float64)
+    if times.ndim != 1:
+        raise InputError(f"timestep_embedding: the timesteps must be (N,), not of the shape {times.shape}")
+    angles = times[:, None] * omega
     parts = [np.cos(angles), np.sin(angles)] if flip_sin_to_cos else [np.sin(angles), np.cos(angles)]
     return np.concatenate([*parts, np.zeros((len(angles), dim % 2))], axis=1).astype(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.ops.shapes import channels_of
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -12,9 +13,10 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) ->
 
     `weight` is `(C_out, C_in)`, `bias` is `(C_out,)`. Raises `InputError` where the channels do not agree.
     """
-    if x.shape[-1] != weight.shape[1]:
+    channels = channels_of("linear", x)
+    if channels != weight.shape[1]:
         raise InputError(
-            f"linear: x has {x.shape[-1]} channels, the weight of shape {weight.shape} takes {weight.shape[1]}"
+            f"linear: x has {channels} channels, the weight of shape {weight.shape} takes {weight.shape[1]}"
         )
-    y = x @ weight.T
+    y: np.ndarray = x @ weight.T
     return y if bias is None else y + bias

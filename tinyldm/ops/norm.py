@@ -5,17 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.ops.shapes import channels_of
 
 
 def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
-    """(x - mean) / sqrt(variance + eps) over `axes`; the variance is the biased one, in a second pass over x."""
-    centred = x - np.mean(x, axis=axes, keepdims=True)
-    variance = np.mean(np.square(centred), axis=axes, keepdims=True)
-    return centred / np.sqrt(variance + x.dtype.type(eps))
+    """(x - mean) / sqrt(variance + eps) over `axes`; the variance is the biased one, in a second pass over x.
+
+    The means are summed in float64 whatever the dtype: in float32, that of a constant would not be the constant.
+    """
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.mean(values, axis=axes, keepdims=True, dtype=np.float64).astype(x.dtype)
+
+    centred = x - mean(x)
+    standard: np.ndarray = centred / np.sqrt(mean(np.square(centred)) + x.dtype.type(eps))
+    return standard
 
 
-def check_parameters(operator: str, channels: int, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Raise `InputError` where gain or bias is not one number a channel."""
+def check_norm(operator: str, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int | None = None) -> None:
+    """Raise `InputError` where the groups do not divide the channels, or gain or bias is not one number a channel."""
+    channels = channels_of(operator, x)
+    if groups is not None and x.ndim < 2:
+        raise InputError(f"{operator}: x must be samples, pixels and channels, (N, …, C), not of the shape {x.shape}")
+    if groups is not None and (groups < 1 or channels % groups):
+        raise InputError(f"{operator}: {channels} channels can't be split into {groups} groups of equal size")
     for name, array in (("weight", weight), ("bias", bias)):
         if array.shape != (channels,):
             raise InputError(f"{operator}: x has {channels} channels, the {name} has the shape {array.shape}")
@@ -33,14 +46,12 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int,
 
     Raises `InputError` where `groups` does not divide the channels, or weight or bias does not fit them.
     """
-    channels = x.shape[-1]
-    if groups < 1 or channels % groups:
-        raise InputError(f"group_norm: {channels} channels can't be split into {groups} groups of equal size")
-    check_parameters("group_norm", channels, weight, bias)
+    check_norm("group_norm", x, weight, bias, groups)
     if x.size == 0:
         return x.copy()
-    grouped = x.reshape(x.shape[0], -1, groups, channels // groups)
-    return _standardise(grouped, (1, 3), eps).reshape(x.shape) * weight + bias
+    grouped = x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    y: np.ndarray = _standardise(grouped, (1, 3), eps).reshape(x.shape) * weight + bias
+    return y
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
@@ -52,7 +63,8 @@ def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) 
 
     Raises `InputError` where weight or bias does not fit the channels.
     """
-    check_parameters("layer_norm", x.shape[-1], weight, bias)
+    check_norm("layer_norm", x, weight, bias)
     if x.size == 0:
         return x.copy()
-    return _standardise(x, (-1,), eps) * weight + bias
+    y: np.ndarray = _standardise(x, (-1,), eps) * weight + bias
+    return y

@@ -5,6 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.ops.shapes import image_of
+
+
+def enlarged_size(operator: str, x: np.ndarray, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width after enlarging `x (N, H, W, C)`, by default twice its own.
+
+    Raises `InputError` for a size that is not positive, or pixels asked of an image without any.
+    """
+    _, height, width, _ = image_of(operator, x)
+    if size is None:
+        return 2 * height, 2 * width
+    if min(size) < 1:
+        raise InputError(f"{operator}: the size {size} must be positive")
+    if min(height, width) < 1:
+        raise InputError(f"{operator}: x of shape {x.shape} has no pixels to enlarge to {size}")
+    return size
+
+
+def pooled_size(x: np.ndarray, kernel: int) -> tuple[int, int]:
+    """Height and width after pooling. Raises `InputError` for a kernel that is not positive."""
+    if kernel < 1:
+        raise InputError(f"avg_pool2d: the kernel must be positive, not {kernel}")
+    _, height, width, _ = image_of("avg_pool2d", x)
+    return height // kernel, width // kernel
 
 
 def upsample_nearest(x: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -14,15 +38,12 @@ def upsample_nearest(x: np.ndarray, size: tuple[int, int] | None = None) -> np.n
 
     `size` is `(H', W')`. Raises `InputError` for a size that is not positive, or pixels asked of an image without any.
     """
+    out_h, out_w = enlarged_size("upsample_nearest", x, size)
     height, width = x.shape[1:3]
-    out_h, out_w = (2 * height, 2 * width) if size is None else size
-    if size is not None and min(size) < 1:
-        raise InputError(f"upsample_nearest: the size {size} must be positive")
-    if size is not None and min(height, width) < 1:
-        raise InputError(f"upsample_nearest: x of shape {x.shape} has no pixels to enlarge to {size}")
     rows = np.arange(out_h) * height // max(out_h, 1)
     columns = np.arange(out_w) * width // max(out_w, 1)
-    return x[:, rows[:, None], columns]
+    y: np.ndarray = x[:, rows[:, None], columns]
+    return y
 
 
 def avg_pool2d(x: np.ndarray, kernel: int = 2) -> np.ndarray:
@@ -30,9 +51,7 @@ def avg_pool2d(x: np.ndarray, kernel: int = 2) -> np.ndarray:
 
     Rows and columns that do not fill a window are left out. Raises `InputError` for a kernel that is not positive.
     """
-    if kernel < 1:
-        raise InputError(f"avg_pool2d: the kernel must be positive, not {kernel}")
-    n, height, width, channels = x.shape
-    rows, columns = height // kernel, width // kernel
+    rows, columns = pooled_size(x, kernel)
+    n, _, _, channels = x.shape
     windows = x[:, : rows * kernel, : columns * kernel].reshape(n, rows, kernel, columns, kernel, channels)
-    return np.mean(windows, axis=(2, 4))
+    return np.asarray(np.mean(windows, axis=(2, 4)))

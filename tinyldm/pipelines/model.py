@@ -248,7 +248,7 @@ class LatentDiffusion:
 
         Raises `InputError` before any work where an array is missing or does not fit.
         """
-        channels, factor = self.vae.config.latent_channels, self.vae.config.factor
+        channels, factor = self.vae.latent_channels, self.vae.config.factor
         given, count = given_conditions(
             self.unet, channels, context, negative_context, concat, guidance_scale, conditions
         )

@@ -126,7 +126,7 @@ class Request:
 
     def _check_latent(self, parts: Parts) -> None:
         """Raise `InputError` for a latent to begin from that is none of this model's."""
-        channels, latent = parts.vae.config.latent_channels, self.image
+        channels, latent = parts.vae.latent_channels, self.image
         if not isinstance(latent, np.ndarray):
             return
         if latent.ndim != 4 or latent.shape[:2] != (1, channels) or 0 in latent.shape:
@@ -134,7 +134,7 @@ class Request:
 
     def _check(self, parts: Parts) -> None:
         """Raise `InputError` for what the model can't honour."""
-        channels, takes = parts.vae.config.latent_channels, parts.predictor.config.in_channels
+        channels, takes = parts.vae.latent_channels, parts.predictor.config.in_channels
         if channels != takes and (self.conditions is None or self.conditions.concat is None):
             raise InputError(
                 f"{parts.path}: its UNet takes {takes} channels, {channels} of them the latent; the others are "

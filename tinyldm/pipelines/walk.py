@@ -150,7 +150,7 @@ def first_latent(
     """
     dtype, count = parts.runtime.dtype, len(group)
     if start is None:
-        shape = (count, parts.vae.config.latent_channels, *parts.latent_size(request.height, request.width))
+        shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
         noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
         return milestone("noise", noise.astype(dtype, copy=False)) * dtype.type(sampler.init_noise_sigma)
     mean, logvar = start
