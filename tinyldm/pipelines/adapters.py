@@ -10,6 +10,7 @@ from pathlib import Path
 from tinyldm.checkpoints.hub import local_file
 from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inversion
 from tinyldm.checkpoints.lora import Strength, apply_lora
+from tinyldm.checkpoints.lora_facts import distilled_for, open_lora
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.source import open_source
@@ -66,7 +67,10 @@ def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> list[AppliedLora]
             raise InputError(f"{path}: the scale of a LoRA must be a finite number, not {scale}")
         strength, modules = Strength(float(scale)), {}
         sources = {name: found.components[name].source for name in named}
-        for name, source in apply_lora(sources, open_source(local_file(path)), strength).items():
+        file = open_lora(local_file(path))
+        if usual := distilled_for(path, file.metadata):
+            found.notes.append(f"{path}: {usual}")
+        for name, source in apply_lora(sources, file, strength, found.notes).items():
             if source is not sources[name]:
                 found.components[name] = replace(found.components[name], source=source)
                 modules[name] = [weight.rpartition(".")[0] for weight in source.changed]
