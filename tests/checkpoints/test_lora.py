@@ -170,14 +170,15 @@ def test_text_encoders() -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"lora_unet_a_b.dora_scale": (1,)}, r"another kind \(dora_scale\)"),
-        ({"lora_unet_a_b.hada_w1_a": (1,)}, r"another kind \(hada_\)"),
+        ({"lora_unet_a_b.dora_scale": (1,)}, "is not complete"),
+        ({"lora_unet_a_b.hada_w1_a": (1,)}, "is not complete"),
+        ({"lora_unet_a_b.oft_blocks": (1,)}, r"another kind \(OFT or BOFT\)"),
         ({"some.weight": (1,)}, "not one that a LoRA file has"),
         ({"lora_unet_a_b.lora_down.weight": (2, 3)}, "has no up matrix"),
         ({"lora_unet_a_b.alpha": ()}, "has no down matrix"),
         ({"lora_unet_x.lora_down.weight": (2, 3), "lora_unet_x.lora_up.weight": (4, 2)}, "layer 'lora_unet_x'"),
         ({"lora_te2_x.lora_down.weight": (2, 3), "lora_te2_x.lora_up.weight": (4, 2)}, "the text_encoder_2, which"),
-        ({"lora_unet_a_b.lora_down.weight": (0, 3), "lora_unet_a_b.lora_up.weight": (4, 0)}, "is no down matrix"),
+        ({"lora_unet_a_b.lora_down.weight": (0, 3), "lora_unet_a_b.lora_up.weight": (4, 0)}, "are empty"),
         ({"lora_unet_a_b.lora_down.weight": (2, 3), "lora_unet_a_b.lora_up.weight": (4, 3)}, "do not fit a.b.weight"),
         ({"lora_unet_a_b.lora_down.weight": (2, 4), "lora_unet_a_b.lora_up.weight": (4, 2)}, "do not fit a.b.weight"),
         ({}, "holds no tensors"),

@@ -11,7 +11,9 @@ from pathlib import Path
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.learned_word import BY_ENCODER, NAMELESS, read_inversion
-from tinyldm.checkpoints.lora import component_of, layers_of
+from tinyldm.checkpoints.lora import layers_of
+from tinyldm.checkpoints.lora_names import split_layer
+from tinyldm.checkpoints.lycoris import kind_of, rank_of
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component, Config, Recognised
 from tinyldm.checkpoints.source import open_source
@@ -50,11 +52,7 @@ def adapter_title(source: TensorSource) -> str | None:
     A LoRA is told with its rank and the components that it changes, a word with its number of tokens.
     """
     with suppress(TinyldmError):
-        parts = layers_of(source)
-        ranks = sorted({source.shape(names["down"])[0] for names in parts.values()})
-        shown = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-        changed = ", ".join(sorted({component_of(layer) for layer in parts}))
-        return f"a LoRA of rank {shown} over {len(parts)} layers of {changed}; --lora merges it into a checkpoint"
+        return lora_title(layers_of(source), source)
     known = {*BY_ENCODER, *NAMELESS} & set(source.names)
     plain = len(source) == 1 and "." not in source.names[0] and source.shape(source.names[0])[-1:] in WORD_WIDTHS
     if not known and not plain:
@@ -64,6 +62,19 @@ def adapter_title(source: TensorSource) -> str | None:
         widths = ", ".join(f"{name} {vectors.shape[1]} wide" for name, vectors in sorted(word.vectors.items()))
         return f"a learned word of {len(word.tokens)} tokens (textual inversion) for {widths}; --word adds it"
     return None
+
+
+def lora_title(layers: Mapping[str, Mapping[str, str]], source: TensorSource) -> str:
+    """The kinds, ranks and components of a LoRA's file, in a line."""
+    ranks = {rank_of({part: source.shape(name) for part, name in parts.items()}) for parts in layers.values()}
+    known = sorted(rank for rank in ranks if rank is not None)
+    shown = f" of rank {known[0]}" + (f" to {known[-1]}" if len(known) > 1 else "") if known else ""
+    kinds = sorted({kind_of(parts) or "incomplete layers" for parts in layers.values()})
+    if any({"dora_scale", "magnitude"} & parts.keys() for parts in layers.values()):
+        kinds = [f"DoRA of {', '.join(kinds)}"]
+    changed = ", ".join(sorted({split_layer(layer)[0] or "unet" for layer in layers}))
+    kind = ", ".join(kinds)
+    return f"a {kind}{shown} over {len(layers)} layers of {changed}; --lora merges it into a checkpoint"
 
 
 def beside_lines(extras: Mapping[str, str]) -> Iterator[str]:

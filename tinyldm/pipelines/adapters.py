@@ -10,6 +10,7 @@ from pathlib import Path
 from tinyldm.checkpoints.hub import local_file
 from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inversion
 from tinyldm.checkpoints.lora import Strength, apply_lora
+from tinyldm.checkpoints.lora_facts import distilled_for, open_lora
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.source import open_source
@@ -29,7 +30,12 @@ def replace_vae(found: Recognised, path: str | Path) -> None:
     if len(candidates) != 1:
         has = ", ".join(other.components) or "nothing"
         raise CheckpointError(f"{path}: wanted a checkpoint with one autoencoder; it is {other.title} and has {has}")
-    found.components["vae"] = candidates[0]
+    vae, own = candidates[0], found.components.get("vae")
+    if "scaling_factor" in other.assumed and own is not None:
+        scale = own.config.get("scaling_factor", 0.18215)
+        vae = replace(vae, config={**vae.config, "scaling_factor": scale})
+        other.notes = [f"scaling factor {scale} is that of the checkpoint, as the file states none"]
+    found.components["vae"] = vae
     found.notes += [f"vae: {note}" for note in other.notes]
 
 
@@ -66,7 +72,10 @@ def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> list[AppliedLora]
             raise InputError(f"{path}: the scale of a LoRA must be a finite number, not {scale}")
         strength, modules = Strength(float(scale)), {}
         sources = {name: found.components[name].source for name in named}
-        for name, source in apply_lora(sources, open_source(local_file(path)), strength).items():
+        file = open_lora(local_file(path))
+        if usual := distilled_for(path, file.metadata):
+            found.notes.append(f"{path}: {usual}")
+        for name, source in apply_lora(sources, file, strength, found.notes).items():
             if source is not sources[name]:
                 found.components[name] = replace(found.components[name], source=source)
                 modules[name] = [weight.rpartition(".")[0] for weight in source.changed]
