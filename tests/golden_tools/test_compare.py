@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as hnp
 from tinyldm.errors import TinyldmError
 from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.compare import compare
-from tinyldm.golden.hints import hint
 from tinyldm.golden.metrics import measure
 from tinyldm.golden.report_text import as_text
 from tinyldm.golden.tolerance import AutoTolerance, Tolerance
@@ -45,54 +44,8 @@ def test_nan_and_infinity_are_counted():
     assert (m.nan, m.inf, m.nonfinite_differ, m.max_abs) == (1, 2, 2, 0.0)
 
 
-# Hints ------------------------------------------------------------------------------------------------------------
-
-
 def noise(*shape):
     return np.random.default_rng(len(shape)).standard_normal(shape)
-
-
-X = noise(2, 4, 6, 6)
-SQUARE = noise(1, 5, 5, 5)
-TOKENS = noise(2, 36, 4)
-SWAPPED = X[:, [0, 3, 2, 1]]
-
-
-@pytest.mark.parametrize(
-    ("g", "c", "said"),
-    [
-        (X, np.moveaxis(X, 1, -1), "(N, H, W, C)"),
-        (SQUARE, np.moveaxis(SQUARE, 1, -1), "(N, H, W, C)"),
-        (X, X.swapaxes(2, 3), "(N, C, W, H)"),
-        (X, np.ascontiguousarray(np.moveaxis(X, 1, -1)).reshape(X.shape), "channels-last memory"),
-        (X, np.moveaxis(X.reshape(2, 4, 36), 1, 2), "tokens"),
-        (TOKENS, np.moveaxis(TOKENS, 2, 1).reshape(2, 4, 6, 6), "an image"),
-        (X, X * 0.18215, "scaling_factor = 0.18215"),
-        (X, X / 0.18215, "scaling_factor = 0.18215 is missing"),
-        (X, X * 2, "times 2 everywhere"),
-        (X, -X, "sign"),
-        (X, X[::-1], "halves of the batch"),
-        (X, SWAPPED, "channels 1 and 3 are swapped"),
-        (X, X[:, ::-1], "reverse order"),
-        (TOKENS, np.roll(TOKENS, 2, axis=2), "halves of the channels"),
-        (X, X[:, :, :, ::-1], "mirrored along axis 3"),
-        (X * 1e5, np.where(np.abs(X) > 0.65, np.inf, X * 1e5), "float16 overflow"),
-        (X, np.where(X > 1, np.nan, X), "NaN"),
-        (X, X[:1], "half the batch"),
-        (np.ones((2, 16), int), np.ones((1, 16), int), "half the batch"),
-        (X, noise(2, 4, 5, 6), "the golden has (2, 4, 6, 6)"),
-    ],
-)
-def test_mistakes_are_recognised(g, c, said):
-    assert said in hint(g, c, {"scaling_factor": 0.18215})
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(100, 1000))
-def test_noise_is_not_taken_for_a_mistake(seed):
-    rng = np.random.default_rng(seed)
-    assert hint(X, X + 0.3 * rng.standard_normal(X.shape)) is None
-    assert hint(X, rng.standard_normal(X.shape)) is None
 
 
 # Files ------------------------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.golden.compare import compare
+from tinyldm.golden.compare import compare, explain
 from tinyldm.golden.comparison import Comparison, Fault
+from tinyldm.golden.pairing import FilePair
 from tinyldm.golden.store import Golden, GoldenWriter
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.golden.torch_recorder import to_numpy
@@ -75,6 +76,8 @@ def _judge(golden: Golden, outputs: Golden, keys: list[str], tolerance: Toleranc
     for result in found.results:
         result.inherited, result.input_error, result.input_key = False, 0.0, None
     found.faults = [Fault(r.key, r.key, "given the golden's own inputs, its output is wrong") for r in found.failed]
+    found.notes = []  # nothing follows from another fault
+    explain(FilePair(golden, outputs), found)
     return found
 
 

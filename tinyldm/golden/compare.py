@@ -15,6 +15,7 @@ from tinyldm.golden.faults import find_faults
 from tinyldm.golden.hints import hint, known_factors
 from tinyldm.golden.layouts import layout_of
 from tinyldm.golden.metrics import measure
+from tinyldm.golden.module_hints import module_hint
 from tinyldm.golden.pairing import FilePair
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Limits, Tolerance
@@ -56,11 +57,20 @@ def compare(
     if all(r.status == UNJUDGED for r in found.results):
         raise InputError(f"{candidate.path}: not one tensor could be judged at the tolerance {found.tolerance}")
     found.faults = find_faults(files, tolerance, found.results)
+    explain(files, found)
     outputs = [key for key in wanted if is_network_output(key)]
     complete = bool(outputs) and all(key in candidate for key in outputs)
     found.problems = problems(found, allow_missing or complete, allow_extra or complete)
     found.notes = notes(found, golden)
     return found
+
+
+def explain(files: FilePair, found: Comparison) -> None:
+    """Say of every fault what it looks like from the inputs of its module, where that tells more than its output."""
+    first = {fault.key for fault in found.faults}
+    for result in found.results:
+        if result.key in first:
+            result.hint = module_hint(files, result.key) or result.hint
 
 
 def is_network_output(key: str) -> bool:
