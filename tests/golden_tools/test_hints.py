@@ -67,7 +67,7 @@ SWAPPED = X[:, [0, 3, 2, 1]]
         (TOKENS, TOKENS + noise(4), "a bias is missing"),
         (X, np.roll(X, 1, axis=3), "moved by one pixel right"),
         (X, np.roll(X, (-1, 1), axis=(2, 3)), "moved by one pixel up and right"),
-        (TOKENS, np.roll(TOKENS, -1, axis=1), "one token back"),
+        (TOKENS, np.roll(TOKENS, -1, axis=1), "the tokens moved one place back"),
         (X, border(X, 1), "only 1 pixel at the border differ"),
         (X, border(X, 2), "only 2 pixels at the border differ"),
         (X, np.where(np.arange(6) == 5, X * 1.1, X), "only 1 pixel at the right edge differ"),

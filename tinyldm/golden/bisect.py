@@ -44,7 +44,8 @@ def bisect(
     the tensor `KEY:input.N` is input N of the module `KEY`, and the file of outputs to write, under `KEY`.
 
     `tolerance` may be a function of the file of outputs, whose types say what arithmetic the candidate is in.
-    `AutoTolerance(golden, arithmetic, alone=True)` holds each module to what an honest evaluation of it alone errs by.
+    `AutoTolerance(golden, arithmetic, per_module=True)` holds each module to what an honest evaluation of it alone errs
+    by.
 
     The comparison holds the modules that the candidate has; the others are its `missing`. Raises `InputError` where
     there is nothing to run, or the command fails.

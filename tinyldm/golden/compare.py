@@ -42,7 +42,7 @@ def compare(
     if same_model:
         check_same_run(golden, candidate)
     tolerance = tolerance or Tolerance()
-    wanted, others = ([k for k in file.order if selected(k, select)] for file in (golden, candidate))
+    wanted, recorded = ([k for k in file.order if selected(k, select)] for file in (golden, candidate))
     shared = [key for key in wanted if key in candidate]
     if not shared:
         raise InputError(nothing_shared(golden, candidate, wanted, select))
@@ -51,7 +51,7 @@ def compare(
     found = Comparison(
         results=[judge(files, key, tolerance, factors) for key in shared],
         missing=[key for key in wanted if key not in candidate],
-        extra=[key for key in others if key not in golden],
+        extra=[key for key in recorded if key not in golden],
         tolerance=tolerance.describe(),
     )
     if all(r.status == UNJUDGED for r in found.results):
@@ -200,10 +200,10 @@ def judge(files: FilePair, key: str, tolerance: Tolerance, factors: dict[str, fl
         return Result(key, SHAPE, used=float("inf"), hint=f"dtype {c.dtype}, the golden has {g.dtype}")
     m = measure(g, c, candidate.dtype(key))
     limits = tolerance.limits(key, m, candidate.dtype(key))
-    if limits is not None and not exact and key not in golden.sampled:
-        limits = Limits(limits.max_abs)  # the mean over a few values may be above the mean over all
     if limits is None and not m.nonfinite_differ:
         return Result(key, UNJUDGED, m, exact=exact)
+    if limits is not None and not exact and key not in golden.sampled:
+        limits = Limits(limits.max_abs)  # the mean over a few values may be above the mean over all
     used = float("inf") if m.nonfinite_differ or limits is None else limits.used(m)
     result = Result(key, FAILED if used > 1 else OK, m, used, exact=exact)
     if result.wrong and golden.has_values(key) and candidate.has_values(key):

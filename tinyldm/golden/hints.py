@@ -154,8 +154,8 @@ def constant_offset(g: np.ndarray, c: np.ndarray) -> str | None:
     if offset and explains(g + offset, g, c):
         return f"the golden plus {offset:.6g} everywhere: a constant is added that should not be, or is missing"
     channels = 1 if g.ndim == 4 else g.ndim - 1
-    others = tuple(axis for axis in range(g.ndim) if axis != channels)
-    if g.size >= FEWEST * g.shape[channels] and explains(g + np.mean(c - g, axis=others, keepdims=True), g, c):
+    axes = tuple(axis for axis in range(g.ndim) if axis != channels)
+    if g.size >= FEWEST * g.shape[channels] and explains(g + np.mean(c - g, axis=axes, keepdims=True), g, c):
         return "the golden plus a number for each channel: a bias is missing, or there twice"
     return None
 
@@ -215,19 +215,18 @@ def matching(g: np.ndarray, c: np.ndarray) -> np.ndarray | None:
 def shifted(g: np.ndarray, c: np.ndarray) -> str | None:
     """The golden moved by one pixel, or one token; what was moved in from outside may be anything."""
     axes = {4: (2, 3), 3: (1,)}.get(g.ndim, ())
-    if not axes or any(g.shape[axis] < 3 for axis in axes):
+    ways = (("down", "up"), ("right", "left")) if g.ndim == 4 else (("to the next place", "one place back"),)
+    if not axes or min(g.shape[axis] for axis in axes) < 3:
         return None
     for steps in itertools.product((-1, 0, 1), repeat=len(axes)):
-        there, here = list(map(slice, g.shape)), list(map(slice, g.shape))
+        target, source = [slice(None)] * g.ndim, [slice(None)] * g.ndim
         for axis, step in zip(axes, steps, strict=True):
-            size = g.shape[axis]
-            there[axis] = slice(max(step, 0), size + min(step, 0))
-            here[axis] = slice(max(-step, 0), size + min(-step, 0))
-        moved, golden = c[tuple(there)], g[tuple(here)]
-        if any(steps) and close(golden, moved) and explains(golden, g[tuple(there)], moved):
-            names = [("down", "up"), ("right", "left")] if len(axes) == 2 else [("to the next token", "one token back")]
-            ways = [names[i][step < 0] for i, step in enumerate(steps) if step]
-            return f"the golden moved by one {'pixel ' + ' and '.join(ways) if len(axes) == 2 else 'place, ' + ways[0]}"
+            forward, back = slice(abs(step), None), slice(0, g.shape[axis] - abs(step))
+            target[axis], source[axis] = (forward, back) if step > 0 else (back, forward)
+        moved, golden, here = c[tuple(target)], g[tuple(source)], g[tuple(target)]
+        if any(steps) and close(golden, moved) and explains(golden, here, moved):
+            names = " and ".join(ways[i][step < 0] for i, step in enumerate(steps) if step)
+            return f"the golden moved by one pixel {names}" if g.ndim == 4 else f"the tokens moved {names}"
     return None
 
 

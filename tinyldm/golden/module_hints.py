@@ -62,8 +62,8 @@ def without_mask(key: str, g: np.ndarray, c: np.ndarray) -> str | None:
     """Attention in which every token but the last, which sees all of them in any case, came out differently."""
     if "attn" not in key or g.ndim != 3 or g.shape[1] < 4:
         return None
-    *others, last = np.sqrt(np.mean(np.square(c - g), axis=(0, 2)))
-    if last > EXPLAINED**2 * np.median(others):
+    *errors, last = np.sqrt(np.mean(np.square(c - g), axis=(0, 2)))
+    if last > EXPLAINED**2 * np.median(errors):
         return None
     missing = "text_encoder" in key
     return f"all tokens but the last differ: a causal mask is {'missing' if missing else 'there where none belongs'}"
@@ -143,9 +143,9 @@ def norms(x: np.ndarray, groups: int) -> Iterator[Norm]:
 
 def affine_fit(x: np.ndarray, y: np.ndarray, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """For each channel the gain and the bias that bring x nearest to y, with the other axes of size 1."""
-    others = tuple(axis for axis in range(x.ndim) if axis != channels)
-    mean_x, mean_y = (z.mean(axis=others, keepdims=True) for z in (x, y))
-    spread = np.mean((x - mean_x) ** 2, axis=others, keepdims=True)
-    together = np.mean((x - mean_x) * (y - mean_y), axis=others, keepdims=True)
-    gain = np.divide(together, spread, out=np.zeros_like(together), where=spread > 0)
+    axes = tuple(axis for axis in range(x.ndim) if axis != channels)
+    mean_x, mean_y = (z.mean(axis=axes, keepdims=True) for z in (x, y))
+    variance = np.mean((x - mean_x) ** 2, axis=axes, keepdims=True)
+    covariance = np.mean((x - mean_x) * (y - mean_y), axis=axes, keepdims=True)
+    gain = np.divide(covariance, variance, out=np.zeros_like(covariance), where=variance > 0)
     return gain, mean_y - gain * mean_x
