@@ -47,9 +47,8 @@ def compare(
     if not shared:
         raise InputError(nothing_shared(golden, candidate, wanted, select))
     files = FilePair(golden, candidate)
-    factors = known_factors(golden.metadata)
     found = Comparison(
-        results=[judge(files, key, tolerance, factors) for key in shared],
+        results=[judge(files, key, tolerance) for key in shared],
         missing=[key for key in wanted if key not in candidate],
         extra=[key for key in recorded if key not in golden],
         tolerance=tolerance.describe(),
@@ -66,11 +65,19 @@ def compare(
 
 
 def explain(files: FilePair, found: Comparison) -> None:
-    """Say of every fault what it looks like from the inputs of its module, where that tells more than its output."""
+    """Say of every fault what it looks like, from the inputs of its module or from its output alone."""
     first = {fault.key for fault in found.faults}
     for result in found.results:
-        if result.key in first:
-            result.hint = module_hint(files, result.key) or result.hint
+        if result.key in first and result.status == FAILED:
+            result.hint = module_hint(files, result.key) or output_hint(files, result.key)
+
+
+def output_hint(files: FilePair, key: str) -> str | None:
+    """What the difference of a tensor looks like, where both files have values of it."""
+    if not (files.golden.has_values(key) and files.candidate.has_values(key)):
+        return None
+    g, c, _ = files.values(key, key)
+    return hint(g, c, known_factors(files.golden.metadata))
 
 
 def is_network_output(key: str) -> bool:
@@ -188,11 +195,11 @@ def first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any] | None:
 # One tensor -----------------------------------------------------------------------------------------------------------
 
 
-def judge(files: FilePair, key: str, tolerance: Tolerance, factors: dict[str, float]) -> Result:
+def judge(files: FilePair, key: str, tolerance: Tolerance) -> Result:
     """What a tensor differs by, beside what it may; its inputs aside. Raises `InputError` for a golden with NaN."""
     golden, candidate = files.golden, files.candidate
     if golden.shape(key) != candidate.shape(key):
-        return Result(key, SHAPE, used=float("inf"), hint=shape_hint(files, key, factors))
+        return Result(key, SHAPE, used=float("inf"), hint=shape_hint(files, key))
     g, c, exact = files.values(key, key)
     if g.dtype.kind == "f" and np.isnan(g).any():
         raise InputError(f"{golden.path}: the golden tensor {quoted(key)} holds NaN: it can judge nothing")
@@ -205,13 +212,10 @@ def judge(files: FilePair, key: str, tolerance: Tolerance, factors: dict[str, fl
     if limits is not None and not exact and key not in golden.sampled:
         limits = Limits(limits.max_abs)  # the mean over a few values may be above the mean over all
     used = float("inf") if m.nonfinite_differ or limits is None else limits.used(m)
-    result = Result(key, FAILED if used > 1 else OK, m, used, exact=exact)
-    if result.wrong and golden.has_values(key) and candidate.has_values(key):
-        result.hint = hint(g, c, factors)
-    return result
+    return Result(key, FAILED if used > 1 else OK, m, used, exact=exact)
 
 
-def shape_hint(files: FilePair, key: str, factors: dict[str, float]) -> str:
+def shape_hint(files: FilePair, key: str) -> str:
     """What another shape looks like."""
-    found = hint(files.golden[key], files.candidate[key], factors) if files.whole(key) else None
+    found = output_hint(files, key) if files.whole(key) else None
     return found or f"shape {files.candidate.shape(key)}, the golden has {files.golden.shape(key)}"
