@@ -99,17 +99,19 @@ def test_a_small_error_deep_in_the_network_hides_in_what_has_gathered_and_not_in
     """An epsilon of 1e-6 where it is 1e-5."""
     wrong = layer_by_layer(model64, eps_factor=0.1)
     assert bisect(oracle, wrong, AutoTolerance(oracle, "float32"), select=DEEP).status == 0
-    found = bisect(oracle, wrong, AutoTolerance(oracle, "float32", alone=True), select=DEEP)
+    found = bisect(oracle, wrong, AutoTolerance(oracle, "float32", per_module=True), select=DEEP)
     assert [r.key for r in found.failed] == DEEP
     assert "of each module alone" in found.tolerance
-    right = bisect(oracle, layer_by_layer(model64), AutoTolerance(oracle, "float32", alone=True), select=DEEP)
+    right = bisect(oracle, layer_by_layer(model64), AutoTolerance(oracle, "float32", per_module=True), select=DEEP)
     assert right.status == 0
 
 
 @pytest.mark.parametrize("precision", ["strict", "fast"])
 def test_honest_modules_pass_alone(oracle, checkpoint, precision):
     model = tinyldm.load(checkpoint, backend="numba", precision=precision)
-    found = bisect(oracle, layer_by_layer(model), AutoTolerance(oracle, "float32", alone=True), select=["0000/unet/*"])
+    found = bisect(
+        oracle, layer_by_layer(model), AutoTolerance(oracle, "float32", per_module=True), select=["0000/unet/*"]
+    )
     assert found.status == 0
     assert len(found.results) > 80
 
@@ -135,7 +137,7 @@ def test_the_error_alone_is_that_of_the_operator_on_rounded_inputs(oracle, model
 
 def test_a_file_without_errors_of_single_modules_says_so(oracle):
     del oracle.metadata["rounding_alone"]
-    found = AutoTolerance(oracle, "float32", alone=True)
+    found = AutoTolerance(oracle, "float32", per_module=True)
     assert found.errors == oracle.metadata["rounding"]["float32"]
     assert "whole run" in found.describe()
 
@@ -145,7 +147,7 @@ def test_a_file_without_errors_of_single_modules_says_so(oracle):
 def test_malformed_tables_are_told(oracle, entry, table):
     oracle.metadata[entry] = table
     with pytest.raises(TinyldmError, match=f"metadata entry '{entry}'"):
-        AutoTolerance(oracle, "float32", alone=True)
+        AutoTolerance(oracle, "float32", per_module=True)
 
 
 PORT = """

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from tinyldm.errors import TinyldmError
 from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.compare import compare
-from tinyldm.golden.hints import hint
+from tinyldm.golden.layouts import layout_of
 from tinyldm.golden.metrics import measure
 from tinyldm.golden.report_text import as_text
 from tinyldm.golden.tolerance import AutoTolerance, Tolerance
@@ -45,54 +46,8 @@ def test_nan_and_infinity_are_counted():
     assert (m.nan, m.inf, m.nonfinite_differ, m.max_abs) == (1, 2, 2, 0.0)
 
 
-# Hints ------------------------------------------------------------------------------------------------------------
-
-
 def noise(*shape):
     return np.random.default_rng(len(shape)).standard_normal(shape)
-
-
-X = noise(2, 4, 6, 6)
-SQUARE = noise(1, 5, 5, 5)
-TOKENS = noise(2, 36, 4)
-SWAPPED = X[:, [0, 3, 2, 1]]
-
-
-@pytest.mark.parametrize(
-    ("g", "c", "said"),
-    [
-        (X, np.moveaxis(X, 1, -1), "(N, H, W, C)"),
-        (SQUARE, np.moveaxis(SQUARE, 1, -1), "(N, H, W, C)"),
-        (X, X.swapaxes(2, 3), "(N, C, W, H)"),
-        (X, np.ascontiguousarray(np.moveaxis(X, 1, -1)).reshape(X.shape), "channels-last memory"),
-        (X, np.moveaxis(X.reshape(2, 4, 36), 1, 2), "tokens"),
-        (TOKENS, np.moveaxis(TOKENS, 2, 1).reshape(2, 4, 6, 6), "an image"),
-        (X, X * 0.18215, "scaling_factor = 0.18215"),
-        (X, X / 0.18215, "scaling_factor = 0.18215 is missing"),
-        (X, X * 2, "times 2 everywhere"),
-        (X, -X, "sign"),
-        (X, X[::-1], "halves of the batch"),
-        (X, SWAPPED, "channels 1 and 3 are swapped"),
-        (X, X[:, ::-1], "reverse order"),
-        (TOKENS, np.roll(TOKENS, 2, axis=2), "halves of the channels"),
-        (X, X[:, :, :, ::-1], "mirrored along axis 3"),
-        (X * 1e5, np.where(np.abs(X) > 0.65, np.inf, X * 1e5), "float16 overflow"),
-        (X, np.where(X > 1, np.nan, X), "NaN"),
-        (X, X[:1], "half the batch"),
-        (np.ones((2, 16), int), np.ones((1, 16), int), "half the batch"),
-        (X, noise(2, 4, 5, 6), "the golden has (2, 4, 6, 6)"),
-    ],
-)
-def test_mistakes_are_recognised(g, c, said):
-    assert said in hint(g, c, {"scaling_factor": 0.18215})
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(100, 1000))
-def test_noise_is_not_taken_for_a_mistake(seed):
-    rng = np.random.default_rng(seed)
-    assert hint(X, X + 0.3 * rng.standard_normal(X.shape)) is None
-    assert hint(X, rng.standard_normal(X.shape)) is None
 
 
 # Files ------------------------------------------------------------------------------------------------------------
@@ -296,3 +251,73 @@ def test_another_shape_or_type_behind_recorded_inputs(tmp_path, change):
             found = compare(golden, candidate, Tolerance(1e-3))
             assert (found.first.key, found.status) == ("0000/unet/a", 2)
             assert found.failed[1].inherited
+
+
+# What a port does not have --------------------------------------------------------------------------------------------
+
+X = noise(2, 4, 6, 6)
+OUTPUTS = ("0000/text_encoder:context", "0000/unet:epsilon", "0000/vae:decode.pixels")
+RUN = {key: noise(2, 3, 4, 4).astype(np.float32) for key in ("0000/unet:z", *A, *OUTPUTS, "picture")}
+
+
+def without(*keys):
+    return {key: value for key, value in RUN.items() if key not in keys}
+
+
+def test_what_a_whole_port_lacks_or_has_beside_is_only_reported(tmp_path):
+    lacks = without("0000/unet/b", "picture") | {"0000/unet/own": np.ones(3)}
+    found = compare(write(tmp_path / "g", RUN), write(tmp_path / "c", lacks))
+    assert (found.status, found.problems) == (0, [])
+    text = as_text(found)
+    assert "2 more are only in the golden and were not compared: 0000/unet/b, picture" in text
+    assert "1 more are only in the candidate and were not compared: 0000/unet/own" in text
+    wrong = lacks | {"0000/unet/a": RUN["0000/unet/a"] * 2}
+    assert compare(write(tmp_path / "g", RUN), write(tmp_path / "d", wrong)).status == 1
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_without_the_output_of_a_network_it_is_not_whole(tmp_path, output):
+    files = write(tmp_path / "g", RUN), write(tmp_path / "c", without(output, "0000/unet/b"))
+    found = compare(*files)
+    assert found.status == 2
+    assert "missing from the candidate" in found.problems[0]
+    assert compare(*files, allow_missing=True).status == 0
+
+
+def test_the_context_that_a_unet_is_given_is_no_output(tmp_path):
+    run = {"0000/unet:context": X, "0000/unet/a": X}
+    found = compare(write(tmp_path / "g", run), write(tmp_path / "c", {"0000/unet:context": X}))
+    assert found.status == 2
+
+
+COMPVIS = {"0000/unet/input_blocks.0.0": X, "0000/unet/time_embed.0": X}
+DIFFUSERS = {"0000/unet/conv_in": X, "0000/unet/down_blocks.0.resnets.0": X}
+
+
+@pytest.mark.parametrize(
+    ("golden", "candidate", "names", "whose"),
+    [(DIFFUSERS, COMPVIS, "compvis", "original layout's"), (COMPVIS, DIFFUSERS, "diffusers", "diffusers'")],
+)
+def test_the_names_of_another_layout_are_recognised(tmp_path, golden, candidate, names, whose):
+    said = rf"the candidate's names are (the )?{whose}.*: record the golden with --names {names} to compare"
+    with pytest.raises(TinyldmError, match=said):
+        compare(write(tmp_path / "g", golden), write(tmp_path / "c", candidate))
+    files = write(tmp_path / "h", golden | RUN), write(tmp_path / "d", candidate | RUN)
+    found = compare(*files)
+    assert found.status == 0
+    assert re.search(said, as_text(found))
+
+
+@pytest.mark.parametrize(
+    ("key", "layout"),
+    [
+        ("model.diffusion_model.middle_block.1.norm", "compvis"),
+        ("first_stage_model.decoder.up.0.block.0", "compvis"),
+        ("0000/vae/encoder.mid.attn_1.q", "compvis"),
+        ("0000/vae/decoder.mid_block.resnets.0", "diffusers"),
+        ("0000/unet/time_embedding.linear_1", "diffusers"),
+        ("0000/unet/conv_in", None),
+    ],
+)
+def test_layouts_are_told_by_their_names(key, layout):
+    assert layout_of([key]) == layout

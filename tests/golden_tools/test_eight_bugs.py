@@ -1,15 +1,26 @@
 """Eight bugs that ports have, put into a copy of the computation: the tool names the module that has the bug."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
+from golden_tools.planted import (
+    half_in_one_block,
+    missing_scaling_factor,
+    patch_ops,
+    skip_off_by_one,
+    tanh_gelu,
+    timestep_off_by_one,
+    transposed_kernel,
+    wrong_epsilon,
+    wrong_head_size,
+)
 from scipy import special
 
 import tinyldm
 from tinyldm import ops
+from tinyldm.golden import Golden
 from tinyldm.golden.compare import compare
-from tinyldm.golden.rounding import rounded_network
+from tinyldm.golden.record import Recording, record
+from tinyldm.golden.report_text import as_text
 from tinyldm.golden.tolerance import AutoTolerance
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -18,92 +29,6 @@ BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 @pytest.fixture
 def model(checkpoint):
     return tinyldm.load(checkpoint, backend="reference", dtype="float64")
-
-
-def patch_ops(model, component, **changes):
-    """Give one component operators of its own."""
-    weights = getattr(model, component).weights
-    own = SimpleNamespace(**{name: getattr(ops, name) for name in ops.__all__})
-    for name, make in changes.items():
-        setattr(own, name, make(getattr(ops, name)))
-    runtime = tinyldm.runtime.Runtime("reference", np.float64, operators=own)
-
-    def give(node):
-        node.runtime = runtime
-        for child in node._children.values():
-            give(child)
-
-    give(weights)
-
-
-def wrong_epsilon(model):
-    weights = model.unet.weights
-    weights.rules.append(("mid_block.resnets.0.norm2", {"eps": 1e-2}))
-
-
-def tanh_gelu(model):
-    def geglu(_):
-        def run(x):
-            a, g = np.split(x, 2, axis=-1)
-            return a * 0.5 * g * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g**3)))
-
-        return run
-
-    patch_ops(model, "unet", geglu=geglu)
-
-
-def transposed_kernel(model):
-    node = model.unet.weights.mid_block.resnets[1].conv1
-    node._cache["weight"] = np.ascontiguousarray(node.array("weight").swapaxes(2, 3))
-
-
-def skip_off_by_one(model, monkeypatch):
-    from tinyldm.models import unet
-
-    original = unet.up_block.__wrapped__
-
-    @tinyldm.tracing.module
-    def up_block(x, skips, temb, context, w):
-        if w.path == "up_blocks.1":
-            skips.insert(-1, skips.pop())  # the last two in each other's place: both have the same shape
-        return original(x, skips, temb, context, w)
-
-    monkeypatch.setattr(unet, "up_block", up_block)
-
-
-def missing_scaling_factor(model, monkeypatch):
-    monkeypatch.setattr(type(model.vae), "unscale", lambda self, z: z)
-
-
-def wrong_head_size(model):
-    def attention(original):
-        def run(q, k, v, heads, mask=None):
-            return original(q, k, v, heads, mask, scale=1 / np.sqrt(q.shape[-1]))
-
-        return run
-
-    patch_ops(model, "unet", attention=attention)
-
-
-def half_in_one_block(model):
-    rounded = rounded_network(model.unet, "float16").weights.mid_block.resnets[0]
-    ours = model.unet.weights.mid_block.resnets[0]
-    runtime = rounded.runtime
-
-    def give(node, theirs):
-        node.runtime = runtime
-        node._cache = {}
-        for name in node._leaves:
-            node._cache[name] = theirs.array(name)
-        for key, child in node._children.items():
-            give(child, theirs._children[key])
-
-    give(ours, rounded)
-
-
-def timestep_off_by_one(model, monkeypatch):
-    original = type(model.unet).__call__
-    monkeypatch.setattr(type(model.unet), "__call__", lambda self, z, t, context: original(self, z, t - 1, context))
 
 
 BUGS = {
@@ -116,7 +41,11 @@ BUGS = {
     half_in_one_block: "0000/unet/mid_block.resnets.0.nonlinearity#2",
     timestep_off_by_one: "0000/unet:t",
 }
-HINTS = {missing_scaling_factor: "scaling_factor"}
+HINTS = {
+    missing_scaling_factor: "scaling_factor",
+    wrong_epsilon: "a group norm with the epsilon 0.01 in place of 1e-05",
+    tanh_gelu: "GELU in the tanh approximation in place of GELU",
+}
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
@@ -157,3 +86,52 @@ def test_every_bug_stands_out_at_the_automatic_tolerance(bug, model, oracle, run
 def test_gelu_is_the_exact_one():
     x = np.linspace(-3, 3, 7)
     np.testing.assert_allclose(ops.gelu(x), x * (1 + special.erf(x / np.sqrt(2))) / 2)
+
+
+# More than one --------------------------------------------------------------------------------------------------------
+
+
+def faulty(bugs, model, oracle, run, monkeypatch, **options):
+    for bug in bugs:
+        bug(*[model, monkeypatch][: bug.__code__.co_argcount])
+    with run(model, **options) as candidate:
+        return compare(oracle, candidate)
+
+
+def test_faults_are_counted_where_they_were_made(model, oracle, run, monkeypatch):
+    found = faulty([wrong_epsilon], model, oracle, run, monkeypatch)
+    assert [f.key for f in found.faults] == ["0000/unet/mid_block.resnets.0.norm2"]
+    assert f"{len(found.failed)} out of it, from 1 fault, which {len(found.failed) - 1} inherited" in as_text(found)
+    assert "`tinyldm golden bisect` gives every module the golden's own inputs" in as_text(found)
+
+
+def test_a_fault_that_stands_out_behind_another_one_is_told_too(model, oracle, run, monkeypatch):
+    found = faulty([tanh_gelu, missing_scaling_factor], model, oracle, run, monkeypatch)
+    assert [f.key for f in found.faults] == [f"0000/unet/{BLOCK}.ff.net.0", "0000/vae:decode.z"]
+    text = as_text(found)
+    assert "AND INDEPENDENTLY OF IT: 0000/vae:decode.z" in text
+    assert "from 2 independent faults" in text
+    assert "scaling_factor = 0.18215 is missing" in text
+
+
+def test_faults_whose_inputs_are_right_are_independent(model, oracle, run, monkeypatch):
+    """Of the time embedding, and of the text encoder."""
+
+    def act(model):
+        patch_ops(model, "unet", timestep_embedding=lambda original: lambda *a, **k: original(*a, **k) * 1.01)
+
+    def norm(model):
+        model.text_encoder.weights.rules.append(("encoder.layers.1.layer_norm1", {"eps": 1e-2}))
+
+    found = faulty([act, norm], model, oracle, run, monkeypatch)
+    assert [f.key for f in found.faults] == ["0000/text_encoder/encoder.layers.1.layer_norm1", "0000/unet/time_proj"]
+    assert found.status == 1
+
+
+def test_a_fault_that_shows_in_every_call_is_one(model, run, tmp_path, monkeypatch):
+    record(model, tmp_path / "two", Recording(inputs=True), prompt="a", steps=3)
+    patch_ops(model, "unet", timestep_embedding=lambda original: lambda *a, **k: original(*a, **k) * 1.01)
+    with Golden(tmp_path / "two") as golden, run(model, prompt="a", steps=3, seed=0, guidance_scale=7.5) as candidate:
+        found = compare(golden, candidate)
+    assert [(f.module, f.calls) for f in found.faults] == [("0000/unet/time_proj", 3)]
+    assert "(and in 2 more calls)" in as_text(found)

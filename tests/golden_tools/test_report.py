@@ -188,6 +188,27 @@ def test_the_page_fits_and_its_pictures_are_pictures(opened):
     assert len({images.nth(i).get_attribute("src") for i in range(3)}) == 3
 
 
+def test_it_is_readable_on_a_telephone(browser, page, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+    shown = browser.new_page(viewport={"width": 420, "height": 800})
+    shown.goto(file.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    heights = "[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height)"
+    assert min(shown.evaluate(heights)) >= 9
+    inside = """marks => marks.every(m => {
+      const mark = m.getBoundingClientRect(), box = m.closest('.scroll, .wide').getBoundingClientRect();
+      return mark.left >= box.left && mark.right <= Math.min(box.right, innerWidth);
+    })"""
+    # The first that is wrong is in view, in both charts, and all that is known of it in the table.
+    assert shown.eval_on_selector_all("[data-i='4']", inside)
+    assert shown.eval_on_selector_all("#tensors tr.first td:not(:empty)", inside)
+    assert shown.eval_on_selector_all(".thumbs:first-child img", "i => new Set(i.map(x => x.y)).size === 1")
+    shown.locator("#tensors th", has_text="max rel").click()
+    assert shown.locator("#tensors th", has_text="max rel").get_attribute("aria-sort") == "descending"
+    shown.close()
+
+
 def test_a_long_table_shows_a_part_around_what_was_asked_for(browser, page, tmp_path):
     (rows,) = re.findall(r"^const rows = (.*);$", page, flags=re.MULTILINE)
     many = [[f"0000/unet/m{i}", "ok", *json.loads(rows)[0][2:]] for i in range(5000)]

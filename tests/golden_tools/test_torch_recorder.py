@@ -148,10 +148,11 @@ def encoder():
     return CLIPTextModel(call, position_embedding=Module(double), layer=Module(double))
 
 
-def test_the_two_halves_of_the_guidance_are_one_batch(tmp_path):
+@pytest.mark.parametrize("guidance", ["text", None])
+def test_the_two_halves_of_the_guidance_are_one_batch(tmp_path, guidance):
     text, net = encoder(), unet()
     prompt, negative = Tensor(np.array([[1, 2, 3]])), Tensor(np.array([[7, 8, 9]]))
-    with TorchRecorder(tmp_path / "a", guidance="text", inputs=True, text=text, unet=net):
+    with TorchRecorder(tmp_path / "a", guidance=guidance, inputs=True, text=text, unet=net):
         text(prompt)
         text(negative)
         call(net)
@@ -169,10 +170,10 @@ def test_the_two_halves_of_the_guidance_are_one_batch(tmp_path):
         assert golden[golden.inputs["0000/text/layer"][0]].tolist() == [[9, 10, 11], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("calls", [1, 3])
-def test_any_other_number_of_calls_is_recorded_as_it_is(tmp_path, calls):
+@pytest.mark.parametrize(("calls", "guidance"), [(1, "text"), (3, "text"), (3, None), (2, "")])
+def test_any_other_number_of_calls_is_recorded_as_it_is(tmp_path, calls, guidance):
     text = encoder()
-    with TorchRecorder(tmp_path / "a", guidance="text", text=text):
+    with TorchRecorder(tmp_path / "a", guidance=guidance, text=text):
         for _ in range(calls):
             text(Tensor(np.array([[1, 2, 3]])))
     with Golden(tmp_path / "a") as golden:

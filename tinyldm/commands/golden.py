@@ -292,9 +292,9 @@ def judged(args: argparse.Namespace, golden: Any, candidate: Any) -> Any:
     )
 
 
-def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = None, alone: bool = False) -> Any:
-    """The tolerance that the options ask for; `arithmetic` is the candidate's, where it is known, and `alone` whether
-    modules are judged alone.
+def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = None, per_module: bool = False) -> Any:
+    """The tolerance that the options ask for; `arithmetic` is the candidate's, where it is known, and `per_module` says
+    that each module is judged by itself.
 
     Where none is asked for it is `auto` if the golden can say what the candidate's type costs.
     """
@@ -311,7 +311,7 @@ def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = No
     arithmetic = args.arithmetic or arithmetic
     asked = args.tolerance == "auto" or args.arithmetic or args.factor is not None
     if asked or arithmetic in (golden.metadata.get("rounding") or {}):
-        return AutoTolerance(golden, arithmetic or "float32", 4.0 if args.factor is None else args.factor, alone)
+        return AutoTolerance(golden, arithmetic or "float32", 4.0 if args.factor is None else args.factor, per_module)
     return Tolerance()
 
 
@@ -357,10 +357,10 @@ def run_bisect(args: argparse.Namespace) -> int:
     with Golden(args.golden) as golden:
 
         def judge(outputs: Golden) -> Any:
-            return tolerance(args, golden, arithmetic_of(golden, outputs), alone=True)
+            return tolerance(args, golden, arithmetic_of(golden, outputs), per_module=True)
 
         judge_any = next(iter(golden.metadata.get("rounding") or {}), None)
-        tolerance(args, golden, judge_any, alone=True)  # wrong options are told before the candidate runs
+        tolerance(args, golden, judge_any, per_module=True)  # wrong options are told before the candidate runs
         return show(args, bisect(golden, candidate, judge, select=tuple(args.select or ["*"])))
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.golden.compare import compare
+from tinyldm.golden.compare import compare, explain
 from tinyldm.golden.comparison import Comparison, Fault
+from tinyldm.golden.pairing import FilePair
 from tinyldm.golden.store import Golden, GoldenWriter
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.golden.torch_recorder import to_numpy
@@ -43,7 +44,8 @@ def bisect(
     the tensor `KEY:input.N` is input N of the module `KEY`, and the file of outputs to write, under `KEY`.
 
     `tolerance` may be a function of the file of outputs, whose types say what arithmetic the candidate is in.
-    `AutoTolerance(golden, arithmetic, alone=True)` holds each module to what an honest evaluation of it alone errs by.
+    `AutoTolerance(golden, arithmetic, per_module=True)` holds each module to what an honest evaluation of it alone errs
+    by.
 
     The comparison holds the modules that the candidate has; the others are its `missing`. Raises `InputError` where
     there is nothing to run, or the command fails.
@@ -75,6 +77,8 @@ def _judge(golden: Golden, outputs: Golden, keys: list[str], tolerance: Toleranc
     for result in found.results:
         result.inherited, result.input_error, result.input_key = False, 0.0, None
     found.faults = [Fault(r.key, r.key, "given the golden's own inputs, its output is wrong") for r in found.failed]
+    found.notes = []  # nothing follows from another fault
+    explain(FilePair(golden, outputs), found)
     return found
 
 

@@ -15,6 +15,7 @@ from tinyldm.golden.faults import find_faults
 from tinyldm.golden.hints import hint, known_factors
 from tinyldm.golden.layouts import layout_of
 from tinyldm.golden.metrics import measure
+from tinyldm.golden.module_hints import module_hint
 from tinyldm.golden.pairing import FilePair
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Limits, Tolerance
@@ -41,26 +42,42 @@ def compare(
     if same_model:
         check_same_run(golden, candidate)
     tolerance = tolerance or Tolerance()
-    wanted, others = ([k for k in file.order if selected(k, select)] for file in (golden, candidate))
+    wanted, recorded = ([k for k in file.order if selected(k, select)] for file in (golden, candidate))
     shared = [key for key in wanted if key in candidate]
     if not shared:
         raise InputError(nothing_shared(golden, candidate, wanted, select))
     files = FilePair(golden, candidate)
-    factors = known_factors(golden.metadata)
     found = Comparison(
-        results=[judge(files, key, tolerance, factors) for key in shared],
+        results=[judge(files, key, tolerance) for key in shared],
         missing=[key for key in wanted if key not in candidate],
-        extra=[key for key in others if key not in golden],
+        extra=[key for key in recorded if key not in golden],
         tolerance=tolerance.describe(),
     )
     if all(r.status == UNJUDGED for r in found.results):
         raise InputError(f"{candidate.path}: not one tensor could be judged at the tolerance {found.tolerance}")
     found.faults = find_faults(files, tolerance, found.results)
+    explain(files, found)
     outputs = [key for key in wanted if is_network_output(key)]
     complete = bool(outputs) and all(key in candidate for key in outputs)
     found.problems = problems(found, allow_missing or complete, allow_extra or complete)
     found.notes = notes(found, golden)
     return found
+
+
+def explain(files: FilePair, found: Comparison) -> None:
+    """Say of every fault what it looks like, from the inputs of its module or from its output alone."""
+    first = {fault.key for fault in found.faults}
+    for result in found.results:
+        if result.key in first and result.status == FAILED:
+            result.hint = module_hint(files, result.key) or output_hint(files, result.key)
+
+
+def output_hint(files: FilePair, key: str) -> str | None:
+    """What the difference of a tensor looks like, where both files have values of it."""
+    if not (files.golden.has_values(key) and files.candidate.has_values(key)):
+        return None
+    g, c, _ = files.values(key, key)
+    return hint(g, c, known_factors(files.golden.metadata))
 
 
 def is_network_output(key: str) -> bool:
@@ -178,11 +195,11 @@ def first_difference(a: Any, b: Any, where: str) -> tuple[str, Any, Any] | None:
 # One tensor -----------------------------------------------------------------------------------------------------------
 
 
-def judge(files: FilePair, key: str, tolerance: Tolerance, factors: dict[str, float]) -> Result:
+def judge(files: FilePair, key: str, tolerance: Tolerance) -> Result:
     """What a tensor differs by, beside what it may; its inputs aside. Raises `InputError` for a golden with NaN."""
     golden, candidate = files.golden, files.candidate
     if golden.shape(key) != candidate.shape(key):
-        return Result(key, SHAPE, used=float("inf"), hint=shape_hint(files, key, factors))
+        return Result(key, SHAPE, used=float("inf"), hint=shape_hint(files, key))
     g, c, exact = files.values(key, key)
     if g.dtype.kind == "f" and np.isnan(g).any():
         raise InputError(f"{golden.path}: the golden tensor {quoted(key)} holds NaN: it can judge nothing")
@@ -190,18 +207,15 @@ def judge(files: FilePair, key: str, tolerance: Tolerance, factors: dict[str, fl
         return Result(key, SHAPE, used=float("inf"), hint=f"dtype {c.dtype}, the golden has {g.dtype}")
     m = measure(g, c, candidate.dtype(key))
     limits = tolerance.limits(key, m, candidate.dtype(key))
-    if limits is not None and not exact and key not in golden.sampled:
-        limits = Limits(limits.max_abs)  # the mean over a few values may be above the mean over all
     if limits is None and not m.nonfinite_differ:
         return Result(key, UNJUDGED, m, exact=exact)
+    if limits is not None and not exact and key not in golden.sampled:
+        limits = Limits(limits.max_abs)  # the mean over a few values may be above the mean over all
     used = float("inf") if m.nonfinite_differ or limits is None else limits.used(m)
-    result = Result(key, FAILED if used > 1 else OK, m, used, exact=exact)
-    if result.wrong and golden.has_values(key) and candidate.has_values(key):
-        result.hint = hint(g, c, factors)
-    return result
+    return Result(key, FAILED if used > 1 else OK, m, used, exact=exact)
 
 
-def shape_hint(files: FilePair, key: str, factors: dict[str, float]) -> str:
+def shape_hint(files: FilePair, key: str) -> str:
     """What another shape looks like."""
-    found = hint(files.golden[key], files.candidate[key], factors) if files.whole(key) else None
+    found = output_hint(files, key) if files.whole(key) else None
     return found or f"shape {files.candidate.shape(key)}, the golden has {files.golden.shape(key)}"

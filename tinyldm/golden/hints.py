@@ -1,7 +1,8 @@
 """What a wrong tensor looks like: the mistakes that ports make often, recognised by their traces.
 
 Each recogniser takes the golden and the candidate and says in a few words what the difference is, or nothing. A
-recogniser must explain the whole difference, not a part: what it proposes must bring the two together.
+recogniser must explain the whole difference, not a part: what it proposes must bring the two together. What can only be
+told from the inputs of a module is in `module_hints`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 
 HALF_MAX = 65504.0  # the largest float16
 CLOSE = 1e-2  # relative RMS difference at which an explanation counts: far below any other, above half precision
+EXPLAINED = 0.1  # share of the RMS difference that an explanation may leave
+FEWEST = 8  # values from which a number that is fitted to them says something
 MAX_SIZE = 1 << 22  # elements above which only the cheap recognisers run
 LAYOUTS: dict[tuple[int, ...], str] = {
     (0, 2, 3, 1): "(N, H, W, C)",
@@ -36,11 +39,19 @@ def hint(golden: np.ndarray, candidate: np.ndarray, known_factors: Mapping[str, 
     g, c = golden.astype(np.float64), candidate.astype(np.float64)
     if g.shape != c.shape:
         return shape_hint(g, c)
-    for recognise in (overflow, lambda a, b: constant_ratio(a, b, known_factors or {}), same_shape_layout, swapped):
-        found = recognise(g, c)
-        if found:
-            return found
-    return None
+    if np.array_equal(g, c):
+        return None
+    recognisers: tuple[Callable[[np.ndarray, np.ndarray], str | None], ...] = (
+        overflow,
+        lambda a, b: constant_ratio(a, b, known_factors or {}),
+        constant_offset,
+        same_shape_layout,
+        swapped,
+        shifted,
+        padded_otherwise,
+        truncated,
+    )
+    return next(filter(None, (recognise(g, c) for recognise in recognisers)), None)
 
 
 def close(g: np.ndarray, c: np.ndarray) -> bool:
@@ -49,6 +60,22 @@ def close(g: np.ndarray, c: np.ndarray) -> bool:
         return False
     scale = float(np.sqrt(np.mean(g**2))) if g.size else 0.0
     return scale > 0 and float(np.sqrt(np.mean((g - c) ** 2))) <= CLOSE * scale
+
+
+def rms(x: np.ndarray) -> float:
+    """The root mean square; 0 of no values."""
+    return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
+
+
+def explains(proposed: np.ndarray, g: np.ndarray, c: np.ndarray) -> bool:
+    """Whether what is proposed in the golden's place brings the candidate so much nearer that nothing else is wrong."""
+    difference = rms(c - g)
+    return difference < math.inf and rms(c - proposed) <= EXPLAINED * difference
+
+
+def mends(mended: np.ndarray, g: np.ndarray, c: np.ndarray) -> bool:
+    """Whether the candidate's values, arranged otherwise, are the golden's."""
+    return close(g, mended) and explains(mended, c, g)
 
 
 def shape_hint(g: np.ndarray, c: np.ndarray) -> str:
@@ -105,7 +132,8 @@ def constant_ratio(g: np.ndarray, c: np.ndarray, known: Mapping[str, float]) -> 
     if not gg or not math.isfinite(gc) or gc == 0:
         return None
     r = gc / gg
-    if abs(r - 1) < 2 * CLOSE or not close(g * r, c):
+    far = abs(r - 1) >= 2 * CLOSE and close(g * r, c)
+    if not far and (g.size < FEWEST or not explains(g * r, g, c)):
         return None
     if abs(r + 1) < CLOSE:
         return "the golden with the sign turned"
@@ -118,21 +146,35 @@ def constant_ratio(g: np.ndarray, c: np.ndarray, known: Mapping[str, float]) -> 
     return f"{text}: a scaling factor is missing, or there twice"
 
 
+def constant_offset(g: np.ndarray, c: np.ndarray) -> str | None:
+    """The candidate is the golden plus one number, or one for each channel."""
+    if g.size < FEWEST or not np.isfinite(c - g).all():
+        return None
+    offset = float(np.mean(c - g))
+    if offset and explains(g + offset, g, c):
+        return f"the golden plus {offset:.6g} everywhere: a constant is added that should not be, or is missing"
+    channels = 1 if g.ndim == 4 else g.ndim - 1
+    axes = tuple(axis for axis in range(g.ndim) if axis != channels)
+    if g.size >= FEWEST * g.shape[channels] and explains(g + np.mean(c - g, axis=axes, keepdims=True), g, c):
+        return "the golden plus a number for each channel: a bias is missing, or there twice"
+    return None
+
+
 def same_shape_layout(g: np.ndarray, c: np.ndarray) -> str | None:
     """A transposition that leaves the shape as it is: square images, as many channels as pixels."""
     if g.size > MAX_SIZE:
         return None
     for name, back in arrangements(g, c):
-        if name != "the golden's, reshaped" and close(g, back(c)):
+        if name != "the golden's, reshaped" and mends(back(c), g, c):
             return f"the same values as {name}"
     if g.ndim >= 3:  # the memory of another layout, read under the golden's shape
         first, last = (g.shape[0], *g.shape[2:], g.shape[1]), (g.shape[0], g.shape[-1], *g.shape[1:-1])
-        if close(g, np.moveaxis(c.reshape(first), -1, 1)):
+        if mends(np.moveaxis(c.reshape(first), -1, 1), g, c):
             return "channels-last memory under a channels-first shape: a transpose is missing"
-        if close(g, np.moveaxis(c.reshape(last), 1, -1)):
+        if mends(np.moveaxis(c.reshape(last), 1, -1), g, c):
             return "channels-first memory under a channels-last shape: a transpose is missing"
     for axis in range(2, g.ndim):
-        if close(g, np.flip(c, axis)):
+        if mends(np.flip(c, axis), g, c):
             return f"the golden mirrored along axis {axis}"
     return None
 
@@ -167,7 +209,53 @@ def matching(g: np.ndarray, c: np.ndarray) -> np.ndarray | None:
     order = squares.argmin(1)
     if len(set(order.tolist())) != len(order) or (order == np.arange(len(order))).all():
         return None
-    return order if close(a[order], b) else None
+    return order if close(a[order], b) and explains(a[order], a, b) else None
+
+
+def shifted(g: np.ndarray, c: np.ndarray) -> str | None:
+    """The golden moved by one pixel, or one token; what was moved in from outside may be anything."""
+    axes = {4: (2, 3), 3: (1,)}.get(g.ndim, ())
+    ways = (("down", "up"), ("right", "left")) if g.ndim == 4 else (("to the next place", "one place back"),)
+    if not axes or min(g.shape[axis] for axis in axes) < 3:
+        return None
+    for steps in itertools.product((-1, 0, 1), repeat=len(axes)):
+        target, source = [slice(None)] * g.ndim, [slice(None)] * g.ndim
+        for axis, step in zip(axes, steps, strict=True):
+            forward, back = slice(abs(step), None), slice(0, g.shape[axis] - abs(step))
+            target[axis], source[axis] = (forward, back) if step > 0 else (back, forward)
+        moved, golden, here = c[tuple(target)], g[tuple(source)], g[tuple(target)]
+        if any(steps) and close(golden, moved) and explains(golden, here, moved):
+            names = " and ".join(ways[i][step < 0] for i, step in enumerate(steps) if step)
+            return f"the golden moved by one pixel {names}" if g.ndim == 4 else f"the tokens moved {names}"
+    return None
+
+
+def padded_otherwise(g: np.ndarray, c: np.ndarray) -> str | None:
+    """Images that differ near the border only."""
+    if g.ndim != 4 or not np.isfinite(c - g).all():
+        return None
+    error = np.square(c - g).mean(axis=(0, 1))
+    noise = EXPLAINED**4 * error.max()
+    for width in range(1, (min(error.shape) - 1) // 2 + 1):
+        if error[width:-width, width:-width].max() > noise:
+            continue
+        edges = {"top": error[0], "bottom": error[-1], "left": error[:, 0], "right": error[:, -1]}
+        wrong = [name for name, line in edges.items() if line[width:-width].max() > noise]
+        where = " and ".join(wrong) + " edge" if len(wrong) < 3 else "border"
+        return f"only {width} pixel{'s' * (width > 1)} at the {where} differ: another padding (zeros, reflection, …)"
+    return None
+
+
+def truncated(g: np.ndarray, c: np.ndarray) -> str | None:
+    """Values of bfloat16 that lie nearer to zero than the golden's: cut off, and not rounded to the nearest."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        bits = np.ascontiguousarray(c, np.float32).view(np.uint32)
+        error, size = np.abs(c) - np.abs(g), np.abs(g)
+    if g.size < FEWEST**2 or (bits & 0xFFFF).any() or not np.isfinite(error).all():
+        return None
+    if np.median(np.abs(error)) > 2.0**-7 * np.median(size) or error.sum() > -0.5 * np.abs(error).sum():
+        return None
+    return "bfloat16 values, nearer to zero than the golden's: float32 was cut off, and not rounded to the nearest"
 
 
 def known_factors(metadata: Mapping[str, Any]) -> dict[str, float]:

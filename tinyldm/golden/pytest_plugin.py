@@ -22,9 +22,9 @@ import pytest
 
 from tinyldm.errors import TinyldmError
 from tinyldm.golden.hints import hint
-from tinyldm.golden.metrics import measure
+from tinyldm.golden.metrics import Metrics, measure
 from tinyldm.golden.store import Golden, GoldenWriter
-from tinyldm.golden.tolerance import Tolerance
+from tinyldm.golden.tolerance import Limits, Tolerance
 from tinyldm.golden.torch_recorder import to_numpy
 
 
@@ -51,8 +51,8 @@ class GoldenTensors:
         """
         __tracebackhide__ = True
         if isinstance(value, Mapping):
-            for key, one in value.items():
-                self(f"{name}/{key}", one, tolerance=tolerance)
+            for key, tensor in value.items():
+                self(f"{name}/{key}", tensor, tolerance=tolerance)
             return
         array = to_numpy(value)[0]
         if name in self._seen:
@@ -71,27 +71,16 @@ class GoldenTensors:
             pytest.fail(f"golden {name!r}: is not in {self.path}; --golden-update adds it", pytrace=False)
         stored = self._file[name]
         if stored.shape != array.shape or stored.dtype.kind != array.dtype.kind:
-            told = hint(stored, array) if stored.dtype.kind == "f" and array.dtype.kind == "f" else None
-            found = told or f"{array.dtype} {array.shape}, stored {stored.dtype} {stored.shape}"
+            floats = stored.dtype.kind == "f" and array.dtype.kind == "f"
+            found = (hint(stored, array) if floats else None) or (
+                f"{array.dtype} {array.shape}, stored {stored.dtype} {stored.shape}"
+            )
             pytest.fail(f"golden {name!r} of {self.path}: {found}", pytrace=False)
         m = measure(stored, array)
-        limits = Tolerance(tolerance).limits(name, m, self._file.dtype(name))
-        if m.nonfinite_differ or limits is None or limits.used(m) > 1:
-            pytest.fail(self._difference(name, stored, array, limits.max_abs if limits else 0.0), pytrace=False)
-
-    def _difference(self, name: str, stored: np.ndarray, array: np.ndarray, allowed: float) -> str:
-        """The first differing tensor, and where in it."""
-        m = measure(stored, array)
-        difference = np.abs(array.astype(np.float64) - stored.astype(np.float64))
-        difference = np.where(np.isfinite(array) == np.isfinite(stored), np.nan_to_num(difference, nan=0.0), np.inf)
-        at = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), stored.shape)) if stored.ndim else ()
-        lines = [
-            f"golden {name!r} of {self.path}: differs by up to {m.max_abs:.3g}, allowed {allowed:.3g}",
-            f"  at {list(at)}: {array[at]!r}, stored {stored[at]!r}",
-            f"  relative {m.max_rel:.3g}, rmse {m.rmse:.3g}, cosine {m.cosine:.7f}, {m.nan} NaN, {m.inf} infinite",
-        ]
-        told = hint(stored, array)
-        return "\n".join([*lines, f"  looks like: {told}"] if told else lines)
+        limits = Tolerance(tolerance).limits(name, m, self._file.dtype(name)) or Limits(0.0)
+        if m.nonfinite_differ or limits.used(m) > 1:
+            text = difference(stored, array, m, limits.max_abs)
+            pytest.fail(f"golden {name!r} of {self.path}: {text}", pytrace=False)
 
     def finish(self, passed: bool) -> None:
         """At the end of a test: write what was collected, or see that no stored tensor was left out."""
@@ -108,6 +97,20 @@ class GoldenTensors:
         self._file.close()
         if passed and left:
             pytest.fail(f"golden {left[0]!r} of {self.path}: was not compared; --golden-update drops it", pytrace=False)
+
+
+def difference(stored: np.ndarray, array: np.ndarray, m: Metrics, allowed: float) -> str:
+    """By how much an array differs, where the most, and what that looks like."""
+    error = np.abs(array.astype(np.float64) - stored.astype(np.float64))
+    error = np.where(np.isfinite(array) == np.isfinite(stored), np.nan_to_num(error, nan=0.0), np.inf)
+    at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), stored.shape)) if stored.ndim else ()
+    lines = [
+        f"differs by up to {m.max_abs:.3g}, allowed {allowed:.3g}",
+        f"  at {list(at)}: {array[at]!r}, stored {stored[at]!r}",
+        f"  relative {m.max_rel:.3g}, rmse {m.rmse:.3g}, cosine {m.cosine:.7f}, {m.nan} NaN, {m.inf} infinite",
+    ]
+    looks = hint(stored, array)
+    return "\n".join([*lines, f"  looks like: {looks}"] if looks else lines)
 
 
 RESULTS = pytest.StashKey[bool]()

@@ -55,7 +55,7 @@ def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
         title=escape(f"{candidate.path} against {golden.path}"),
         status=words[comparison.status],
         status_class=("good", "bad", "bad")[comparison.status],
-        verdict="\n".join(f"<p>{escape(line.strip())}</p>" for line in verdict(comparison)),
+        verdict="\n".join(map(paragraph, verdict(comparison))),
         sources=sources(golden, candidate),
         depth=depth_chart(comparison),
         heat=heat_map(comparison),
@@ -63,6 +63,12 @@ def report(comparison: Comparison, golden: Golden, candidate: Golden) -> str:
         rows=rows,
         first=json.dumps(comparison.first.key if comparison.first else None).replace("</", "<\\/"),
     )
+
+
+def paragraph(line: str) -> str:
+    """A line of the verdict; the titles of faults stand out."""
+    title = ' class="title"' if line.startswith(("FIRST", "AND", "NOT")) else ""
+    return f"<p{title}>{escape(line.strip())}</p>"
 
 
 def table_row(r: dict[str, Any]) -> list[Any]:
@@ -127,7 +133,7 @@ def depth_chart(c: Comparison, width: int = 1000, height: int = 280) -> str:
     free = [0.0, 0.0]  # from where on each of two lines below the axis has room for a label
     for i, name in component_starts(c):
         parts.append(f'<line class="mark" x1="{x(i):.1f}" x2="{x(i):.1f}" y1="10" y2="{height - bottom}"/>')
-        room = 6.2 * len(name)  # of the font at its size
+        room = 8.5 * len(name)  # of the font at its largest
         at = min(x(i), width - room)
         line = next((n for n in (0, 1) if at >= free[n]), None)
         if line is not None:

@@ -67,12 +67,12 @@ class Tolerance:
 class AutoTolerance(Tolerance):
     """`factor` times the error of an honest evaluation in `arithmetic`, as the golden file states it.
 
-    With `alone` each module's is that of an honest evaluation of this module on the golden's own inputs, where the file
-    states it, and not that which has gathered since the run began. No tensor is held to less than one rounding of that
-    type.
+    With `per_module` each module's is that of an honest evaluation of this module on the golden's own inputs, where the
+    file states it, and not that which has gathered since the run began. No tensor is held to less than one rounding of
+    that type.
     """
 
-    def __init__(self, golden: Golden, arithmetic: str, factor: float = FACTOR, alone: bool = False) -> None:
+    def __init__(self, golden: Golden, arithmetic: str, factor: float = FACTOR, per_module: bool = False) -> None:
         super().__init__()
         if arithmetic not in UNIT_ROUNDOFF:
             raise InputError(f"arithmetic {arithmetic!r} is unknown; known are {', '.join(UNIT_ROUNDOFF)}")
@@ -85,10 +85,10 @@ class AutoTolerance(Tolerance):
                 f"{golden.path}: holds no rounding errors of {arithmetic}, which --tolerance auto needs (held: "
                 f"{held}); record it with --dtype float64 --rounding {arithmetic}"
             )
-        of_modules = error_tables(golden, "rounding_alone").get(arithmetic) if alone else None
+        of_modules = error_tables(golden, "rounding_alone").get(arithmetic) if per_module else None
         self.errors = found[arithmetic] | (of_modules or {})
         self.of = "of the float64 oracle"
-        if alone:
+        if per_module:
             self.of = (
                 "of each module alone" if of_modules else "of the whole run (the file states none of single modules)"
             )
@@ -96,7 +96,7 @@ class AutoTolerance(Tolerance):
         self.factor = factor
 
     def limits(self, key: str, m: Metrics, dtype: str) -> Limits | None:
-        """See `Tolerance.limits`; None for a tensor in which the honest evaluation overflows."""
+        """A multiple of the honest error, or of one rounding; None for a tensor in which the evaluation overflows."""
         max_abs, rmse = self.errors.get(key, [0.0, 0.0])
         if max_abs is None or rmse is None:
             return None

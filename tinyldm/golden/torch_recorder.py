@@ -7,7 +7,7 @@ imported. With the components of a diffusers pipeline, the keys are those that `
 from tinyldm.golden.torch_recorder import TorchRecorder
 
 parts = {"unet": pipe.unet, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
-with TorchRecorder("theirs.safetensors", guidance="text_encoder", **parts):
+with TorchRecorder("theirs.safetensors", **parts):
     pipe("red apple", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
 ```
 """
@@ -26,9 +26,11 @@ from tinyldm.golden.store import GoldenWriter
 
 # Modules that hand their input on, in evaluation at least.
 PASSING = ("Dropout", "Identity")
-# The first arguments and the result of the models that tinyldm names at its boundary, under tinyldm's names.
+# The first arguments and the result of the models that tinyldm names at its boundary, under tinyldm's names: those of
+# diffusers and transformers, and the UNet of the original repositories (CompVis).
 BOUNDARIES: dict[str, tuple[dict[str, str], str]] = {
     "UNet2DConditionModel": ({"sample": "z", "timestep": "t", "encoder_hidden_states": "context"}, "epsilon"),
+    "UNetModel": ({"x": "z", "timesteps": "t", "context": "context"}, "epsilon"),
     "CLIPTextModel": ({"input_ids": "ids"}, "context"),
 }
 VAE_INPUTS = {"post_quant_conv": "decode.z", "encoder": "encode.pixels"}
@@ -72,7 +74,8 @@ class TorchRecorder:
     parents among those seen is called again.
 
     `guidance` names the component that a diffusers pipeline calls for the prompt and then for the negative prompt: the
-    two calls become one batch, the negative half first, as the UNet sees it and tinyldm records it.
+    two calls become one batch, the negative half first, as the UNet sees it and tinyldm records it. Where nothing is
+    given it is the `CLIPTextModel`, if there is one; `""` records all calls as they come.
     """
 
     def __init__(
@@ -92,7 +95,9 @@ class TorchRecorder:
         for name, module in components.items():
             if not hasattr(module, "named_modules") or not hasattr(module, "register_forward_hook"):
                 raise InputError(f"TorchRecorder: {name} is a {type(module).__name__}, not a tree of PyTorch modules")
-        if guidance is not None and guidance not in components:
+        if guidance is None:
+            guidance = next((name for name, m in components.items() if type(m).__name__ == "CLIPTextModel"), "")
+        if guidance and guidance not in components:
             raise InputError(f"TorchRecorder: guidance names {guidance!r}, which is not among {', '.join(components)}")
         self._guidance = guidance
         self._held: list[Taken] = []
@@ -211,12 +216,12 @@ class _Component:
     def _boundary_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names, _ = self._boundary
         given = dict(zip(names, args, strict=False)) | kwargs
-        batch = next(iter(tensors([given.get("sample")])), None)
+        batch = next(iter(tensors([given.get(name) for name, ours in names.items() if ours == "z"])), None)
         for theirs, ours in names.items():
             value = given.get(theirs)
             if value is None:
                 continue
-            if theirs == "timestep":
+            if ours == "t":
                 value = np.broadcast_to(to_numpy(value)[0], (len(batch),) if batch is not None else ())
             self._take_boundary(ours, value)
 
@@ -268,7 +273,8 @@ def module_runner(from_numpy: Callable[[np.ndarray], Any], **components: Any) ->
 
     def run(key: str, inputs: list[np.ndarray]) -> Any:
         _, name, path = [*key.split("/", 2), "", ""][:3]
-        module = dict(components[name].named_modules()).get(path.partition("#")[0]) if name in components else None
+        modules = components[name].named_modules() if name in components else ()
+        module = {p.removeprefix("text_model."): m for p, m in modules}.get(path.partition("#")[0]) if path else None
         if module is None:
             return None
         dtype = next((p.dtype for p in components[name].parameters()), None)
