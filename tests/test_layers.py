@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "diffusion": {"numpy"},
     "random": {"numpy"},
     "pipelines": {"numpy", "PIL"},
+    "memory": set(),
     "architectures": {"numpy"},
     "cost": {"numpy"},
     "bench": THIRD_PARTY,
