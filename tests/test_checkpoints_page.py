@@ -16,8 +16,8 @@ import tinyldm
 from tinyldm import cli
 from tinyldm.checkpoints.families import FAMILIES
 from tinyldm.checkpoints.recognise import recognise
+from tinyldm.memory import human_bytes
 from tinyldm.models.build import MODELS
-from tinyldm.pipelines.describe import human_bytes
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")

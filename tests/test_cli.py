@@ -15,11 +15,10 @@ import pytest
 from PIL import Image
 
 import tinyldm
-from tinyldm import __version__, cli
+from tinyldm import __version__, cli, memory
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.kernels import target, using_threads
 from tinyldm.models.vae import AutoencoderKL
-from tinyldm.pipelines import describe
 
 
 @pytest.fixture
@@ -189,12 +188,12 @@ def test_bad_input_is_one_line_and_status_2(run, case: str) -> None:
 
 def test_too_little_memory(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before the work begins; and where the system refuses, one line as for every other error."""
-    monkeypatch.setattr(describe, "machine_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 1_000_000)
     _, _, err = run("sample", "x", "-o", "a.png", "--steps", "1")
     assert "note: this machine has 1.0 MB of memory; with --low-memory it is about " in err
     _, _, err = run("sample", "x", "-o", "b.png", "--steps", "1", "--low-memory")
     assert "this machine has 1.0 MB of memory\n" in err
-    monkeypatch.setattr(describe, "machine_bytes", lambda: 1 << 50)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 1 << 50)
     assert "this machine" not in run("sample", "x", "-o", "b.png", "--steps", "1")[2]
 
     def refuse(*_, **__):

@@ -5,11 +5,16 @@
 >>> image = model.text_to_image("red apple", seed=0)[0]  # doctest: +SKIP
 """
 
-from tinyldm import golden, random
-from tinyldm.errors import CheckpointError, ConfigError, InputError, Stopped, TinyldmError
-from tinyldm.pipelines.load import load
-from tinyldm.pipelines.model import LatentDiffusion
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tinyldm.version import __version__
+
+if TYPE_CHECKING:
+    from tinyldm import golden, random
+    from tinyldm.errors import CheckpointError, ConfigError, InputError, Stopped, TinyldmError
+    from tinyldm.pipelines.load import load
+    from tinyldm.pipelines.model import LatentDiffusion
 
 __all__ = [
     "CheckpointError",
@@ -23,3 +28,20 @@ __all__ = [
     "load",
     "random",
 ]
+
+# The modules of the names, each imported when it is first asked for: the command answers at once, and nothing large is
+# imported before Ctrl-C and a lack of memory are looked after.
+HOMES = {"load": "pipelines.load", "LatentDiffusion": "pipelines.model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("golden", "random"):
+        return import_module(f"tinyldm.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'tinyldm' has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f"tinyldm.{HOMES.get(name, 'errors')}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

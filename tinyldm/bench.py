@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from tinyldm import cost
+from tinyldm.memory import human_bytes, machine_bytes
 from tinyldm.models.build import rebuilt
 from tinyldm.models.network import Network
 from tinyldm.models.unet2d import UNet2D
-from tinyldm.pipelines.describe import describe_runtime, human_bytes, machine_bytes
 from tinyldm.typing import Integers
 
 MATMUL_SIZE = 1536  # of the square matrices whose product is the machine's best
@@ -291,6 +291,17 @@ def best_matmul() -> float:
 
 
 # The machine --------------------------------------------------------------------------------------------------------
+
+
+def describe_runtime(model: Any) -> str:
+    """The backend in use, its precision, vectors and threads."""
+    runtime = model.runtime
+    if runtime.backend == "reference":
+        return f"reference (NumPy {np.__version__}), {runtime.dtype}"
+    ops = runtime.ops
+    vectors = f"{ops.target().name} vectors of {ops.target().width} numbers"
+    threads = f"{ops.threads()} thread{'s' * (ops.threads() > 1)}"
+    return f"numba, float32, precision {runtime.precision}, {vectors}, {threads}"
 
 
 def machine() -> str:

@@ -1,593 +1,124 @@
-"""The commands: `tinyldm sample`, `img2img`, `encode`, `decode`, `info`, … No math here.
-
-Exit status: 0 done, 2 bad input (one line on standard error says what and what would be right), 130 interrupted.
-"""
+"""The command line: assembles the commands of `tinyldm/commands/`, and makes an exit status of how one ends."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import re
-import secrets
+import signal
 import sys
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
-from tinyldm.commands import golden as golden_commands
-from tinyldm.errors import InputError, TinyldmError
+from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2img, info, inspect, interrupts, sample
+from tinyldm.commands import verify as verify_command
+from tinyldm.commands.grammar import Command, Group, Parser, add_commands
+from tinyldm.commands.streams import patient_streams, warnings_as_notes
+from tinyldm.errors import TinyldmError
+from tinyldm.memory import check_address_space
 from tinyldm.version import __version__
 
-if TYPE_CHECKING:
-    from PIL import Image
+COMMANDS: Mapping[str, Command | Group] = {
+    "sample": sample,
+    "img2img": img2img,
+    "encode": encode,
+    "decode": decode,
+    "info": info,
+    "cost": cost,
+    "bench": bench,
+    "verify": verify_command,
+    "inspect": inspect,
+    "convert": convert,
+    "golden": golden,
+}
+EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
-    from tinyldm.pipelines.model import LatentDiffusion
-    from tinyldm.pipelines.request import Request
-
-SAMPLE_EXAMPLE = """example:
-  tinyldm sample "red apple" -o apple.png
-  tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
-"""
-IMG2IMG_EXAMPLE = """example:
-  tinyldm img2img "green apple" --image apple.png --strength 0.6 -o green.png
-"""
-ENCODE_EXAMPLE = """example:
-  tinyldm encode apple.png -o apple.safetensors
-"""
-DECODE_EXAMPLE = """example:
-  tinyldm decode apple.safetensors -o apple-again.png
-"""
-INFO_EXAMPLE = """example:
-  tinyldm info
-  tinyldm info --model stable-diffusion-v1-5 --shapes --width 512 --height 512
-"""
-
-COST_EXAMPLE = """example:
-  tinyldm cost
-  tinyldm cost --architecture sd15 --steps 20
-  tinyldm cost --architecture sdxl --width 1024 --height 768
+exit status:
+  0    done
+  1    done, and what was checked is not within its tolerance (verify, golden)
+  2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
+  130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
+  141  the program that reads the output closed it early; the work was done
 """
 
-ARCHITECTURE_HELP = "random weights of a published one: sd15, sd15-taesd, sd21, sdxl, ldm-imagenet, ldm-celebahq"
 
-BENCH_EXAMPLE = """example:
-  tinyldm bench
-  tinyldm bench --architecture sd15 --repeat 3 --json
-"""
-
-INSPECT_EXAMPLE = """example:
-  tinyldm inspect v1-5-pruned-emaonly.safetensors
-"""
-CONVERT_EXAMPLE = """example:
-  tinyldm convert v1-5-pruned-emaonly.ckpt stable-diffusion-v1-5 --dtype float16
-"""
-
-VERIFY_EXAMPLE = """example:
-  tinyldm verify
-  tinyldm verify stable-diffusion-v1-4 --case sd-v1-4-ddim
-"""
+def parser() -> Parser:
+    """The command line's grammar."""
+    p = Parser(
+        prog="tinyldm",
+        description="Latent diffusion in NumPy: pictures from prompts on a CPU.",
+        epilog=EPILOG,
+    )
+    p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
+    add_commands(p, COMMANDS)
+    return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    args = parser().parse_args(argv)
+    with interrupts.watched(), patient_streams() as output:
+        status = outcome(argv)
+        output.flush()
+        if isinstance(output.error, BrokenPipeError):
+            return status or 128 + 13
+        if output.error is not None:
+            return failed(f"standard output can't be written: {reason(output.error)}")
+        return status
+
+
+def outcome(argv: Sequence[str] | None) -> int:
+    """Run a command line; returns the exit status of what it does."""
+    args = argparse.Namespace(debug=False)
     try:
+        args, unknown = parser().parse_known_args(argv)
+        if unknown:
+            args.parser.refuse(unknown)
+        args.written = []
+        check_address_space(backend_of(args))
         with warnings_as_notes():
-            return args.run(args) or 0
-    except TinyldmError as error:
-        if args.debug:
+            status: int = args.run(args) or 0
+        interrupts.check()
+        return status
+    except BaseException as error:
+        if args.debug or isinstance(error, SystemExit):
             raise
-        print(f"tinyldm: error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        if args.debug:
-            raise
-        hint = "; take fewer or smaller pictures, or --low-memory" if "low_memory" in args else ""
-        print(f"tinyldm: error: not enough memory: {error}{hint}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ntinyldm: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second complaint at exit
-        return 1
-
-
-@contextlib.contextmanager
-def warnings_as_notes() -> Iterator[None]:
-    """Show a warning (words of a prompt that were cut) as one line, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
-        yield
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
-    p = argparse.ArgumentParser(
-        prog="tinyldm",
-        description="Latent diffusion in NumPy: pictures from prompts on a CPU.",
-        epilog="`tinyldm COMMAND --help` shows a command's options and an example.",
-    )
-    p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
-    commands = p.add_subparsers(metavar="COMMAND", required=True)
-    add_sample(commands)
-    add_img2img(commands)
-    add_encode(commands)
-    add_decode(commands)
-    add_info(commands)
-    add_cost(commands)
-    add_bench(commands)
-    add_verify(commands)
-    add_inspect(commands)
-    add_convert(commands)
-    golden_commands.add_commands(commands)
-    return p
-
-
-# The grammar of each command ----------------------------------------------------------------------------------------
-
-
-def command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, example: str
-) -> argparse.ArgumentParser:
-    """A new command."""
-    p = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return p
-
-
-def add_checkpoint_options(p: argparse.ArgumentParser) -> None:
-    """How to read a checkpoint, where it leaves something open."""
-    p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
-    p.add_argument("--config", metavar="FILE", type=Path, help="JSON: fields by component, or a published config.json")
-    p.add_argument("--prediction-type", metavar="T", help="epsilon, v_prediction or sample, over what the file says")
-    p.add_argument("--ema", action=argparse.BooleanOptionalAction, help="running average of the weights, or plain ones")
-
-
-def checkpoint_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `add_checkpoint_options` as arguments."""
-    from tinyldm.checkpoints.folder import read_json
-
-    return {
-        "variant": args.variant,
-        "config": read_json(args.config) if args.config else None,
-        "prediction_type": args.prediction_type,
-        "ema": args.ema,
-    }
-
-
-def model_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, example: str
-) -> argparse.ArgumentParser:
-    """A new command that loads a model: which, and how to compute it."""
-    p = command(commands, name, summary, example)
-    p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
-    add_checkpoint_options(p)
-    p.add_argument("--vae", metavar="PATH", help="take the autoencoder from this checkpoint")
-    p.add_argument("--text-encoder", metavar="PATH", help="take the text encoder from this checkpoint")
-    p.add_argument("--lora", metavar="FILE[@SCALE]", action="append", default=[], help="merge a LoRA; may be repeated")
-    p.add_argument(
-        "--word", metavar="FILE", action="append", default=[], help="add a textual inversion; may be repeated"
-    )
-    p.add_argument("--backend", metavar="B", help="numba (default) or reference")
-    p.add_argument("--dtype", metavar="D", default="float32", help="float32 (default), or float64 with reference")
-    p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
-    p.add_argument("--threads", metavar="N", type=int, help="threads of the numba backend (default: all cores)")
-    p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
-    return p
-
-
-def add_sampling_options(p: argparse.ArgumentParser) -> None:
-    """The options that text-to-image and image-to-image share."""
-    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
-    p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
-    p.add_argument(
-        "--steps", metavar="N", type=int, help="steps of the sampler (default 25; of few-step models 1 or 4)"
-    )
-    p.add_argument(
-        "--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of turbo models 0)"
-    )
-    p.add_argument(
-        "--sampler",
-        metavar="NAME",
-        help="ddpm, ddim (default, but for few-step models), pndm, euler, euler_a, dpm++_2m, dpm++_2m_karras, lms, lcm",
-    )
-    p.add_argument("--seed", metavar="S", type=int, help="seed of the noise (default: drawn, and printed)")
-    p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
-
-
-def add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm sample`."""
-    p = model_command(commands, "sample", "make pictures from prompts", SAMPLE_EXAMPLE)
-    p.add_argument("prompt", metavar="PROMPT", nargs="*", help="what to show (a class-conditional model: its number)")
-    add_sampling_options(p)
-    p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
-    p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
-    p.add_argument("--grid", metavar="COLUMNS", type=int, help="write all pictures as one, in so many columns")
-    p.set_defaults(run=run_sample)
-
-
-def add_img2img(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm img2img`."""
-    p = model_command(commands, "img2img", "change a picture towards a prompt", IMG2IMG_EXAMPLE)
-    p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what the picture should become")
-    p.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture, or latent file of `encode`")
-    p.add_argument("--strength", metavar="X", type=float, default=0.8, help="0 keeps, 1 replaces (default 0.8)")
-    add_sampling_options(p)
-    p.add_argument("--width", metavar="W", type=int, help="resize the picture to this width first")
-    p.add_argument("--height", metavar="H", type=int, help="resize the picture to this height first")
-    p.set_defaults(run=run_img2img)
-
-
-def add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm encode`."""
-    p = model_command(commands, "encode", "encode a picture to a latent file", ENCODE_EXAMPLE)
-    p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
-    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="safetensors file (default: beside the picture)")
-    p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
-    p.add_argument("--seed", metavar="S", type=int, help="seed of the draw (default: drawn, and printed)")
-    p.add_argument("--width", metavar="W", type=int, help="resize the picture to this width first")
-    p.add_argument("--height", metavar="H", type=int, help="resize the picture to this height first")
-    p.set_defaults(run=run_encode)
-
-
-def add_decode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm decode`."""
-    p = model_command(commands, "decode", "decode a latent file to a picture", DECODE_EXAMPLE)
-    p.add_argument("latent", metavar="LATENT", type=Path, help="safetensors file that `encode` wrote")
-    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: beside the latent)")
-    p.set_defaults(run=run_decode)
-
-
-def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm info`."""
-    p = model_command(commands, "info", "describe a checkpoint and what will compute it", INFO_EXAMPLE)
-    p.add_argument("--shapes", action="store_true", help="the shape of every intermediate")
-    p.add_argument("--width", metavar="W", type=int, help="picture width for --shapes (default: the model's own)")
-    p.add_argument("--height", metavar="H", type=int, help="picture height for --shapes (default: the model's own)")
-    p.set_defaults(run=run_info)
-
-
-def add_cost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm cost`."""
-    p = model_command(commands, "cost", "count what a picture costs, and what the latent space saves", COST_EXAMPLE)
-    p.add_argument("--architecture", metavar="NAME", help=ARCHITECTURE_HELP)
-    p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
-    p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
-    p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
-    p.set_defaults(run=run_cost)
-
-
-def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm bench`."""
-    p = model_command(commands, "bench", "time each model and operator on this machine", BENCH_EXAMPLE)
-    p.add_argument("--architecture", metavar="NAME", help=ARCHITECTURE_HELP)
-    p.add_argument("--width", metavar="W", type=int, help="in pixels (default: the model's own)")
-    p.add_argument("--height", metavar="H", type=int, help="in pixels (default: the model's own)")
-    p.add_argument("--repeat", metavar="N", type=int, default=5, help="runs of which the median counts (default 5)")
-    p.add_argument("--json", action="store_true", help="print JSON")
-    p.set_defaults(run=run_bench)
-
-
-def add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm verify`."""
-    p = model_command(commands, "verify", "run a case whose pixels are published, and compare", VERIFY_EXAMPLE)
-    p.add_argument("path", metavar="PATH", nargs="?", help="checkpoint (default: the package's own)")
-    p.add_argument("--case", metavar="NAME", help="which published case (default: all that the path's name tells)")
-    p.set_defaults(run=run_verify)
-
-
-def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm inspect`."""
-    p = command(commands, "inspect", "say what a checkpoint is and what it holds", INSPECT_EXAMPLE)
-    p.add_argument("file", metavar="PATH", help="a file or folder of weights, in any layout")
-    p.add_argument("--summary", action="store_true", help="leave out the list of tensors")
-    add_checkpoint_options(p)
-    p.set_defaults(run=run_inspect)
-
-
-def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`tinyldm convert`."""
-    p = command(commands, "convert", "write a checkpoint in another layout or type", CONVERT_EXAMPLE)
-    p.add_argument("source", metavar="IN", help="a file or folder of weights, in any layout")
-    p.add_argument("destination", metavar="OUT", help="a new folder, or a new file that ends in .safetensors")
-    p.add_argument("--dtype", metavar="D", help="float32, float16 or bfloat16 (default: as they are)")
-    add_checkpoint_options(p)
-    p.set_defaults(run=run_convert)
-
-
-# What each command does ---------------------------------------------------------------------------------------------
-
-
-def open_model(args: argparse.Namespace) -> LatentDiffusion:
-    """Load the checkpoint that the options name, and print what there is to note about it."""
-    from tinyldm.pipelines.load import load
-
-    model = load(
-        args.model,
-        backend=args.backend,
-        dtype=args.dtype,
-        precision=args.precision,
-        threads=args.threads,
-        low_memory=args.low_memory,
-        **checkpoint_options(args),
-        vae=args.vae,
-        text_encoder=args.text_encoder,
-        loras=[scaled(lora) for lora in args.lora],
-        words=args.word,
-    )
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return model
-
-
-def run_sample(args: argparse.Namespace) -> None:
-    """Text to image, or whatever the model makes pictures of."""
-    from tinyldm.pipelines.request import request
-
-    if args.grid is not None and args.grid < 1:
-        raise InputError(f"--grid must be 1 or more columns, not {args.grid}")
-    count = max(len(args.prompt), 1) * args.count
-    files = output_files(args, 1 if args.grid else count)
-    seed = chosen_seed(args)
-    wanted = request(
-        args.prompt or None, num_images=args.count, seed=seed, height=args.height, width=args.width, **settings_of(args)
-    )
-    make(args, wanted, files)
-
-
-def run_img2img(args: argparse.Namespace) -> None:
-    """Image to image."""
-    from tinyldm.pipelines.latents import is_latent_file, read_latent
-    from tinyldm.pipelines.request import request
-
-    files = output_files(args, len(args.prompt) * args.count)
-    seed = chosen_seed(args)
-    image = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
-    settings = settings_of(args) | {"image": image, "strength": args.strength}
-    make(args, request(args.prompt, num_images=args.count, seed=seed, **settings), files)
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a request that both kinds of pictures have."""
-    named = ("negative_prompt", "steps", "guidance_scale", "sampler")
-    return {name: getattr(args, name) for name in named}
-
-
-def make(args: argparse.Namespace, wanted: Request, files: Sequence[Path]) -> None:
-    """Make the pictures of a request and write each as it is finished, with its settings; a grid at the end."""
-    from tinyldm.pipelines.pictures import grid, write_png
-    from tinyldm.pipelines.walk import Walk
-
-    started = time.perf_counter()
-    model = open_model(args)
-    wanted = wanted.resolved(model.parts)
-    print_expectation(model, wanted)
-    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {"image": args.image.name} if "image" in args else {}
-    with contextlib.closing(model.pictures(wanted, Walk(progress=progress_bar, single_run=True))) as made:
-        if getattr(args, "grid", None):
-            sheet = grid([picture.image for picture in made], args.grid)
-            write_png(files[0], sheet, wanted.metadata(0) | said | {"prompts": "\n".join(args.prompt)})
-            made = iter(())
-        for picture in made:
-            write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
-    print_result(files, wanted.seeds[0], started)
-
-
-def run_encode(args: argparse.Namespace) -> None:
-    """Picture to latent."""
-    from tinyldm.pipelines.latents import write_latent
-    from tinyldm.pipelines.pictures import check_writable
-
-    output = args.output or args.image.with_suffix(".safetensors")
-    check_writable(output)
-    image = resized_picture(args, args.image)
-    seed = chosen_seed(args) if args.sample or args.seed is not None else None
-    model = open_model(args)
-    latent = model.encode(image, seed)
-    write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
-    drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
-    print(f"{output}: latent {'×'.join(map(str, latent.shape))}, {drawn}")
-
-
-def run_decode(args: argparse.Namespace) -> None:
-    """Latent to picture."""
-    from tinyldm.pipelines.latents import read_latent
-    from tinyldm.pipelines.pictures import check_writable, write_png
-
-    output = args.output or args.latent.with_suffix(".png")
-    check_writable(output)
-    latent = read_latent(args.latent)
-    model = open_model(args)
-    images = model.decode(latent)
-    files = numbered(output, len(images))
-    for file, image in zip(files, images, strict=True):
-        write_png(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
-        print(file)
-
-
-def run_info(args: argparse.Namespace) -> None:
-    """Describe a checkpoint."""
-    from tinyldm.pipelines.describe import describe, describe_shapes
-
-    model = open_model(args)
-    print(describe(model))
-    if args.shapes:
-        print()
-        print(describe_shapes(model, args.height, args.width))
-
-
-def run_cost(args: argparse.Namespace) -> None:
-    """Count multiply-adds."""
-    from tinyldm.pipelines.describe import describe_cost
-
-    if args.steps < 1:
-        raise InputError(f"--steps must be 1 or more, not {args.steps}")
-    print(describe_cost(model_or_architecture(args), args.height, args.width, args.steps))
-
-
-def run_bench(args: argparse.Namespace) -> None:
-    """Time the models."""
-    from tinyldm.bench import bench
-
-    if args.repeat < 1:
-        raise InputError(f"--repeat must be 1 or more, not {args.repeat}")
-    model = model_or_architecture(args)
-    h, w = model.parts.latent_size(args.height, args.width)
-    factor = model.vae.config.factor
-    report = bench(model, h * factor, w * factor, args.repeat, progress=lambda name: print(name, file=sys.stderr))
-    print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
-
-
-def run_verify(args: argparse.Namespace) -> int:
-    """Run published cases; the exit status is 1 where one fails."""
-    from tinyldm.verify import choose_cases, run_case
-
-    args.model = args.path or args.model
-    model = open_model(args)
-    verdicts = []
-    for case in choose_cases(model, args.case):
-        verdicts.append(run_case(model, case))
-        print(verdicts[-1])
-    return 0 if all(verdict.passed for verdict in verdicts) else 1
-
-
-def run_inspect(args: argparse.Namespace) -> None:
-    """Report on a checkpoint."""
-    from tinyldm.checkpoints.inspect import inspect
-    from tinyldm.models.build import expected
-
-    print(inspect(args.file, expected, tensors=not args.summary, **checkpoint_options(args)))
-
-
-def run_convert(args: argparse.Namespace) -> None:
-    """Write a checkpoint anew."""
-    from tinyldm.checkpoints.convert import convert
-    from tinyldm.text.tokenizer_folder import tokenizer_folder
-
-    options = checkpoint_options(args)
-    found = convert(args.source, args.destination, args.dtype, tokenizer_of=tokenizer_folder, **options)
-    for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{args.destination}: {found.title}")
-
-
-# Parts of them ------------------------------------------------------------------------------------------------------
-
-
-def model_or_architecture(args: argparse.Namespace) -> Any:
-    """The checkpoint that the options name, or a published architecture with random weights."""
-    from tinyldm.architectures import random_model
-    from tinyldm.runtime import Runtime
-
-    if args.architecture is None:
-        return open_model(args)
-    runtime = Runtime.choose(args.backend, args.dtype, args.precision, args.threads, args.low_memory)
-    return random_model(args.architecture, runtime)
-
-
-def scaled(lora: str) -> tuple[str, float]:
-    """The file and the scale of `FILE@SCALE`; the scale may be left out."""
-    path, at, scale = lora.rpartition("@")
-    if not at:
-        return lora, 1.0
-    try:
-        return path, float(scale)
-    except ValueError:
-        return lora, 1.0  # an @ in the name of the file
-
-
-def chosen_seed(args: argparse.Namespace) -> int:
-    """The seed that was given, or one that is drawn."""
-    return secrets.randbits(32) if args.seed is None else args.seed
-
-
-def output_files(args: argparse.Namespace, count: int) -> list[Path]:
-    """The files to write, checked to be writable before any work; the default name is made of the prompt."""
-    from tinyldm.pipelines.pictures import check_writable
-
-    if args.count < 1:
-        raise InputError(f"-n must be 1 or more, not {args.count}")
-    name = re.sub(r"\W+", "-", "".join(args.prompt[:1])).strip("-")[:60] or "picture"
-    files = numbered(args.output or Path(f"{name}.png"), count)
-    if args.output is None:
-        files = [unused(file) for file in files]
-    for file in files:
-        if file.suffix.lower() != ".png":
-            raise InputError(f"{file}: pictures are written as PNG, so the name must end in .png")
-        check_writable(file)
-    return files
-
-
-def numbered(path: Path, count: int) -> list[Path]:
-    """`name.png`, or `name-0001.png`, `name-0002.png`, … for several."""
-    if count == 1:
-        return [path]
-    return [path.with_name(f"{path.stem}-{i:04d}{path.suffix}") for i in range(1, count + 1)]
-
-
-def unused(path: Path) -> Path:
-    """A name that no file has yet: where no name was asked for, none is overwritten."""
-    candidate, i = path, 1
-    while candidate.exists():
-        i += 1
-        candidate = path.with_name(f"{path.stem}-{i}{path.suffix}")
-    return candidate
-
-
-def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
-    """The picture of a file, resized where `--width` or `--height` ask for it."""
-    from PIL import Image
-
-    from tinyldm.pipelines.pictures import read_image
-
-    image = read_image(path)
-    size = (args.width or image.width, args.height or image.height)
-    if min(size) < 1:
-        raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
-
-
-def progress_bar(steps: range) -> Iterator[int]:
-    """A progress bar over the sampler's steps: steps, seconds a step, time left."""
-    from tqdm import tqdm
-
-    bar = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
-    return iter(tqdm(steps, desc="sampling", unit="step", bar_format=bar))
-
-
-def print_expectation(model: LatentDiffusion, wanted: Request) -> None:
-    """Say what a run will take before it begins."""
-    from tinyldm.pipelines.describe import expected_bytes, human_bytes, machine_bytes
-
-    h, w = model.parts.latent_size(wanted.height, wanted.width)
-    pictures = "1 picture" if len(wanted) == 1 else f"{len(wanted)} pictures"
-    needed, there = expected_bytes(model, h, w), machine_bytes()
-    print(
-        f"{pictures} of {wanted.width}×{wanted.height}, about {human_bytes(needed)} of memory; "
-        "time left is shown after the first step",
-        file=sys.stderr,
-    )
-    if there is not None and needed > there:
-        lower = expected_bytes(model, h, w, low_memory=True)
-        hint = f"; with --low-memory it is about {human_bytes(lower)}" if lower < needed else ""
-        print(f"note: this machine has {human_bytes(there)} of memory{hint}", file=sys.stderr)
-
-
-def print_result(files: Sequence[Path], seed: int, started: float) -> None:
-    """Say what was written, from which seed, and how long it took."""
-    for file in files:
-        print(file)
-    print(f"seed {seed}, {time.perf_counter() - started:.1f} s")
+        if interrupts.arrived() or isinstance(error, KeyboardInterrupt):
+            return interrupted(args)
+        if isinstance(error, TinyldmError):
+            return failed(str(error))
+        if is_out_of_memory(error):
+            hint = "; take fewer or smaller pictures, or --low-memory" if "low_memory" in args else ""
+            return failed(f"not enough memory: {reason(error)}{hint}")
+        raise
+
+
+def backend_of(args: argparse.Namespace) -> str:
+    """The backend that a command will import; one that computes nothing needs NumPy alone, as the reference does."""
+    if "backend" not in args or getattr(args, "dtype", None) == "float64":
+        return "reference"
+    return args.backend or os.environ.get("TINYLDM_BACKEND") or "numba"
+
+
+def failed(message: str) -> int:
+    """Say what is wrong; the exit status of that."""
+    print(f"tinyldm: error: {message}", file=sys.stderr)
+    return 2
+
+
+def interrupted(args: argparse.Namespace) -> int:
+    """Say what an interrupted run has left; the exit status that shells give for the signal."""
+    written = getattr(args, "written", None)
+    kept = f"kept {', '.join(map(str, written))}" if written else "nothing was written"
+    number = interrupts.arrived() or signal.SIGINT
+    word = "terminated" if number == signal.SIGTERM else "interrupted"
+    print(f"\ntinyldm: {word}; {kept}", file=sys.stderr)
+    return 128 + number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the system refused memory: to Python, to the loader of a library, to a mapped file, to a thread."""
+    refusals = ("allocate memory", "failed to map segment", "can't start new thread")
+    return isinstance(error, MemoryError) or any(refusal in str(error) for refusal in refusals)
+
+
+def reason(error: BaseException) -> str:
+    """An error in words, even where it has none."""
+    return (getattr(error, "strerror", None) or str(error).strip() or "the system gave none").splitlines()[0]

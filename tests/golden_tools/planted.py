@@ -12,11 +12,10 @@ from tinyldm.golden.rounding import rounded_network
 def patch_ops(model, component, **changes):
     """Give one component operators of its own."""
     weights = getattr(model, component).weights
-    runtime = tinyldm.runtime.Runtime("reference", np.float64)
     own = SimpleNamespace(**{name: getattr(ops, name) for name in ops.__all__})
     for name, make in changes.items():
         setattr(own, name, make(getattr(ops, name)))
-    runtime.__dict__["ops"] = own
+    runtime = tinyldm.runtime.Runtime("reference", np.float64, operators=own)
 
     def give(node):
         node.runtime = runtime

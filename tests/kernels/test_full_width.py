@@ -95,7 +95,7 @@ def test_low_memory(checkpoint: Path, tmp_path: Path) -> None:
 
 def expected(low_memory: bool) -> float:
     from tinyldm.architectures import random_model
-    from tinyldm.pipelines.describe import expected_bytes
+    from tinyldm.memory import expected_bytes
 
     return expected_bytes(random_model("sd15", Runtime("numba", low_memory=low_memory)), 64, 64)
 

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinyldm.checkpoints.base import MemorySource, Place, SourceView
-from tinyldm.checkpoints.opening import usual_of
 from tinyldm.checkpoints.original_layout import original_tensors
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Config, Recognised
 from tinyldm.checkpoints.stated import COMPONENTS, PIPELINE, SCHEDULER
-from tinyldm.errors import CheckpointError
 
 # Of a schedule, what changes pictures or the way to them; the rest is what one library writes beside it.
 UNSEEN = ("_class_name", "_diffusers_version", "architectures", "transformers_version", "torch_dtype", "model_type")
@@ -43,7 +41,7 @@ def header(found: Recognised) -> dict[str, str]:
     entries = {COMPONENTS: as_json(configs)}
     if found.scheduler is not None:
         entries[SCHEDULER] = as_json(found.scheduler)
-        predicted = found.scheduler.get("prediction_type", "epsilon")
+        predicted = str(found.scheduler.get("prediction_type", "epsilon"))
         entries["modelspec.prediction_type"] = {"v_prediction": "v"}.get(predicted, predicted)
     if found.pipeline:
         entries[PIPELINE] = as_json(found.pipeline)

@@ -1,1 +1,1 @@
-"""The commands of `tinyldm`, one file each: its example, its arguments, what it does."""
+"""The commands, one file each: its example, its arguments and what it runs. `tinyldm/cli.py` assembles them."""

@@ -78,7 +78,7 @@ def record(
     width: int | None = None,
 ) -> None:
     """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`."""
-    settings = {
+    settings: dict[str, Any] = {
         "prompt": [prompt] if isinstance(prompt, str) else list(prompt),
         "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else list(negative_prompt),
         "seed": seed,

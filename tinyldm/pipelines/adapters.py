@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinyldm.checkpoints.hub import local_file
 from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inversion
-from tinyldm.checkpoints.lora import Strength, apply_lora
+from tinyldm.checkpoints.lora import LoraSource, Strength, apply_lora
 from tinyldm.checkpoints.lora_facts import distilled_for, open_lora
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component, Recognised
@@ -70,13 +70,13 @@ def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> list[AppliedLora]
         path, scale = lora if isinstance(lora, tuple) else (lora, 1.0)
         if not math.isfinite(scale):
             raise InputError(f"{path}: the scale of a LoRA must be a finite number, not {scale}")
-        strength, modules = Strength(float(scale)), {}
+        strength, modules = Strength(float(scale)), dict[str, list[str]]()
         sources = {name: found.components[name].source for name in named}
         file = open_lora(local_file(path))
         if usual := distilled_for(path, file.metadata):
             found.notes.append(f"{path}: {usual}")
         for name, source in apply_lora(sources, file, strength, found.notes).items():
-            if source is not sources[name]:
+            if source is not sources[name] and isinstance(source, LoraSource):
                 found.components[name] = replace(found.components[name], source=source)
                 modules[name] = [weight.rpartition(".")[0] for weight in source.changed]
         applied.append(AppliedLora(str(path), strength, modules))
@@ -91,7 +91,9 @@ def add_words(found: Recognised, tokenizers: dict[str, Tokenizer | WordPiece], p
     words = [read_word(path) for path in paths]
     for name, tokenizer in list(tokenizers.items()):
         encoder = name.replace("tokenizer", "text_encoder")
-        if words and not isinstance(tokenizer, Tokenizer):
+        if not words:
+            break
+        if not isinstance(tokenizer, Tokenizer):
             raise InputError("learned words go into CLIP's text encoders; this checkpoint's is another")
         known = [word for word in words if encoder in word.vectors]
         if known and encoder in found.components:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.typing import Array
 
 AESTHETIC_SCORES = (6.0, 2.5)  # what the XL refiner is told of a picture to make, and of one to stay away from
 Prompts = Sequence[str | None]  # one a picture; None where none is given
@@ -27,9 +28,9 @@ class Conditioning:
     `concat` `(M, C, h, w)` stands behind the latent along the channels. `guided` says that each picture has two rows.
     """
 
-    context: np.ndarray | None = None
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    concat: np.ndarray | None = None
+    context: Array | None = None
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    concat: Array | None = None
     guided: bool = False
 
     def of_pictures(self, pictures: range, count: int) -> Conditioning:
@@ -170,7 +171,7 @@ class XLConditioner(TextConditioner):
         sizes = self.size_ids(size, len(prompts), guided)
         return Conditioning(context, {"text_embeds": pooled, "time_ids": sizes}, guided=guided)
 
-    def size_ids(self, size: tuple[int, int], count: int, guided: bool) -> np.ndarray:  # -> (M, 5 or 6)
+    def size_ids(self, size: tuple[int, int], count: int, guided: bool) -> Array:  # -> (M, 5 or 6)
         """Original size, crop, and target size, or of the refiner the aesthetic score."""
         original_and_crop = [*size, 0, 0]
         if self.options.get("requires_aesthetics_score"):
@@ -238,7 +239,7 @@ def distinct(texts: Prompts) -> tuple[list[str], list[int]]:
     return unique, [unique.index(text or "") for text in texts]
 
 
-def guidance_embedding(w: float, width: int) -> np.ndarray:  # -> (1, width)
+def guidance_embedding(w: float, width: int) -> Array:  # -> (1, width)
     r"""What the models that were distilled with guidance are told of its scale: sines and cosines of $1000 w$.
 
     $w$ is the guidance scale less one. Source: Luo et al. 2023, arXiv:2310.04378, section 4.2 and appendix; Kingma et
@@ -253,11 +254,11 @@ def guidance_embedding(w: float, width: int) -> np.ndarray:  # -> (1, width)
 def given_conditions(
     denoiser: Any,
     latent_channels: int,
-    context: np.ndarray | None,
-    negative_context: np.ndarray | None,
-    concat: np.ndarray | None,
+    context: Array | None,
+    negative_context: Array | None,
+    concat: Array | None,
     guidance_scale: float,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Array],
 ) -> tuple[Conditioning, int]:
     """The condition that the caller's own arrays are, and the number of pictures that they are for.
 
@@ -281,7 +282,7 @@ def given_conditions(
     count = counts.pop() if counts else 1
     guided = negative_context is not None and guidance_scale > 1
 
-    def rows(conditional: np.ndarray, unconditional: np.ndarray | None = None) -> np.ndarray:
+    def rows(conditional: Array, unconditional: Array | None = None) -> Array:
         halves = ([conditional if unconditional is None else unconditional] if guided else []) + [conditional]
         return np.concatenate([np.broadcast_to(half, (count, *half.shape[1:])) for half in halves])
 

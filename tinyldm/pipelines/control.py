@@ -17,6 +17,7 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
+from tinyldm.typing import Array
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class Control:
     """
 
     controlnet: ControlNet
-    hint: np.ndarray
+    hint: Array
     scale: float
 
     @classmethod
-    def of(cls, image: Image.Image | np.ndarray, scale: float, controlnet: ControlNet) -> Control:
+    def of(cls, image: Image.Image | Array, scale: float, controlnet: ControlNet) -> Control:
         """The control of a picture. Raises `InputError` for one that the ControlNet can't take."""
         if not np.isfinite(scale):
             raise InputError(f"scale must be a finite number, not {scale}")
@@ -44,26 +45,28 @@ class Control:
         return self.hint.shape[2] // factor, self.hint.shape[3] // factor
 
     def residuals(
-        self, z: np.ndarray, t: np.ndarray | float, context: np.ndarray | None, arrays: Mapping[str, np.ndarray]
-    ) -> list[np.ndarray]:
+        self, z: Array, t: np.number[Any] | float, context: Array, arrays: Mapping[str, Array]
+    ) -> list[Array]:
         """What is added to the UNet's skips and its middle: `(N, C, h, w), t, (N, L, D) -> [(N, C', h', w'), …]`."""
         repeats, rest = divmod(len(z), len(self.hint))
         hint = self.hint if rest else np.concatenate([self.hint] * repeats)
         read = {name: value for name, value in arrays.items() if name != "guidance"}  # that one is the UNet's alone
-        found: list[np.ndarray] = self.controlnet(z, t, context, hint, self.scale, **read)
+        found: list[Array] = self.controlnet(z, t, context, hint, self.scale, **read)
         return found
 
 
 def summed_residuals(
     controls: Sequence[Control],
-    z: np.ndarray,
-    t: np.ndarray | float,
-    context: np.ndarray | None,
-    arrays: Mapping[str, np.ndarray],
-) -> list[np.ndarray] | None:
+    z: Array,
+    t: np.number[Any] | float,
+    context: Array | None,
+    arrays: Mapping[str, Array],
+) -> list[Array] | None:
     """The residuals of all controls, added; None where there is none."""
+    if not controls or context is None:
+        return None
     every = [control.residuals(z, t, context, arrays) for control in controls]
-    return [np.sum(level, axis=0) for level in zip(*every, strict=True)] if every else None
+    return [np.sum(level, axis=0) for level in zip(*every, strict=True)]
 
 
 def read_controlnet(path: str | Path) -> Component:
@@ -88,7 +91,7 @@ def check_fits(controlnet: ControlNet, unet: Any, path: object) -> None:
             raise CheckpointError(f"{path}: a ControlNet of a UNet with {what} {own}; this checkpoint's has {wanted}")
 
 
-def to_hint(image: Image.Image | np.ndarray, controlnet: ControlNet) -> np.ndarray:  # -> (N, 3, H, W)
+def to_hint(image: Image.Image | Array, controlnet: ControlNet) -> Array:  # -> (N, 3, H, W)
     """A picture as a ControlNet takes it: RGB in [0, 1]; an array `(N, 3, H, W)` is taken as it is.
 
     Raises `InputError` for another shape, values outside [0, 1], or a size that is no multiple of a latent's.

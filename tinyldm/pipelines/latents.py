@@ -13,6 +13,7 @@ import numpy as np
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.errors import InputError, TinyldmError
 from tinyldm.pipelines.parts import Parts
+from tinyldm.typing import Array
 from tinyldm.version import __version__
 
 
@@ -25,7 +26,7 @@ def is_latent_file(path: Path) -> bool:
         return False
 
 
-def read_latent(path: Path) -> np.ndarray:
+def read_latent(path: Path) -> Array:
     """The latent of a file, `(N, C, h, w)` float32. Raises `TinyldmError` where the file holds none."""
     with read_safetensors(path) as file:
         if "latent" not in file:
@@ -37,7 +38,7 @@ def read_latent(path: Path) -> np.ndarray:
     return latent
 
 
-def write_latent(path: Path, latent: np.ndarray, *, parts: Parts, source: str, seed: int | None) -> None:
+def write_latent(path: Path, latent: Array, *, parts: Parts, source: str, seed: int | None) -> None:
     """Write a latent file, whole or not at all. Raises `InputError` where that can't be done."""
     metadata = {
         "tinyldm_version": __version__,

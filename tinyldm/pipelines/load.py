@@ -150,7 +150,7 @@ def folder_extras(path: Path) -> tuple[dict[str, Tokenizer | WordPiece], dict[st
     tokenizers: dict[str, Tokenizer | WordPiece] = {}
     for name in ("tokenizer", "tokenizer_2"):
         if name in folder:
-            kind = TOKENIZERS.get(folder.class_of(name))
+            kind: Any = TOKENIZERS.get(folder.class_of(name))
             if kind is None:
                 raise CheckpointError(
                     f"{path}: the {name} is a {folder.class_of(name)}; supported: {', '.join(TOKENIZERS)}"

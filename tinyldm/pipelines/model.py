@@ -19,6 +19,7 @@ from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
 from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
 from tinyldm.runtime import Runtime
+from tinyldm.typing import Array
 
 
 class LatentDiffusion:
@@ -159,14 +160,14 @@ class LatentDiffusion:
         says.
         """
         self._wants("text", "this model takes no prompts")
-        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": num_images, "seed": seed, "height": height, "width": width}
         return self._made(prompt, negative_prompt, progress=progress, **settings, **more)
 
     def image_to_image(
         self,
         prompt: str | Sequence[str],
-        image: Image.Image | np.ndarray,
+        image: Image.Image | Array,
         negative_prompt: str | Sequence[str] = "",
         strength: float = 0.8,
         steps: int | None = None,
@@ -183,7 +184,7 @@ class LatentDiffusion:
         `more` as in `text_to_image`.
         """
         self._wants("text", "this model takes no prompts")
-        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": num_images, "seed": seed, "image": image, "strength": strength}
         return self._made(prompt, negative_prompt, progress=progress, **settings, **more)
 
@@ -201,7 +202,7 @@ class LatentDiffusion:
     ) -> list[Image.Image]:
         """A picture of each class label, by the models conditioned on classes; `more` as in `text_to_image`."""
         self._wants("classes", "this model has no classes")
-        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"seed": seed, "height": height, "width": width}
         return self._made([str(label) for label in labels], progress=progress, **settings, **more)
 
@@ -218,16 +219,16 @@ class LatentDiffusion:
     ) -> list[Image.Image]:
         """Pictures by the models that are conditioned on nothing; `more` as in `text_to_image`."""
         self._wants("nothing", "this model wants a condition: a prompt, a class or a context")
-        settings = {"steps": steps, "guidance_scale": 1.0, "sampler": sampler}
+        settings: dict[str, Any] = {"steps": steps, "guidance_scale": 1.0, "sampler": sampler}
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width}
         return self._made(None, progress=progress, **settings, **more)
 
     def from_conditions(
         self,
-        context: np.ndarray | None = None,
+        context: Array | None = None,
         *,
-        concat: np.ndarray | None = None,
-        negative_context: np.ndarray | None = None,
+        concat: Array | None = None,
+        negative_context: Array | None = None,
         steps: int | None = None,
         guidance_scale: float = 1.0,
         seed: int = 0,
@@ -235,7 +236,7 @@ class LatentDiffusion:
         size: tuple[int, int] | None = None,
         progress: Progress = iter,
         one_stream: bool = False,
-        **conditions: np.ndarray,
+        **conditions: Array,
     ) -> list[Image.Image]:
         """Pictures from the arrays that condition a model, of any kind: what the other calls make for themselves.
 
@@ -253,12 +254,12 @@ class LatentDiffusion:
             self.unet, channels, context, negative_context, concat, guidance_scale, conditions
         )
         height, width = (None, None) if size is None else (int(side) * factor for side in size)
-        settings = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width, "conditions": given}
         return self._made(None, progress=progress, one_stream=one_stream, **settings)
 
     def controlled(
-        self, image: Image.Image | np.ndarray, scale: float = 1.0, controlnet: ControlNet | None = None
+        self, image: Image.Image | Array, scale: float = 1.0, controlnet: ControlNet | None = None
     ) -> LatentDiffusion:
         """This model, guided by a picture through its ControlNet; its other calls are then as always.
 
@@ -301,14 +302,14 @@ class LatentDiffusion:
 
     # Pictures and latents ------------------------------------------------------------------------------------------
 
-    def encode(self, image: Image.Image | np.ndarray, seed: int | None = None) -> np.ndarray:
+    def encode(self, image: Image.Image | Array, seed: int | None = None) -> Array:
         """A picture, or pixels `(N, 3, H, W)` in [-1, 1], as the latent that the diffusion works on: `(N, C, h, w)`.
 
         That is the mean of the posterior times the scaling factor; with a `seed`, a draw from the posterior.
         """
         return self.parts.encode(image, None if seed is None else TorchGenerator(seed))
 
-    def decode(self, z: np.ndarray) -> list[Image.Image]:
+    def decode(self, z: Array) -> list[Image.Image]:
         """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
         return self.parts.decode(z)
 

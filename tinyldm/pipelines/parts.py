@@ -17,6 +17,7 @@ from tinyldm.pipelines.conditioners import Conditioner, choose_conditioner
 from tinyldm.pipelines.control import Control
 from tinyldm.pipelines.pictures import to_images, to_pixels
 from tinyldm.runtime import Runtime
+from tinyldm.typing import Array
 
 # The networks by the names of their folders, in the order in which a picture passes through them.
 ORDER = ("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler", "controlnet", "unet", "vae")
@@ -82,24 +83,24 @@ class Parts:
             sides.append(value // factor)
         return sides[0], sides[1]
 
-    def posterior(self, image: Image.Image | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def posterior(self, image: Image.Image | Array) -> tuple[Array, Array]:
         """Mean and log-variance of a picture's latent, `(N, C, h, w)` each; pixels are `(N, 3, H, W)` in [-1, 1]."""
         mean, logvar = self.vae.encode(to_pixels(image) if isinstance(image, Image.Image) else image)
         return mean, logvar
 
-    def encode(self, image: Image.Image | np.ndarray, rng: NoiseSource | None = None) -> np.ndarray:
+    def encode(self, image: Image.Image | Array, rng: NoiseSource | None = None) -> Array:
         """A picture as the latent that the diffusion works on, `(N, C, h, w)`: the posterior's mean, or a draw."""
         mean, logvar = self.posterior(image)
         return self.drawn(mean, logvar, None if rng is None else rng.randn(mean.shape))
 
-    def drawn(self, mean: np.ndarray, logvar: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+    def drawn(self, mean: Array, logvar: Array, noise: Array | None) -> Array:
         r"""$s\,(\mu + \sigma \epsilon)$, the scaled latent of a posterior and a noise; without one $s\,\mu$."""
         if noise is not None:
             mean = mean + np.exp(0.5 * logvar) * noise.astype(mean.dtype, copy=False)
-        scaled: np.ndarray = self.vae.scale(mean)
+        scaled: Array = self.vae.scale(mean)
         return scaled
 
-    def decode(self, z: np.ndarray) -> list[Image.Image]:
+    def decode(self, z: Array) -> list[Image.Image]:
         """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
         z = self.vae.unscale(np.asarray(z, self.runtime.dtype))
         # one at a time: the memory of one picture

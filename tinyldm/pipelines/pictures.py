@@ -14,13 +14,14 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tinyldm.errors import InputError
+from tinyldm.typing import Array
 
 
 class PictureWarning(UserWarning):
     """Something was done to a picture that its owner may not expect."""
 
 
-def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
+def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> Array:
     """A picture as the autoencoder takes it: `(1, 3, H, W)` float32 in [-1, 1]; what is transparent becomes white.
 
     `size` is `(width, height)` to resize to (Lanczos).
@@ -38,8 +39,9 @@ def as_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     Raises `InputError` for numbers that have no place between black and white.
     """
     said = []
-    if getattr(image, "n_frames", 1) > 1:
-        said.append(f"it has {image.n_frames} frames; the first is taken")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        said.append(f"it has {frames} frames; the first is taken")
         image.seek(0)
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         said.append("it is turned upright, as its EXIF orientation says")
@@ -77,7 +79,9 @@ def in_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if profile is None and image.mode == "CMYK":
         return image.convert("RGB")
-    source = ImageCms.createProfile("LAB") if image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    source = (
+        ImageCms.createProfile("LAB") if image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+    )
     converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     assert converted is not None  # it is None only where the picture itself is changed
     return converted
@@ -112,7 +116,7 @@ def fitted(image: Image.Image, factor: int, how: str = "crop") -> Image.Image:
     return Image.fromarray(np.pad(np.asarray(inside.convert("RGB")), edges, mode="edge"))
 
 
-def to_images(pixels: np.ndarray) -> list[Image.Image]:
+def to_images(pixels: Array) -> list[Image.Image]:
     """Pixels `(N, 3, H, W)`, clipped to [-1, 1], as 8-bit pictures; warns of NaN, which becomes black."""
     missing = np.isnan(pixels)
     if missing.any():

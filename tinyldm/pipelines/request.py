@@ -17,6 +17,7 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import fitted
+from tinyldm.typing import Array
 
 
 class Defaults(NamedTuple):
@@ -59,10 +60,10 @@ class Request:
     height: int | None = None
     width: int | None = None
     strength: float | None = None
-    image: Image.Image | np.ndarray | None = None
+    image: Image.Image | Array | None = None
     resize: str = "crop"
     conditions: Conditioning | None = None
-    noise: np.ndarray | None = None
+    noise: Array | None = None
     one_stream: bool = False
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,7 @@ from tinyldm.pipelines.control import summed_residuals
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
 from tinyldm.tracing import milestone, tracing
+from tinyldm.typing import Array
 
 Progress = Callable[[range], Iterable[int]]  # wraps the calls of the denoiser: `tqdm.tqdm`, or nothing
 
@@ -37,7 +39,7 @@ class Step(loop.Step):
     pictures: range
 
 
-Callback = Callable[[Step], np.ndarray | None]
+Callback = Callable[[Step], Array | None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Picture:
     """A finished picture: which of the request, its latent `(1, C, h, w)`, and the picture itself."""
 
     index: int
-    latent: np.ndarray
+    latent: Array
     image: Image.Image
 
 
@@ -76,7 +78,7 @@ def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Pic
             yield Picture(k, latent, parts.decode(latent)[0])
 
 
-def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tuple[range, np.ndarray]]:  # noqa: B008
+def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tuple[range, Array]]:  # noqa: B008
     """The final latents of a resolved request group by group: which pictures, and their `(N, C, h, w)`."""
     groups = grouped(parts, request, how.batch_size)
     sampler = request.make_sampler(parts)
@@ -116,7 +118,7 @@ def condition_of(parts: Parts, request: Request, group: range) -> Conditioning:
     """The condition of a group's pictures."""
     if request.conditions is not None:
         return request.conditions.of_pictures(group, len(request))
-    prompts, negatives = ([texts[k] for k in group] for texts in (request.prompts, request.negative_prompts))
+    prompts, negatives = [request.prompts[k] for k in group], [request.negative_prompts[k] for k in group]
     size = (request.height or 0, request.width or 0)
     return parts.conditioner.encode(prompts, negatives, request.guidance_scale or 0.0, size)
 
@@ -128,7 +130,7 @@ def noise_source(request: Request, group: range) -> NoiseSource:
     return PictureStreams([TorchGenerator(request.seeds[k]) for k in group])
 
 
-def beginning(parts: Parts, request: Request) -> tuple[np.ndarray, np.ndarray | None]:
+def beginning(parts: Parts, request: Request) -> tuple[Array, Array | None]:
     """Mean and log-variance of the latent of the picture to begin from; a latent that is given has no variance."""
     if isinstance(request.image, Image.Image):
         return parts.posterior(request.image)
@@ -140,9 +142,9 @@ def first_latent(
     request: Request,
     group: range,
     sampler: Sampler,
-    start: tuple[np.ndarray, np.ndarray | None] | None,
+    start: tuple[Array, Array | None] | None,
     rng: NoiseSource,
-) -> np.ndarray:  # -> (N, C, h, w)
+) -> Array:  # -> (N, C, h, w)
     """The latent that the sampler's steps begin with: noise, or the beginning noised part of the way.
 
     The random numbers are drawn in the order of the original: the posterior of the picture, then the noise. Source for
@@ -152,12 +154,13 @@ def first_latent(
     if start is None:
         shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
         noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
-        return milestone("noise", noise.astype(dtype, copy=False)) * dtype.type(sampler.init_noise_sigma)
+        drawn = milestone("noise", noise.astype(dtype, copy=False))
+        return drawn * float(sampler.init_noise_sigma)
     mean, logvar = start
     z0 = mean
     if logvar is not None:
-        drawn = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
-        z0 = parts.drawn(mean, logvar, rng.randn((drawn, *mean.shape[1:])))
+        draws = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
+        z0 = parts.drawn(mean, logvar, rng.randn((draws, *mean.shape[1:])))
     z0 = np.repeat(z0, count // len(z0), axis=0)
     noise = milestone("noise", rng.randn(z0.shape).astype(z0.dtype, copy=False))
     return milestone("noised", sampler.add_noise(z0, noise, request.first_step(sampler)))
@@ -171,13 +174,13 @@ def predictor(parts: Parts, condition: Conditioning, guidance_scale: float) -> P
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
 
-    def predict(z: np.ndarray, t: np.ndarray | float) -> np.ndarray:
+    def predict(z: Array, t: np.number[Any]) -> Array:
         x = np.concatenate([z, z]) if guided else z
         if condition.concat is not None:
             x = np.concatenate([x, condition.concat], axis=1)
         residuals = summed_residuals(parts.controls, x, t, context, condition.arrays)
         more = {} if residuals is None else {"residuals": residuals}
-        output: np.ndarray = network(x, t, *prepared, **condition.arrays, **more)
+        output: Array = network(x, t, *prepared, **condition.arrays, **more)
         if guided:
             unconditional, conditional = np.split(output, 2)
             return classifier_free_guidance(unconditional, conditional, guidance_scale)
@@ -192,7 +195,7 @@ def traced(callback: Callback | None, group: range, passed_by: int) -> loop.Call
     `passed_by` are the calls of a whole run that this one leaves out, since it begins in the middle.
     """
 
-    def after_step(step: loop.Step) -> np.ndarray | None:
+    def after_step(step: loop.Step) -> Array | None:
         changed = None if callback is None else callback(Step(**vars(step), pictures=group))
         milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
         return changed
@@ -203,7 +206,7 @@ def traced(callback: Callback | None, group: range, passed_by: int) -> loop.Call
 def counted(predict: Predict, calls: Iterator[int]) -> Predict:
     """`predict`, with the next of `calls` taken before each call."""
 
-    def next_call(z: np.ndarray, t: np.ndarray | float) -> np.ndarray:
+    def next_call(z: Array, t: np.number[Any]) -> Array:
         next(calls, None)
         return predict(z, t)
 

@@ -1,0 +1,37 @@
+"""`tinyldm decode`: a latent file to a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinyldm.commands.options import add_model_options, open_model
+from tinyldm.version import __version__
+
+SUMMARY = "decode a latent file to a picture"
+EXAMPLE = """example:
+  tinyldm decode apple.safetensors -o apple-again.png
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_model_options(p)
+    p.add_argument("latent", metavar="LATENT", type=Path, help="safetensors file that `encode` wrote")
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: beside the latent)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Latent to picture."""
+    from tinyldm.pipelines.files import numbered
+    from tinyldm.pipelines.latents import read_latent
+    from tinyldm.pipelines.pictures import check_writable, write_png
+
+    output = args.output or args.latent.with_suffix(".png")
+    check_writable(output)
+    latent = read_latent(args.latent)
+    images = open_model(args).decode(latent)
+    for file, image in zip(numbered(output, len(images)), images, strict=True):
+        write_png(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
+        args.written.append(file)
+        print(file)

@@ -1,0 +1,58 @@
+"""`tinyldm encode`: a picture to a latent file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyldm.commands.options import add_model_options, add_seed_option, add_size_options, chosen_seed, open_model
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUMMARY = "encode a picture to a latent file"
+EXAMPLE = """example:
+  tinyldm encode apple.png -o apple.safetensors
+"""
+RESIZE = "resize the picture to this first"
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_model_options(p)
+    p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="safetensors file (default: beside the picture)")
+    p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
+    add_seed_option(p, "the draw")
+    add_size_options(p, RESIZE)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Picture to latent."""
+    from tinyldm.pipelines.latents import write_latent
+    from tinyldm.pipelines.pictures import check_writable
+
+    output = args.output or args.image.with_suffix(".safetensors")
+    check_writable(output)
+    image = resized_picture(args, args.image)
+    seed = chosen_seed(args) if args.sample or args.seed is not None else None
+    model = open_model(args)
+    latent = model.encode(image, seed)
+    write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
+    drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
+    print(f"{output}: latent {'×'.join(map(str, latent.shape))}, {drawn}")
+
+
+def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
+    """The picture of a file, resized where `--width` or `--height` ask for it."""
+    from PIL import Image
+
+    from tinyldm.pipelines.pictures import read_image
+
+    image = read_image(path)
+    size = (args.width or image.width, args.height or image.height)
+    if min(size) < 1:
+        raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)

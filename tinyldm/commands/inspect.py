@@ -1,0 +1,27 @@
+"""`tinyldm inspect`: what a checkpoint is and what it holds."""
+
+from __future__ import annotations
+
+import argparse
+
+from tinyldm.commands.options import add_checkpoint_options, checkpoint_options
+
+SUMMARY = "say what a checkpoint is and what it holds"
+EXAMPLE = """example:
+  tinyldm inspect v1-5-pruned-emaonly.safetensors
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    p.add_argument("file", metavar="PATH", help="a file or folder of weights, in any layout")
+    p.add_argument("--summary", action="store_true", help="leave out the list of tensors")
+    add_checkpoint_options(p)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Report on a checkpoint."""
+    from tinyldm.checkpoints.inspect import inspect
+    from tinyldm.models.build import expected
+
+    print(inspect(args.file, expected, tensors=not args.summary, **checkpoint_options(args)))

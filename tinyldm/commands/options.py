@@ -1,0 +1,139 @@
+"""The options that several commands share, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyldm.commands.streams import note
+
+if TYPE_CHECKING:  # what the options open takes a while to import: `run` does it
+    from tinyldm.pipelines.model import LatentDiffusion
+
+
+def add_checkpoint_options(p: argparse.ArgumentParser) -> None:
+    """How to read a checkpoint, where it leaves something open."""
+    p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
+    p.add_argument("--config", metavar="FILE", type=Path, help="JSON: fields by component, or a published config.json")
+    p.add_argument("--prediction-type", metavar="T", help="epsilon, v_prediction or sample, over what the file says")
+    p.add_argument("--ema", action=argparse.BooleanOptionalAction, help="running average of the weights, or plain ones")
+
+
+def checkpoint_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_checkpoint_options` as arguments."""
+    from tinyldm.checkpoints.folder import read_json
+
+    return {
+        "variant": args.variant,
+        "config": read_json(args.config) if args.config else None,
+        "prediction_type": args.prediction_type,
+        "ema": args.ema,
+    }
+
+
+def add_model_options(p: argparse.ArgumentParser) -> None:
+    """Which model to load, and how to compute it."""
+    p.add_argument("--model", metavar="PATH", help="checkpoint, a folder or a file (default: the package's own)")
+    add_checkpoint_options(p)
+    p.add_argument("--vae", metavar="PATH", help="take the autoencoder from this checkpoint")
+    p.add_argument("--text-encoder", metavar="PATH", help="take the text encoder from this checkpoint")
+    p.add_argument("--lora", metavar="FILE[@SCALE]", action="append", default=[], help="merge a LoRA; may be repeated")
+    p.add_argument("--word", metavar="FILE", action="append", default=[], help="add a learned word; may be repeated")
+    add_runtime_options(p, "float32 (default), or float64 with reference")
+    p.set_defaults(dtype="float32")
+    p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
+
+
+def add_runtime_options(p: argparse.ArgumentParser, dtypes: str) -> None:
+    """How to compute."""
+    p.add_argument("--backend", metavar="B", help="numba (default) or reference")
+    p.add_argument("--dtype", metavar="D", help=dtypes)
+    p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
+    p.add_argument("--threads", metavar="N", type=int, help="threads of the numba backend (default: all cores)")
+
+
+def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_runtime_options` as arguments."""
+    return {
+        "backend": args.backend,
+        "dtype": args.dtype,
+        "precision": args.precision,
+        "threads": bounded_threads(args.threads),
+    }
+
+
+def bounded_threads(asked: int | None) -> int | None:
+    """The threads that are asked for, by the option or by TINYLDM_THREADS, but no more than there are processors."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    named = os.environ.get("TINYLDM_THREADS", "")
+    if asked is None and named.isascii() and named.isdigit():
+        asked = int(named) if int(named) > processors else None
+    if asked is None or asked <= processors:
+        return asked
+    note(f"{asked} threads are more than the {processors} processors here, which would be slower; taking {processors}")
+    return processors
+
+
+def open_model(args: argparse.Namespace) -> LatentDiffusion:
+    """Load the checkpoint that the options name, and print what there is to note about it."""
+    from tinyldm.pipelines.load import load
+
+    model = load(
+        args.model,
+        **runtime_options(args),
+        low_memory=args.low_memory,
+        **checkpoint_options(args),
+        vae=args.vae,
+        text_encoder=args.text_encoder,
+        loras=[scaled(lora) for lora in args.lora],
+        words=args.word,
+    )
+    for text in model.notes:
+        note(text)
+    return model
+
+
+def scaled(lora: str) -> tuple[str, float]:
+    """The file and the scale of `FILE@SCALE`; the scale may be left out."""
+    path, at, scale = lora.rpartition("@")
+    if not at:
+        return lora, 1.0
+    try:
+        return path, float(scale)
+    except ValueError:
+        return lora, 1.0  # an @ in the name of the file
+
+
+def add_architecture_option(p: argparse.ArgumentParser) -> None:
+    """A published architecture in the place of a checkpoint, for the commands that measure."""
+    known = "sd15, sd15-taesd, sd21, sdxl, ldm-imagenet, ldm-celebahq"
+    p.add_argument("--architecture", metavar="NAME", help=f"random weights of a published one: {known}")
+
+
+def open_model_or_architecture(args: argparse.Namespace) -> Any:
+    """The checkpoint that the options name, or a published architecture with random weights."""
+    from tinyldm.architectures import random_model
+    from tinyldm.runtime import Runtime
+
+    if args.architecture is None:
+        return open_model(args)
+    return random_model(args.architecture, Runtime.choose(**runtime_options(args), low_memory=args.low_memory))
+
+
+def add_size_options(p: argparse.ArgumentParser, meaning: str = "in pixels (default: the model's own)") -> None:
+    """`--width` and `--height`."""
+    p.add_argument("--width", metavar="W", type=int, help=meaning)
+    p.add_argument("--height", metavar="H", type=int, help=meaning)
+
+
+def add_seed_option(p: argparse.ArgumentParser, of: str = "the noise") -> None:
+    """`--seed`."""
+    p.add_argument("--seed", metavar="S", type=int, help=f"seed of {of} (default, and -1: drawn, and printed)")
+
+
+def chosen_seed(args: argparse.Namespace) -> int:
+    """The seed that was given, or one that is drawn."""
+    return secrets.randbits(32) if args.seed in (None, -1) else args.seed

@@ -1,0 +1,71 @@
+"""Prompts as they are typed: from files and standard input, and what there is to say about their words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyldm.commands.streams import note
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyldm.pipelines.model import LatentDiffusion
+
+PROMPT_HELP = "; - reads prompts from standard input, @FILE from a file, one a line; @@ begins one with an @"
+
+
+def read_prompts(words: Sequence[str]) -> list[str]:
+    """The prompts of a command line: as they are, or those that `-` and `@FILE` stand for."""
+    return [prompt for word in words for prompt in prompts_of(word)]
+
+
+def prompts_of(word: str) -> Iterator[str]:
+    """The prompts that one word of the command line stands for."""
+    if word != "-" and (not word.startswith("@") or word.startswith("@@")):
+        yield word[word.startswith("@@") :]
+        return
+    name = "standard input" if word == "-" else word[1:]
+    try:
+        text = sys.stdin.read() if word == "-" else Path(name).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: prompts must be UTF-8: byte {error.start} is not") from None
+    except OSError as error:
+        raise InputError(
+            f"{name}: prompts can't be read: {error.strerror or error}; @@ begins a prompt with @"
+        ) from None
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise InputError(f"{name}: holds no prompts; wanted one a line")
+    yield from prompts
+
+
+def note_unread(prompts: Sequence[str]) -> None:
+    """Say which parts of prompts other programs would not take as words."""
+    from tinyldm.text.known import unread_syntax
+
+    if unread := unread_syntax(prompts):
+        said = ", ".join(unread[:5]) + " …" * (len(unread) > 5)
+        adapter = "; --lora FILE@SCALE merges a LoRA" if any(part.startswith("<") for part in unread) else ""
+        note(f"prompt: {said}: read as words, since this version knows no prompt syntax{adapter}")
+
+
+def note_unknown(model: LatentDiffusion, prompts: Sequence[str]) -> None:
+    """Say which words a checkpoint of a small vocabulary does not know, and which captions come near."""
+    from tinyldm.text.clip_tokenizer import Tokenizer
+    from tinyldm.text.known import is_small, nearest_captions, read_captions, unknown_words
+
+    tokenizer = model.tokenizer
+    if not isinstance(tokenizer, Tokenizer) or not is_small(tokenizer):
+        return
+    captions = read_captions(model.path)
+    unknown = {prompt: unknown_words(tokenizer, prompt, captions) for prompt in prompts}
+    words = list(dict.fromkeys(word for spelled in unknown.values() for word in spelled))
+    if not words:
+        return
+    trained = f"was trained on {len(captions):,} captions and" if captions else "has a vocabulary of its own, and it"
+    near = nearest_captions(next(prompt for prompt in prompts if unknown[prompt]), captions)
+    hint = f"near are {', '.join(map(repr, near))}; " if near else ""
+    said = ", ".join(map(repr, words[:8])) + " …" * (len(words) > 8)
+    note(f"{model.path.name} {trained} does not know {said}; {hint}`tinyldm info` lists the words that it knows")

@@ -1,0 +1,34 @@
+"""`tinyldm sample`: pictures from prompts."""
+
+from __future__ import annotations
+
+import argparse
+
+from tinyldm.commands import sampling
+from tinyldm.commands.options import add_model_options, add_size_options
+from tinyldm.commands.prompts import PROMPT_HELP
+from tinyldm.errors import InputError
+
+SUMMARY = "make pictures from prompts"
+EXAMPLE = """example:
+  tinyldm sample "red apple" -o apple.png
+  tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
+  tinyldm sample @prompts.txt
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_model_options(p)
+    meaning = "what to show (a class-conditional model: its number)"
+    p.add_argument("prompt", metavar="PROMPT", nargs="*", help=meaning + PROMPT_HELP)
+    sampling.add_options(p)
+    add_size_options(p)
+    p.add_argument("--grid", metavar="COLUMNS", type=int, help="write all pictures as one, in so many columns")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Text to image, or whatever the model makes pictures of."""
+    if args.grid is not None and args.grid < 1:
+        raise InputError(f"--grid must be 1 or more columns, not {args.grid}")
+    sampling.make(args, height=args.height, width=args.width)

@@ -1,0 +1,146 @@
+"""What `sample` and `img2img` share: the options of a request, what is said before and after, each picture's file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyldm.commands import interrupts
+from tinyldm.commands.options import add_seed_option, chosen_seed, open_model
+from tinyldm.commands.prompts import note_unknown, note_unread, read_prompts
+from tinyldm.commands.streams import note
+from tinyldm.errors import InputError
+from tinyldm.version import __version__
+
+if TYPE_CHECKING:
+    from tinyldm.pipelines.model import LatentDiffusion
+    from tinyldm.pipelines.request import Request
+
+RESIZE_HELP = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """The options of a request, and of its files."""
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
+    p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
+    p.add_argument("--steps", metavar="N", type=int, help="of the sampler (default 25; of few-step models 1 or 4)")
+    p.add_argument(
+        "--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of turbo models 0)"
+    )
+    p.add_argument("--sampler", metavar="NAME", help="default ddim, but for few-step models; `help` lists all")
+    p.add_argument(
+        "--sampler-option",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
+    )
+    add_seed_option(p)
+    p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+    p.add_argument("--force", action="store_true", help="begin even where there seems to be too little memory")
+
+
+def make(args: argparse.Namespace, **settings: Any) -> None:
+    """Make the pictures that the options ask for, and write each with its settings as soon as it is finished."""
+    from tinyldm.pipelines.files import picture_files
+    from tinyldm.pipelines.pictures import grid, write_png
+    from tinyldm.pipelines.request import request
+    from tinyldm.pipelines.walk import Walk
+
+    started = time.perf_counter()
+    if args.sampler == "help":
+        list_samplers()
+        return
+    if args.count < 1:
+        raise InputError(f"-n must be 1 or more, not {args.count}")
+    prompts = read_prompts(args.prompt)
+    named = ("negative_prompt", "steps", "guidance_scale", "sampler")
+    settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
+    wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
+    sheet = getattr(args, "grid", None)
+    files = picture_files(args.output, prompts, 1 if sheet else len(wanted))
+    model = open_model(args)
+    wanted = wanted.resolved(model.parts)
+    note_unread(prompts)
+    note_unknown(model, prompts)
+    note_sampler(args, model, wanted)
+    print_expectation(args, model, wanted)
+
+    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
+    said |= {"image": args.image.name} if "image" in args else {}
+    images = []
+    for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
+        if sheet:
+            images.append(picture.image)
+            continue
+        write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
+        args.written.append(files[picture.index])
+    if sheet:
+        write_png(files[0], grid(images, sheet), wanted.metadata(0) | said | {"prompts": "\n".join(prompts)})
+        args.written.append(files[0])
+    print(*files, sep="\n")
+    print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
+
+
+def sampler_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the sampler, their values read as JSON, and what is none as a text."""
+    options: dict[str, Any] = {}
+    for text in args.sampler_option:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--sampler-option wants NAME=VALUE, such as eta=0.5, not {text!r}")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def list_samplers() -> None:
+    """Print every sampler, what else it is called, and what it does."""
+    from tinyldm.diffusion.samplers import list_samplers
+
+    for name, aliases, summary in list_samplers():
+        also = f"  (also {', '.join(aliases)})" if aliases else ""
+        print(f"{name:18} {summary}{also}")
+
+
+def note_sampler(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> None:
+    """Say where a run that names no sampler does not take the scheduler that the checkpoint names."""
+    from tinyldm.diffusion.samplers import SAMPLERS, find_sampler
+
+    published = model.scheduler_config.get("_class_name")
+    chosen = SAMPLERS[find_sampler(wanted.sampler or "")].sampler.scheduler_class
+    if args.sampler is None and published not in (None, chosen):
+        note(f"{model.path.name} names the scheduler {published}; sampling with {wanted.sampler} (--sampler)")
+
+
+def print_expectation(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> None:
+    """Say what a run will take before it begins. Raises `InputError` where there is too little memory for it."""
+    from tinyldm.memory import check_memory, expected_bytes, human_bytes
+
+    h, w = model.parts.latent_size(wanted.height, wanted.width)
+    pictures = "1 picture" if len(wanted) == 1 else f"{len(wanted)} pictures"
+    size = f"{pictures} of {wanted.width}×{wanted.height}"
+    if not args.force:
+        check_memory(model, h, w, size)
+    needed = human_bytes(expected_bytes(model, h, w))
+    print(f"{size}, about {needed} of memory; time left is shown after the first step", file=sys.stderr)
+
+
+def progress_bar(calls: range) -> Iterator[int]:
+    """A progress bar over the calls of the denoiser: how many, seconds for one, time left."""
+    from tqdm import tqdm
+
+    bar = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
+    return iter(tqdm(calls, desc="sampling", unit="step", bar_format=bar))
+
+
+def watch(_: object) -> None:
+    """After each step: an interrupt whose exception was lost ends the run here."""
+    interrupts.check()

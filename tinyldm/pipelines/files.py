@@ -1,0 +1,42 @@
+"""The files of pictures: their names, and that they can be written, before any work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyldm.errors import InputError
+from tinyldm.pipelines.pictures import check_writable
+
+
+def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> list[Path]:
+    """The files of `count` pictures, checked to be writable; without `output` named for the first prompt and unused.
+
+    Raises `InputError` for a name that is no PNG's, and where a file can't be written.
+    """
+    name = re.sub(r"\W+", "-", "".join(prompts[:1])).strip("-")[:60] or "picture"
+    files = numbered(output or Path(f"{name}.png"), count)
+    if output is None:
+        files = [unused(file) for file in files]
+    for file in files:
+        if file.suffix.lower() != ".png":
+            raise InputError(f"{file}: pictures are written as PNG, so the name must end in .png")
+        check_writable(file)
+    return files
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """`name.png`, or `name-0001.png`, `name-0002.png`, … for several."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i:04d}{path.suffix}") for i in range(1, count + 1)]
+
+
+def unused(path: Path) -> Path:
+    """A name that no file has yet: where no name was asked for, none is overwritten."""
+    candidate, i = path, 1
+    while candidate.exists():
+        i += 1
+        candidate = path.with_name(f"{path.stem}-{i}{path.suffix}")
+    return candidate
