@@ -187,14 +187,16 @@ def test_bad_input_is_one_line_and_status_2(run, case: str) -> None:
 
 
 def test_too_little_memory(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said before the work begins; and where the system refuses, one line as for every other error."""
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 1_000_000)
-    _, _, err = run("sample", "x", "-o", "a.png", "--steps", "1")
-    assert "note: this machine has 1.0 MB of memory; with --low-memory it is about " in err
-    _, _, err = run("sample", "x", "-o", "b.png", "--steps", "1", "--low-memory")
-    assert "this machine has 1.0 MB of memory\n" in err
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 1 << 50)
-    assert "this machine" not in run("sample", "x", "-o", "b.png", "--steps", "1")[2]
+    """Refused before the work begins; and where the system refuses, one line as for every other error."""
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000)
+    status, _, err = run("sample", "x", "-o", "a.png", "--steps", "1")
+    assert status == 2
+    assert "1.0 MB" in err
+    assert "--force" in err
+    assert not Path("a.png").exists()
+    assert run("sample", "x", "-o", "a.png", "--steps", "1", "--force")[0] == 0
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
+    assert run("sample", "x", "-o", "b.png", "--steps", "1")[0] == 0
 
     def refuse(*_, **__):
         raise MemoryError("Unable to allocate 147. TiB")

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "random": {"numpy"},
     "pipelines": {"numpy", "PIL"},
     "cost": {"numpy"},
+    "memory": set(),
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
     "golden": {"numpy", "PIL", "tqdm"},

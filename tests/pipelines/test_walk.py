@@ -134,7 +134,7 @@ def test_nothing_is_read_before_a_request_is_refused(checkpoint: Path) -> None:
     for settings in ({"sampler": "magic"}, {"height": 15}, {"steps": 0}, {"sampler_options": {"magic": 1}}):
         with pytest.raises(InputError):
             next(model.pictures(request("a", **settings)))
-    assert not any(node._cache for network in model.networks.values() for node in network.weights.walk())
+    assert not any(node._cache for network in model.networks.values() for node in network.weights.modules())
 
 
 def test_the_sampler_options_reach_the_sampler(model) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -276,7 +276,8 @@ def rounded_network(network: Network[Any], arithmetic: str, evaluation: int = 0)
     round_ = rounding(arithmetic)
     operators = RoundedOps(round_, evaluation)
     runtime = Runtime("reference", np.dtype(np.float32), low_memory=network.runtime.low_memory, operators=operators)
-    return rebuilt(network, runtime, RoundedSource(network.weights.source, round_))
+    source = cast(TensorSource, network.weights.source)
+    return rebuilt(network, runtime, RoundedSource(source, round_))
 
 
 def rounded_model(model: LatentDiffusion, arithmetic: str, evaluation: int = 0) -> LatentDiffusion:

@@ -51,7 +51,7 @@ class Control:
         repeats, rest = divmod(len(z), len(self.hint))
         hint = self.hint if rest else np.concatenate([self.hint] * repeats)
         read = {name: value for name, value in arrays.items() if name != "guidance"}  # that one is the UNet's alone
-        found: list[Array] = self.controlnet(z, t, context, hint, self.scale, **read)
+        found: list[Array] = self.controlnet(z, float(t), context, hint, self.scale, **read)
         return found
 
 
