@@ -124,7 +124,7 @@ def expected_bytes(model: LatentDiffusion, h: int, w: int, count: int, low_memor
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
     factor, config = model.vae.config.factor, model.vae.config
-    narrow = getattr(config, "block_out_channels", None) or config.decoder_block_out_channels
+    narrow = config.decoder_widths
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
     held = (lambda weights: 2 * max(weights)) if low_memory else sum
     numbers = max(held(sizes["unet"]) + unet, held(sizes["vae"]) + decoder)
