@@ -17,7 +17,7 @@ def main() -> NoReturn:
     status = command_line()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: a late Ctrl-C finds nothing to interrupt
     if status > 128:
-        # Where an interrupt has left an `exec` or `eval` (every namedtuple has one), Python would kill itself.
+        # After an interrupt that has left an `exec` or `eval` (as every namedtuple has), Python would kill itself.
         os._exit(status)
     sys.exit(status)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,6 +49,8 @@ class Parser(argparse.ArgumentParser):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean …?`, or where nothing is near, all that is known."""
+    import difflib
+
     names = list(known)
     close = difflib.get_close_matches(word.lower(), names, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands.options import add_model_options, add_size_options, open_model
@@ -16,6 +17,7 @@ EXAMPLE = """example:
   tinyldm info
   tinyldm info --model stable-diffusion-v1-5 --shapes --width 512 --height 512
 """
+INDENTED: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -69,7 +71,20 @@ def describe(model: LatentDiffusion) -> str:
         f"published with {scheduler.get('_class_name')}"
     )
     lines.append(f"computes with  {describe_runtime(model)}")
-    return "\n".join(lines)
+    return "\n".join(lines + describe_words(model))
+
+
+def describe_words(model: LatentDiffusion) -> list[str]:
+    """The words that a checkpoint of a small vocabulary knows; nothing for others."""
+    from tinyldm.text.known import read_captions, small_vocabulary, whole_words
+
+    tokenizer = small_vocabulary(model.tokenizer)
+    if tokenizer is None:
+        return []
+    captions = read_captions(model.path)
+    words = whole_words(tokenizer, captions)
+    of = f"of {len(captions):,} captions" if captions else "that are one token, and endings of longer ones"
+    return ["", f"knows {len(words):,} words {of}:", textwrap.fill(" ".join(words), 110, **INDENTED)]
 
 
 def item_bytes(tag: str) -> int:

@@ -68,6 +68,15 @@ def _send_again(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
         return
     number, _State.when = _State.signal or signal.SIGINT, -DEAF
-    timer = threading.Timer(AGAIN, signal.raise_signal, [number])
+    timer = threading.Timer(AGAIN, _send, [number])
     timer.daemon = True
     timer.start()
+
+
+def _send(number: int) -> None:
+    """Send a signal to the main thread, so that it wakes where it waits; Windows has no such call."""
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)

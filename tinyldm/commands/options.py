@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyldm.commands.grammar import nearest
 from tinyldm.commands.streams import note
+from tinyldm.errors import InputError
 
 if TYPE_CHECKING:  # what the options open takes a while to import: `run` does it
     from tinyldm.pipelines.model import LatentDiffusion
@@ -115,11 +116,13 @@ def add_architecture_option(p: argparse.ArgumentParser) -> None:
 
 def open_model_or_architecture(args: argparse.Namespace) -> Any:
     """The checkpoint that the options name, or a published architecture with random weights."""
-    from tinyldm.architectures import random_model
+    from tinyldm.architectures import ARCHITECTURES, random_model
     from tinyldm.runtime import Runtime
 
     if args.architecture is None:
         return open_model(args)
+    if args.architecture not in ARCHITECTURES:
+        raise InputError(f"architecture {args.architecture!r} is unknown; {nearest(args.architecture, ARCHITECTURES)}")
     return random_model(args.architecture, Runtime.choose(**runtime_options(args), low_memory=args.low_memory))
 
 
@@ -136,4 +139,8 @@ def add_seed_option(p: argparse.ArgumentParser, of: str = "the noise") -> None:
 
 def chosen_seed(args: argparse.Namespace) -> int:
     """The seed that was given, or one that is drawn."""
-    return secrets.randbits(32) if args.seed in (None, -1) else args.seed
+    if args.seed not in (None, -1):
+        return int(args.seed)
+    import secrets
+
+    return secrets.randbits(32)

@@ -53,11 +53,10 @@ def note_unread(prompts: Sequence[str]) -> None:
 
 def note_unknown(model: LatentDiffusion, prompts: Sequence[str]) -> None:
     """Say which words a checkpoint of a small vocabulary does not know, and which captions come near."""
-    from tinyldm.text.clip_tokenizer import Tokenizer
-    from tinyldm.text.known import is_small, nearest_captions, read_captions, unknown_words
+    from tinyldm.text.known import nearest_captions, read_captions, small_vocabulary, unknown_words
 
-    tokenizer = model.tokenizer
-    if not isinstance(tokenizer, Tokenizer) or not is_small(tokenizer):
+    tokenizer = small_vocabulary(model.tokenizer)
+    if tokenizer is None:
         return
     captions = read_captions(model.path)
     unknown = {prompt: unknown_words(tokenizer, prompt, captions) for prompt in prompts}

@@ -36,9 +36,9 @@ def read_captions(folder: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
 
 
-def is_small(tokenizer: object) -> bool:
-    """Whether a tokenizer has the words of some captions only."""
-    return isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size < SMALL
+def small_vocabulary(tokenizer: object) -> Tokenizer | None:
+    """The tokenizer, where it has the words of some captions only."""
+    return tokenizer if isinstance(tokenizer, Tokenizer) and tokenizer.vocab_size < SMALL else None
 
 
 def whole_words(tokenizer: Tokenizer, captions: Sequence[str] = ()) -> list[str]:

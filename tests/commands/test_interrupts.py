@@ -1,0 +1,132 @@
+"""Ctrl-C at any moment: one line, status 130, and what is finished is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tinyldm import cli
+from tinyldm.commands import info, interrupts
+from tinyldm.pipelines import pictures
+
+ROOT = Path(cli.__file__).parents[1]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+# A process that gets the signal when it begins to import a module; in an `eval`, after which Python would end with the
+# signal in the place of a status.
+AT_IMPORT = """
+import runpy, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(Finder)
+            eval("signal.raise_signal(signal.{signal})")
+sys.meta_path.insert(0, Finder)
+sys.argv = ["tinyldm", "sample", "red apple", "--steps", "1", "-o", {output!r}]
+runpy.run_module("tinyldm", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "tinyldm.commands.sample", "numpy.linalg", "numba.core.types"])
+def test_while_importing(tmp_path: Path, module: str) -> None:
+    code = AT_IMPORT.format(module=module, signal="SIGINT", output=str(tmp_path / "a.png"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "tinyldm: interrupted; nothing was written"
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_termination_cleans_up(tmp_path: Path) -> None:
+    code = AT_IMPORT.format(module="numpy.linalg", signal="SIGTERM", output=str(tmp_path / "a.png"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr == "\ntinyldm: terminated; nothing was written\n"
+
+
+class Lost:
+    """In whose finaliser an interrupt arrives, which Python can't let out."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_lost_in_a_finaliser(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    def work(model: object) -> str:
+        del model
+        Lost()
+        time.sleep(30)
+        return "finished"
+
+    monkeypatch.setattr(info, "describe", work)
+    started = time.monotonic()
+    status, out, err = run("info")
+    assert time.monotonic() - started < 20
+    assert (status, out) == (130, "")
+    assert err.endswith("\ntinyldm: interrupted; nothing was written\n")
+    assert "Traceback" not in err
+
+
+def test_swallowed_by_a_library(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As C code does that clears what was raised, or raises an error of its own in its place."""
+
+    def swallow(model: object) -> str:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            return "finished"
+        return "not interrupted"
+
+    def replace(model: object) -> str:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy._core.multiarray failed to import") from None
+        return "not interrupted"
+
+    for work in (swallow, replace):
+        monkeypatch.setattr(info, "describe", work)
+        status, _, err = run("info")
+        assert status == 130
+        assert err.endswith("tinyldm: interrupted; nothing was written\n")
+
+
+def test_an_impatient_second_one_leaves_the_cleaning_alone() -> None:
+    cleaned = False
+    with interrupts.watched():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGINT)
+            cleaned = True
+    assert cleaned
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, count = pictures.write_png, []
+
+    def write_two(*args: object) -> None:
+        count.append(1)
+        if len(count) == 3:
+            signal.raise_signal(signal.SIGINT)
+        write(*args)
+
+    monkeypatch.setattr(pictures, "write_png", write_two)
+    status, _, err = run("sample", "x", "-n", "4", "-o", "a.png", "--steps", "1", "--seed", "1")
+    assert status == 130
+    assert err.endswith("tinyldm: interrupted; kept a-0001.png, a-0002.png\n")
+    assert sorted(os.listdir()) == ["a-0001.png", "a-0002.png"]
+
+
+def test_a_run_after_an_interrupted_one(run) -> None:
+    with interrupts.watched(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert run("info")[0] == 0

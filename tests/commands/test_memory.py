@@ -1,0 +1,95 @@
+"""A run that needs more memory than there is: refused before it begins, and told what would do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tinyldm
+from tinyldm import cli, memory
+
+ROOT = Path(cli.__file__).parents[1]
+
+
+def test_refused_with_a_way_out(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled = ("sample", "x", "-o", "a.png", "--steps", "1")
+    needed = memory.expected_bytes(tinyldm.load(run_checkpoint(run), backend="reference"), 8, 8)
+    lower = memory.expected_bytes(tinyldm.load(run_checkpoint(run), backend="reference"), 8, 8, low_memory=True)
+    assert lower < needed
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    status, _, err = run(*sampled)
+    assert status == 2
+    assert err.startswith("tinyldm: error: 1 picture of 16×16: about ")
+    assert "; with --low-memory it takes about " in err
+    assert err.endswith("or try it all the same with --force\n")
+    assert not Path("a.png").exists()
+    assert run(*sampled, "--low-memory")[0] == 0
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    status, _, err = run(*sampled)
+    assert (status, "take a smaller size" in err, "--low-memory" in err) == (2, True, False)
+    assert run(*sampled, "--force")[0] == 0
+    for available in (needed, None):
+        monkeypatch.setattr(memory, "available_bytes", lambda available=available: available)
+        assert run(*sampled)[0] == 0
+
+
+def run_checkpoint(run) -> str:
+    """The checkpoint that `run` takes."""
+    return run("info")[1].splitlines()[0]
+
+
+def test_a_picture_of_gigantic_size(run) -> None:
+    status, _, err = run("sample", "x", "--width", "2000000", "--height", "2000000")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "GB are available" in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups and ulimit of Linux")
+def test_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    available, machine = memory.available_bytes(), memory.machine_bytes()
+    assert available is not None
+    assert machine is not None
+    assert 0 < available <= machine + (memory.free_bytes() or 0)
+    monkeypatch.setattr(memory, "container_bytes", lambda: 12345)
+    assert memory.available_bytes() == 12345
+    monkeypatch.setattr(memory, "address_limit", lambda: memory.LIBRARIES_BYTES + 77)
+    assert memory.available_bytes() == 77
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit of Linux")
+@pytest.mark.parametrize("kilobytes", [100_000, 250_000, 400_000, 450_000])
+def test_a_limit_that_is_too_low_for_the_libraries(kilobytes: int, tmp_path: Path) -> None:
+    """Below it they answer with tracebacks, an abort, or not at all."""
+    command = f"ulimit -v {kilobytes}; exec {sys.executable} -m tinyldm sample x -o {tmp_path}/a.png"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("tinyldm: error: the limit on memory (ulimit -v) is ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 147. TiB"),
+        ImportError("libscipy_openblas.so: failed to map segment from shared object"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=repr,
+)
+def test_memory_that_the_system_refuses_is_one_line(run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tinyldm.LatentDiffusion, "pictures", refuse)
+    status, _, err = run("sample", "x", "-o", "c.png")
+    assert status == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("tinyldm: error: not enough memory: ")
+    assert last.endswith("; take fewer or smaller pictures, or --low-memory")
+    assert ": ;" not in last

@@ -1,0 +1,87 @@
+"""Prompts from files and standard input, and what is said about their words."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tinyldm
+from tinyldm.commands.prompts import note_unknown, read_prompts
+from tinyldm.errors import InputError
+
+
+def test_from_files_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffred apple\r\n\n  fox \n@owl\n".encode())
+    monkeypatch.setattr("sys.stdin", io.StringIO("crab\nbus\n"))
+    assert read_prompts(["a", f"@{file}", "-", "@@home", "b"]) == "a|red apple|fox|@owl|crab|bus|@home|b".split("|")
+    assert read_prompts([]) == []
+
+
+def test_what_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, message in ((b"\n \n", "holds no prompts"), (b"\xff\xfe", "UTF-8")):
+        (tmp_path / "p.txt").write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_prompts([f"@{tmp_path}/p.txt"])
+    with pytest.raises(InputError, match="@@ begins a prompt with @"):
+        read_prompts(["@nowhere.txt"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(InputError, match="standard input: holds no prompts"):
+        read_prompts(["-"])
+
+
+def test_each_line_is_a_picture(run) -> None:
+    Path("p.txt").write_text("x\ny\n")
+    assert run("sample", "@p.txt", "-o", "a.png", "--steps", "1", "--seed", "1")[0] == 0
+    for k, prompt in ((1, "x"), (2, "y")):
+        with Image.open(f"a-{k:04d}.png") as picture:
+            assert picture.text["prompt"] == prompt
+
+
+def test_syntax_of_other_programs_is_said_once(run) -> None:
+    _, _, err = run("sample", "(a:1.2) b", "(a:1.2) <lora:x:1>", "-o", "a.png", "--steps", "1")
+    assert err.count("note: prompt: (a:1.2), <lora:x:1>: read as words") == 1
+    assert "--lora FILE@SCALE" in err
+    assert "prompt: " not in run("sample", "a b", "-o", "a.png", "--steps", "1")[2]
+
+
+def test_unknown_words_on_the_embedded_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    model = tinyldm.load()
+    note_unknown(model, ["a photo of a cat riding a bicycle", "red apple"])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "does not know 'photo', 'riding'" in err
+    assert "near are 'bicycle', 'cat', " in err
+    assert "`tinyldm info` lists" in err
+    note_unknown(model, ["zxqv", "красное"])
+    assert "'zxqv', 'красное'; `tinyldm info`" in capsys.readouterr().err
+    note_unknown(model, ["red apple", "an owl, and a fox!"])
+    assert capsys.readouterr().err == ""
+
+
+def test_info_lists_the_words(capsys: pytest.CaptureFixture[str]) -> None:
+    from tinyldm import cli
+
+    assert cli.main(["info", "--backend", "reference"]) == 0
+    out = capsys.readouterr().out
+    for word in ("apple", "bicycle", "zebra"):
+        assert f" {word}" in out
+    assert "riding" not in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_a_scheduler_that_is_replaced_is_said(run, own_checkpoint: Path) -> None:
+    import json
+
+    path = own_checkpoint / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"_class_name": "PNDMScheduler"}))
+    words = ("sample", "x", "-o", "a.png", "--steps", "1", "--model", str(own_checkpoint))
+    said = "names the scheduler PNDMScheduler; sampling with ddim (--sampler)"
+    assert said in run(*words)[2]
+    assert "scheduler" not in run(*words, "--sampler", "ddim")[2]
+    path.write_text(json.dumps(config | {"_class_name": "DDIMScheduler"}))
+    assert "scheduler" not in run(*words)[2]
