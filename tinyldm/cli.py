@@ -499,10 +499,10 @@ def run_inspect(args: argparse.Namespace) -> None:
 def run_convert(args: argparse.Namespace) -> None:
     """Write a checkpoint anew."""
     from tinyldm.checkpoints.convert import convert
-    from tinyldm.text.tokenizer_folder import tokenizer_folder
+    from tinyldm.text.tokenizer_folder import TOKENIZERS
 
     options = checkpoint_options(args)
-    found = convert(args.source, args.destination, args.dtype, tokenizer_of=tokenizer_folder, **options)
+    found = convert(args.source, args.destination, args.dtype, tokenizers=TOKENIZERS, **options)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{args.destination}: {found.title}")

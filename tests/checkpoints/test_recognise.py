@@ -16,7 +16,7 @@ from golden.provenance import load_golden
 
 from tinyldm.checkpoints.base import MemorySource
 from tinyldm.checkpoints.families import FAMILIES
-from tinyldm.checkpoints.original_config import parameterization
+from tinyldm.checkpoints.original_config import stated_by_config
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.errors import CheckpointError, ConfigError
 from tinyldm.golden.seeded import seeded_weights
@@ -211,12 +211,12 @@ def test_a_fused_weight_that_cannot_be_split() -> None:
 
 def test_original_configuration_beside_the_file(tmp_path) -> None:
     file = tmp_path / "model.safetensors"
-    assert parameterization(file) is None
+    assert stated_by_config(file).scheduler == {}
     yaml = tmp_path / "model.yaml"
     yaml.write_text('model:\n  params:\n    parameterization: "v"\n    linear_start: 0.00085\n')
-    assert parameterization(file) == "v_prediction"
+    assert stated_by_config(file).scheduler == {"prediction_type": "v_prediction", "beta_start": 0.00085}
     yaml.write_text("model:\n  params:\n    linear_start: 0.00085\n")
-    assert parameterization(file) == "epsilon"
+    assert stated_by_config(file).scheduler["prediction_type"] == "epsilon"
 
 
 def test_family_names_are_unique() -> None:

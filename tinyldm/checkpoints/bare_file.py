@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinyldm.checkpoints import components
-from tinyldm.checkpoints.architecture import tiny_config, unet_facts
+from tinyldm.checkpoints.architecture import unet_facts
 from tinyldm.checkpoints.base import TensorSource, inner
 from tinyldm.checkpoints.families import Heads, family_of
 from tinyldm.checkpoints.leftovers import sort_leftovers
@@ -11,6 +11,7 @@ from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.stated import Stated
 from tinyldm.checkpoints.whole_file import FIRST_STAGE, UNET, add_schedule
 from tinyldm.errors import CheckpointError
 
@@ -27,12 +28,12 @@ BARE_PREFIXES = (
 )
 
 
-def bare_component(source: TensorSource, ema: bool | None) -> Recognised | None:
+def bare_component(source: TensorSource, ema: bool | None, stated: Stated) -> Recognised | None:
     """A file of one model in either layout; None for anything else."""
     for prefix in BARE_PREFIXES:
         view = inner(source, prefix) if prefix else source
         for known in (bare_controlnet, bare_unet, bare_tiny, bare_first_stage, bare_text_encoder):
-            if found := known(view):
+            if found := known(view, stated):
                 if ema:
                     raise CheckpointError(f"{source.path}: is {found.title}: it has no running average (EMA)")
                 sort_leftovers(found, source)
@@ -45,7 +46,7 @@ def with_canonical(component: Component, original: TensorSource, source: TensorS
     return component if original is source else Component(component.class_name, component.config, source)
 
 
-def bare_controlnet(source: TensorSource) -> Recognised | None:
+def bare_controlnet(source: TensorSource, stated: Stated) -> Recognised | None:
     """A ControlNet."""
     original: TensorSource = source
     if "controlnet_cond_embedding.conv_in.weight" in source:
@@ -58,16 +59,15 @@ def bare_controlnet(source: TensorSource) -> Recognised | None:
     return Recognised("controlnet", title, {"controlnet": component})
 
 
-def bare_tiny(source: TensorSource) -> Recognised | None:
+def bare_tiny(source: TensorSource, stated: Stated) -> Recognised | None:
     """A tiny autoencoder."""
     wanted = ("encoder.layers.0.weight", "decoder.layers.0.weight", "decoder.layers.2.conv.0.weight")
     if not all(name in source for name in wanted):
         return None
-    component = Component("AutoencoderTiny", tiny_config(source), source)
-    return Recognised("tiny", "an autoencoder, tiny (TAESD)", {"vae": component})
+    return Recognised("tiny", "an autoencoder, tiny (TAESD)", {"vae": components.tiny(source)})
 
 
-def bare_unet(source: TensorSource) -> Recognised | None:
+def bare_unet(source: TensorSource, stated: Stated) -> Recognised | None:
     """A UNet alone."""
     original: TensorSource = source
     if "down_blocks.0.resnets.0.norm1.weight" in source and "conv_in.weight" in source:
@@ -79,13 +79,13 @@ def bare_unet(source: TensorSource) -> Recognised | None:
     family = family_of(unet_facts(original))
     title = f"the UNet of {family.title}" if family else "a UNet"
     found = Recognised(family.name if family else "unknown", title)
-    found.components["unet"] = with_canonical(components.unet(original, found.notes), original, source)
-    add_schedule(found, family)
+    found.components["unet"] = with_canonical(components.unet(original, found.notes, stated), original, source)
+    add_schedule(found, family, stated)
     return found
 
 
-def bare_first_stage(source: TensorSource) -> Recognised | None:
-    """A first stage alone; the scale of its latents is nowhere in it."""
+def bare_first_stage(source: TensorSource, stated: Stated) -> Recognised | None:
+    """A first stage alone; the scale of its latents is nowhere in its weights."""
     original: TensorSource = source
     if "encoder.down_blocks.0.resnets.0.norm1.weight" in source:
         original = LinkedSource(source, autoencoder_links(source.names, "canonical"), to="original")
@@ -95,12 +95,14 @@ def bare_first_stage(source: TensorSource) -> Recognised | None:
     component = components.first_stage(original, 1.0 if quantised else 0.18215, 256 if quantised else 512)
     found = Recognised("vq" if quantised else "kl", "an autoencoder, " + ("VQ" if quantised else "KL"))
     found.components["vae"] = with_canonical(component, original, source)
-    scale = component.config["scaling_factor"]
-    found.notes.append(f"scaling factor {scale} is assumed; Stable Diffusion XL's is 0.13025")
+    if "scaling_factor" not in stated.components.get("vae", {}):
+        found.assumed.add("scaling_factor")
+        scale = component.config["scaling_factor"]
+        found.notes.append(f"scaling factor {scale} is assumed; Stable Diffusion XL's is 0.13025")
     return found
 
 
-def bare_text_encoder(source: TensorSource) -> Recognised | None:
+def bare_text_encoder(source: TensorSource, stated: Stated) -> Recognised | None:
     """A text encoder alone."""
     component = components.text_encoder(source)
     if component is None:

@@ -13,18 +13,22 @@ from tinyldm.checkpoints.names.published import clip_names
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component
+from tinyldm.checkpoints.stated import Stated
 
+OPENCLIP_LAYERS = 24  # of the tower of Stable Diffusion 2
 CLIP_WIDEST = 768  # of OpenAI's text encoders, which have a GELU of their own; wider ones are OpenCLIP's
 
 
-def unet(source: TensorSource, notes: list[str], factor: int = 8) -> Component:
+def unet(source: TensorSource, notes: list[str], stated: Stated, factor: int = 8) -> Component:
     """A UNet with original names, for a first stage that makes pictures `factor` times as large as latents."""
     facts = architecture.unet_facts(source)
-    family, heads = family_of(facts), usual_heads(facts)
+    family, heads = family_of(facts), stated.heads or usual_heads(facts)
     if family is None:
-        stated = f"{heads.count} heads" if heads.count else f"heads of {heads.channels} channels"
-        notes.append(f"a UNet of no published family: {stated} and the schedule of Stable Diffusion are assumed")
+        shown = f"{heads.count} heads" if heads.count else f"heads of {heads.channels} channels"
+        notes.append(f"a UNet of no published family: {shown} and the schedule of Stable Diffusion are assumed")
     config = architecture.unet_config(source, family, heads, factor)
+    if stated.size:
+        config["sample_size"] = stated.size // factor
     links = unet_links(source.names, "original", heads, source.shape)
     return Component(config["_class_name"], config, LinkedSource(source, links))
 
@@ -41,6 +45,11 @@ def first_stage(source: TensorSource, scaling_factor: float, size: int) -> Compo
     return Component(config["_class_name"], config, LinkedSource(source, autoencoder_links(source.names, "original")))
 
 
+def tiny(source: TensorSource) -> Component:
+    """A tiny autoencoder, whose names are the same in all layouts."""
+    return Component("AutoencoderTiny", architecture.tiny_config(source), source)
+
+
 def controlnet(source: TensorSource) -> Component:
     """A ControlNet with original names."""
     heads = usual_heads(architecture.unet_facts(source))
@@ -49,14 +58,18 @@ def controlnet(source: TensorSource) -> Component:
     return Component("ControlNetModel", config, LinkedSource(source, links))
 
 
-def text_encoder(source: TensorSource, penultimate: bool = False) -> Component | None:
+def text_encoder(source: TensorSource, penultimate: bool = False, taken: int | None = None) -> Component | None:
     """A text encoder of any kind, None where it is none; `penultimate` leaves out an OpenCLIP one's last layer.
 
-    Stable Diffusion 2 does so, and has no use for the projection.
+    Stable Diffusion 2 does so, and has no use for the projection. `taken` states how many layers are to be taken.
     """
     if "transformer.resblocks.0.ln_1.weight" in source:
         layers = len({n.split(".")[2] for n in source.names if n.startswith("transformer.resblocks.")})
-        links = openclip_links(source.names, "original", layers - 1 if penultimate else None, not penultimate)
+        projected = any(name.startswith("text_projection") for name in source.names)
+        whole = projected or layers == OPENCLIP_LAYERS  # of a tower without its projection the last block is gone, too
+        if taken is None and penultimate and whole:
+            taken = layers - 1
+        links = openclip_links(source.names, "original", taken, projected and not penultimate)
         view: TensorSource = LinkedSource(source, links)
         config = architecture.clip_config(view, "gelu")
     elif "token_emb.weight" in source:
@@ -81,10 +94,12 @@ TEXT_ENCODERS = {
 }
 
 
-def conditioners(source: TensorSource) -> Iterator[tuple[str, Component]]:
+def conditioners(source: TensorSource, stated: Stated) -> Iterator[tuple[str, Component]]:
     """What makes the context: text encoders, a table of classes, a map of segments; none for unconditional models."""
     for prefix, name in TEXT_ENCODERS.items():
-        if encoder := text_encoder(inner(source, prefix), penultimate=prefix == "cond_stage_model.model."):
+        penultimate = prefix == "cond_stage_model.model." and stated.penultimate is not False
+        layers = stated.configs[name][1].get("num_hidden_layers") if name in stated.configs else None
+        if encoder := text_encoder(inner(source, prefix), penultimate, layers):
             yield name, encoder
     if "cond_stage_model.embedding.weight" in source:
         count, width = architecture.sizes(source, "cond_stage_model.embedding.weight", 2)

@@ -5,8 +5,8 @@ Each is told by tensors that only it has. What is loaded elsewhere (a LoRA, a Co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 
 from tinyldm.checkpoints.base import TensorSource
 
@@ -70,12 +70,11 @@ FOREIGN_SCHEDULES = {"EDM": "an EDM schedule", "FlowMatch": "a flow-matching sch
 
 def foreign_kind(source: TensorSource) -> str | None:
     """What a file of tensors is, where it is none of the models here; None for what is not known either."""
-    return next((kind for kind, patterns in FOREIGN.items() if any_like(source.names, patterns)), None)
-
-
-def any_like(names: Iterable[str], patterns: Iterable[str]) -> bool:
-    """Whether any of the names is like any of the patterns."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+    for kind, patterns in FOREIGN.items():
+        like = re.compile("|".join(map(translate, patterns)))
+        if any(like.match(name) for name in source.names):
+            return kind
+    return None
 
 
 def foreign_class(name: str) -> str | None:

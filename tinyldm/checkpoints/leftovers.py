@@ -13,11 +13,11 @@ from tinyldm.checkpoints.recognised import Recognised
 KNOWN_EXTRAS = """
 betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod log_one_minus_alphas_cumprod
 sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance posterior_log_variance_clipped
-posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar scale_factor denoiser.sigmas edm_mean edm_std
+posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar scale_factor denoiser.sigmas
 model_ema.* ema.* loss.* first_stage_model.loss.* first_stage_model.model_ema.* first_stage_model.quantize.embedding_*
 *position_ids *logit_scale low_scale_model.* depth_model.* embedding_manager.* optimizer_states.* iteration.* *attn_mask
 cond_stage_model.transformer.to_logits.* cond_stage_model.transformer.vision_model.* visual.* vision_model.*
-*visual_projection.weight global_step noise_augmentor.* v_pred ztsnr
+*visual_projection.weight global_step v_pred ztsnr
 """.split()
 OPENCLIP_LAST = r"cond_stage_model\.model\.(text_projection|transformer\.resblocks\.{last}\..*)"
 

@@ -10,9 +10,10 @@ from typing import Any
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.digests import known_prediction_type
 from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
+from tinyldm.checkpoints.foreign import foreign_class, foreign_schedule
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.names.published import present_names
-from tinyldm.checkpoints.original_config import parameterization
+from tinyldm.checkpoints.original_config import stated_by_config
 from tinyldm.checkpoints.overrides import override
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Component, Recognised, class_of
@@ -75,11 +76,16 @@ def only_file(folder: Path) -> Path:
 def open_folder(path: Path, variant: str | None = None) -> Recognised:
     """A published folder with its components."""
     folder = read_folder(path, variant)
-    title = str(read_json(path / "model_index.json").get("_class_name", "a pipeline"))
-    found = Recognised("folder", title, notes=folder.notes)
+    title = str(folder.options.get("_class_name", "a pipeline"))
+    for name in (title, *(folder.class_of(name) for name in folder.index)):
+        if kind := foreign_class(name):
+            raise CheckpointError(f"{path}: has a {name}: it is of {kind}, which is not supported")
+    found = Recognised("folder", title, notes=folder.notes, pipeline=folder.options)
     for name in folder.index:
         if name == "scheduler":
             found.scheduler = folder.config(name)
+            if kind := foreign_schedule(str(found.scheduler.get("_class_name") or folder.class_of(name))):
+                raise CheckpointError(f"{path}: its scheduler has {kind}, which is not supported")
         elif not name.startswith(NO_TENSORS):
             kind = folder.class_of(name)
             tensors = present_names(kind, folder.weights(name))
@@ -103,6 +109,8 @@ def open_component(path: Path, variant: str | None = None) -> Recognised:
     """The folder of one component: its config and its weights."""
     config = read_json(path / "config.json")
     kind = class_of(config)
+    if foreign := foreign_class(kind):
+        raise CheckpointError(f"{path}: is a {kind}: it is of {foreign}, which is not supported")
     tensors = present_names(kind, open_source(find_weights(path, variant)))
     found = Recognised("component", f"a folder of a {kind}")
     config = stated_scale(kind, config, found.notes)
@@ -113,19 +121,20 @@ def open_component(path: Path, variant: str | None = None) -> Recognised:
 def open_file(path: Path, prediction_type: str | None, ema: bool | None, config: Config | None) -> Recognised:
     """A single file in any layout, with what configuration lies beside it."""
     source = open_source(path)
-    stated, where = parameterization(path), f"is stated by {path.with_suffix('.yaml').name}"
-    found = recognise(source, prediction_type=prediction_type or stated, ema=ema, config=config)
-    if any(note.startswith("prediction type") for note in found.notes):
-        stated, where = prediction_by_content(path, source)
-        override(found, stated, config or {})
-    if stated and not prediction_type:
-        found.notes.append(f"prediction type {stated} {where}")
-    beside = path.parent / "config.json"
-    if len(found.components) == 1 and beside.is_file() and not config:
-        (name, component), published = *found.components.items(), read_json(beside)
-        if class_of(published) == component.class_name:
-            found.components[name] = replace(component, config=published)
-            found.notes = [f"the config is that of {beside.name} beside the file"]
+    beside = stated_by_config(path)
+    found = recognise(source, prediction_type=prediction_type, ema=ema, config=config, beside=beside)
+    if "prediction_type" in found.assumed:
+        predicted, where = prediction_by_content(path, source)
+        if predicted:
+            override(found, predicted, config or {})
+            found.notes.append(f"prediction type {predicted} {where}")
+    published = path.parent / "config.json"
+    if len(found.components) == 1 and published.is_file() and not config:
+        (name, component), stated = *found.components.items(), read_json(published)
+        if class_of(stated) == component.class_name:
+            found.components[name] = replace(component, config=stated)
+            found.notes = [f"the config is that of {published.name} beside the file"]
+            found.assumed.discard("scaling_factor")
     return found
 
 

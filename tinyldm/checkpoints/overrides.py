@@ -37,6 +37,7 @@ def override(found: Recognised, prediction_type: str | None, config: Mapping[str
     if prediction_type is not None and found.scheduler is not None:
         found.scheduler = {**found.scheduler, "prediction_type": prediction_type}
         found.notes = [note for note in found.notes if not note.startswith("prediction type")]
+        found.assumed.discard("prediction_type")
         resize(found, prediction_type, config)
 
 

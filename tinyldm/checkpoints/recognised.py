@@ -25,6 +25,8 @@ class Recognised:
     """What a file was recognised as; `extras` are known tensors without a use, `unknown` those that nobody knows.
 
     `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind.
+    `assumed` names what nothing states: `prediction_type`, `scaling_factor`; `pipeline` is the class of the published
+    folder and its options, where they are stated.
     """
 
     family: str
@@ -35,6 +37,8 @@ class Recognised:
     extras: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     beside: dict[str, str] = field(default_factory=dict)
+    assumed: set[str] = field(default_factory=set)
+    pipeline: Config = field(default_factory=dict)
 
 
 def class_of(config: Mapping[str, Any]) -> str:

@@ -9,13 +9,15 @@ from tinyldm.checkpoints.architecture import unet_facts
 from tinyldm.checkpoints.base import RenamedSource, TensorSource, inner
 from tinyldm.checkpoints.families import SDXL, Family, family_of
 from tinyldm.checkpoints.leftovers import sort_leftovers
+from tinyldm.checkpoints.overrides import resize
 from tinyldm.checkpoints.recognised import Recognised
+from tinyldm.checkpoints.stated import Stated, same_schedule
 from tinyldm.errors import CheckpointError
 
 UNET, FIRST_STAGE = "model.diffusion_model.", "first_stage_model."
 
 
-def whole_checkpoint(source: TensorSource, ema: bool | None) -> Recognised | None:
+def whole_checkpoint(source: TensorSource, ema: bool | None, stated: Stated) -> Recognised | None:
     """A file with the UNet under `model.diffusion_model.`; None for anything else."""
     if f"{UNET}input_blocks.0.0.weight" not in source:
         return None
@@ -25,24 +27,40 @@ def whole_checkpoint(source: TensorSource, ema: bool | None) -> Recognised | Non
     has_first_stage = f"{FIRST_STAGE}decoder.conv_in.weight" in source
     autoencoder = inner(source, FIRST_STAGE) if has_first_stage else None
     factor = 2 ** (level_count(autoencoder) - 1) if autoencoder else 8
-    found.components["unet"] = components.unet(weights, found.notes, factor)
+    found.components["unet"] = components.unet(weights, found.notes, stated, factor)
     if autoencoder:
-        scaling = latent_scale(source, family, found.notes)
+        scaling = latent_scale(source, family, found, stated)
         found.components["vae"] = components.first_stage(autoencoder, scaling, family.size if family else 512)
-    found.components |= components.conditioners(source)
+    elif f"{FIRST_STAGE}decoder.layers.0.weight" in source:
+        found.components["vae"] = components.tiny(inner(source, FIRST_STAGE))
+    found.components |= components.conditioners(source, stated)
     if "control_model.input_hint_block.0.weight" in source:
         found.components["controlnet"] = components.controlnet(inner(source, "control_model."))
-    add_schedule(found, family)
+    add_schedule(found, family, stated)
     sort_leftovers(found, source, [name for name in source.names if name.startswith(UNET)])
     return found
 
 
-def add_schedule(found: Recognised, family: Family | None) -> None:
-    """Give a checkpoint its family's schedule, and say what of it is assumed."""
-    found.scheduler = dict(family.scheduler if family else SDXL)
-    if family and family.also:
-        assumed = found.scheduler["prediction_type"]
-        found.notes.append(f"prediction type {assumed} is assumed; {family.also}, which --prediction-type says")
+def add_schedule(found: Recognised, family: Family | None, stated: Stated) -> None:
+    """Give a checkpoint the schedule that it states, and of its family what it does not; say what is assumed."""
+    usual = family.scheduler if family else SDXL
+    if stated.whole_schedule:
+        found.scheduler = dict(stated.scheduler)
+        return
+    found.scheduler = dict(usual)
+    if not same_schedule(stated.scheduler, usual):
+        found.scheduler |= stated.scheduler
+        found.notes += stated.notes
+    else:
+        found.notes += [note for note in stated.notes if note.startswith("prediction type")]
+    if stated.scheduler.get("rescale_betas_zero_snr") and usual["_class_name"] == "PNDMScheduler":
+        found.scheduler["_class_name"] = "DDIMScheduler"  # the other's has no such schedule
+    if "prediction_type" in stated.scheduler:
+        resize(found, stated.scheduler["prediction_type"], {"unet": {"sample_size": 0}} if stated.size else {})
+    elif family and family.also:
+        found.assumed.add("prediction_type")
+        predicted = usual["prediction_type"]
+        found.notes.append(f"prediction type {predicted} is assumed; {family.also}, which --prediction-type says")
 
 
 def choose_ema(source: TensorSource, family: Family | None, ema: bool | None, notes: list[str]) -> TensorSource:
@@ -58,12 +76,13 @@ def choose_ema(source: TensorSource, family: Family | None, ema: bool | None, no
     return RenamedSource(source, averaged if wanted else plain)
 
 
-def latent_scale(source: TensorSource, family: Family | None, notes: list[str]) -> float:
+def latent_scale(source: TensorSource, family: Family | None, found: Recognised, stated: Stated) -> float:
     """What the first stage's latents are multiplied by: a file may hold its own, measured at the start of training."""
     if "scale_factor" in source and source.shape("scale_factor") == ():
         return float(source.read("scale_factor", np.float64))
-    if family is None:
-        notes.append("scaling factor 0.18215 is assumed")
+    if family is None and "scaling_factor" not in stated.components.get("vae", {}):
+        found.notes.append("scaling factor 0.18215 is assumed")
+        found.assumed.add("scaling_factor")
     return family.scaling_factor if family else 0.18215
 
 

@@ -14,13 +14,15 @@ from tinyldm.checkpoints.safetensors import SafetensorsWriter
 METADATA = {"format": "pt"}  # without it the original libraries refuse the file
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Place], tag: str | None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Place], tag: str | None, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors under new names; `tag` is the type of floating ones, by default the one that each has."""
     declared = {}
     for name, (source, inner) in tensors.items():
         stored = source.dtype(inner)
         declared[name] = (tag if tag and stored in FLOATING else stored, source.shape(inner))
-    with SafetensorsWriter(path, declared, METADATA) as writer:
+    with SafetensorsWriter(path, declared, {**METADATA, **(metadata or {})}) as writer:
         for name, (source, inner) in tensors.items():
             writer.write(name, source.read(inner, None))
             source.release()

@@ -30,7 +30,12 @@ def replace_vae(found: Recognised, path: str | Path) -> None:
     if len(candidates) != 1:
         has = ", ".join(other.components) or "nothing"
         raise CheckpointError(f"{path}: wanted a checkpoint with one autoencoder; it is {other.title} and has {has}")
-    found.components["vae"] = candidates[0]
+    vae, own = candidates[0], found.components.get("vae")
+    if "scaling_factor" in other.assumed and own is not None:
+        scale = own.config.get("scaling_factor", 0.18215)
+        vae = replace(vae, config={**vae.config, "scaling_factor": scale})
+        other.notes = [f"scaling factor {scale} is that of the checkpoint, as the file states none"]
+    found.components["vae"] = vae
     found.notes += [f"vae: {note}" for note in other.notes]
 
 
