@@ -7,7 +7,7 @@ from functools import partial
 from tinyldm.checkpoints import convert as convert_module
 from tinyldm.checkpoints import inspect as inspect_module
 from tinyldm.models.build import expected
-from tinyldm.text.tokenizer_folder import tokenizer_folder
+from tinyldm.text.tokenizer_folder import TOKENIZERS
 
-convert = partial(convert_module.convert, tokenizer_of=tokenizer_folder)
+convert = partial(convert_module.convert, tokenizers=TOKENIZERS)
 inspect = partial(inspect_module.inspect, expected=expected)

@@ -31,7 +31,7 @@ from tinyldm.architectures import ARCHITECTURES, RandomWeights
 from tinyldm.checkpoints.published_folder import write_component, write_tokenizers
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.models.build import expected
-from tinyldm.text.tokenizer_folder import tokenizer_folder
+from tinyldm.text.tokenizer_folder import TOKENIZERS
 
 DIFFUSERS = """
 import sys, torch
@@ -52,7 +52,7 @@ def write_checkpoint(folder: Path) -> None:
         (folder / name).mkdir()
         parts.components[name] = Component(class_name, config, RandomWeights(expected(class_name, config)))
         write_component(folder / name, parts.components[name], "F16")
-    write_tokenizers(folder, parts, tokenizer_folder)
+    write_tokenizers(folder, parts, TOKENIZERS)
 
 
 def commands(model: Path, steps: int, threads: int, out: Path) -> dict[str, list[str]]:

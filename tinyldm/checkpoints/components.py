@@ -58,16 +58,17 @@ def controlnet(source: TensorSource) -> Component:
     return Component("ControlNetModel", config, LinkedSource(source, links))
 
 
-def text_encoder(source: TensorSource, penultimate: bool = False) -> Component | None:
+def text_encoder(source: TensorSource, penultimate: bool = False, taken: int | None = None) -> Component | None:
     """A text encoder of any kind, None where it is none; `penultimate` leaves out an OpenCLIP one's last layer.
 
-    Stable Diffusion 2 does so, and has no use for the projection.
+    Stable Diffusion 2 does so, and has no use for the projection. `taken` states how many layers are to be taken.
     """
     if "transformer.resblocks.0.ln_1.weight" in source:
         layers = len({n.split(".")[2] for n in source.names if n.startswith("transformer.resblocks.")})
         projected = any(name.startswith("text_projection") for name in source.names)
         whole = projected or layers == OPENCLIP_LAYERS  # of a tower without its projection the last block is gone, too
-        taken = layers - 1 if penultimate and whole else None
+        if taken is None and penultimate and whole:
+            taken = layers - 1
         links = openclip_links(source.names, "original", taken, projected and not penultimate)
         view: TensorSource = LinkedSource(source, links)
         config = architecture.clip_config(view, "gelu")
@@ -97,7 +98,8 @@ def conditioners(source: TensorSource, stated: Stated) -> Iterator[tuple[str, Co
     """What makes the context: text encoders, a table of classes, a map of segments; none for unconditional models."""
     for prefix, name in TEXT_ENCODERS.items():
         penultimate = prefix == "cond_stage_model.model." and stated.penultimate is not False
-        if encoder := text_encoder(inner(source, prefix), penultimate):
+        layers = stated.configs[name][1].get("num_hidden_layers") if name in stated.configs else None
+        if encoder := text_encoder(inner(source, prefix), penultimate, layers):
             yield name, encoder
     if "cond_stage_model.embedding.weight" in source:
         count, width = architecture.sizes(source, "cond_stage_model.embedding.weight", 2)

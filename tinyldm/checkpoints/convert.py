@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.original_layout import original_tensors
-from tinyldm.checkpoints.published_folder import TokenizerOf, write_folder
+from tinyldm.checkpoints.published_folder import Tokenizers, write_folder
 from tinyldm.checkpoints.recognised import Recognised
+from tinyldm.checkpoints.single_file import single_file
 from tinyldm.checkpoints.writing import write_tensors
 from tinyldm.errors import InputError
 
+CLIP_TOKENS = 49408
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 
 
@@ -21,7 +23,7 @@ def convert(
     destination: str | Path,
     dtype: str | None = None,
     *,
-    tokenizer_of: TokenizerOf,
+    tokenizers: Tokenizers,
     variant: str | None = None,
     prediction_type: str | None = None,
     ema: bool | None = None,
@@ -30,8 +32,9 @@ def convert(
     """Write a checkpoint anew: to a file in original names if `destination` ends in `.safetensors`, else to a folder.
 
     `dtype` rounds floating tensors to `float32`, `float16` or `bfloat16`; without it every tensor keeps its type and
-    its bytes. A file with a single component keeps canonical names. `tokenizer_of` gives the tokenizer of a text
-    encoder whose file has none (`text.tokenizer_folder`). Returns what the source was recognised as.
+    its bytes. A file with a single component keeps canonical names. `tokenizers` knows that of a text encoder whose
+    file has none (`text.tokenizer_folder.TOKENIZERS`). Returns what the source was recognised as, with notes on what is
+    lost and what other programs will not see.
 
     Raises `InputError` for an unknown dtype or a destination that exists, `CheckpointError` for the source.
     """
@@ -44,7 +47,26 @@ def convert(
     found = open_checkpoint(source, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     tag = TAGS[dtype] if dtype else None
     if destination.suffix == ".safetensors":
-        write_tensors(destination, original_tensors(found), tag)
+        tensors, header, notes = single_file(found, source)
+        write_tensors(destination, tensors, tag, header)
+        found.notes += [*notes, *lost_tokenizers(found, source, tokenizers)]
     else:
-        write_folder(destination, found, tag, source, tokenizer_of)
+        write_folder(destination, found, tag, source, tokenizers)
+        found.notes += unread_tokens(found)
     return found
+
+
+def lost_tokenizers(found: Recognised, folder: Path, tokenizers: Tokenizers) -> Iterator[str]:
+    """What a file loses of a folder whose tokenizers are not those that a file is read with."""
+    for name, component in found.components.items():
+        place = folder / name.replace("text_encoder", "tokenizer")
+        if name.startswith("text_encoder") and place.is_dir() and not tokenizers.is_usual(component, place):
+            yield f"the {place.name} is lost: it is not the usual one, and a single file has none of its own"
+
+
+def unread_tokens(found: Recognised) -> Iterator[str]:
+    """Where the usual tokenizer, which a folder is given, has more tokens than the text encoder."""
+    for name, component in found.components.items():
+        words = component.config.get("vocab_size", CLIP_TOKENS)
+        if found.family != "folder" and component.class_name.startswith("CLIP") and words < CLIP_TOKENS:
+            yield f"the {name} has {words} tokens, fewer than CLIP's tokenizer, which is written for want of its own"

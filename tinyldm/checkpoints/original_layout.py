@@ -49,6 +49,8 @@ def original_views(found: Recognised) -> Iterator[tuple[str, TensorSource]]:
         elif kind == "ControlNetModel":
             links = controlnet_links(source.names, "canonical", source.shape)
             yield "control_model.", LinkedSource(source, links, to="original")
+        elif kind == "AutoencoderTiny":
+            yield "first_stage_model.", source
         elif kind in ("ClassEmbedder", "SpatialRescaler"):
             yield "cond_stage_model.", source
         else:

@@ -7,16 +7,26 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.writing import write_json, write_tensors
 from tinyldm.errors import CheckpointError
 
-# The class of a text encoder's tokenizer, and its files' texts by name; None where it has none.
-TokenizerFolder = tuple[str, dict[str, str]]
-TokenizerOf = Callable[[Component], TokenizerFolder | None]
+TokenizerFolder = tuple[str, dict[str, str]]  # the class of a tokenizer, and its files' texts by name
+
+
+class Tokenizers(NamedTuple):
+    """What is known of tokenizers elsewhere (`text.tokenizer_folder`).
+
+    `folder_of` is the folder of a text encoder's usual tokenizer, None where there is none for it; `is_usual` whether
+    a folder holds that one.
+    """
+
+    folder_of: Callable[[Component], TokenizerFolder | None]
+    is_usual: Callable[[Component, Path], bool]
+
 
 # The class that a folder of a family is published for; of the others each component loads by itself.
 PIPELINES = {
@@ -31,9 +41,7 @@ PIPELINES = {
 }
 
 
-def write_folder(
-    destination: Path, found: Recognised, tag: str | None, source: Path, tokenizer_of: TokenizerOf
-) -> None:
+def write_folder(destination: Path, found: Recognised, tag: str | None, source: Path, tokenizers: Tokenizers) -> None:
     """Write the published folder, whole or not at all; `source` is the folder or file that `found` is of."""
     temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -41,7 +49,7 @@ def write_folder(
         if len(found.components) == 1:
             write_component(temporary, next(iter(found.components.values())), tag)
         else:
-            write_pipeline(temporary, found, tag, source, tokenizer_of)
+            write_pipeline(temporary, found, tag, source, tokenizers)
         temporary.rename(destination)
     except OSError as error:
         raise CheckpointError(f"{destination}: cannot be written: {error.strerror}") from None
@@ -49,16 +57,16 @@ def write_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_pipeline(folder: Path, found: Recognised, tag: str | None, source: Path, tokenizer_of: TokenizerOf) -> None:
+def write_pipeline(folder: Path, found: Recognised, tag: str | None, source: Path, tokenizers: Tokenizers) -> None:
     """Write the index, the schedule, the tokenizers and all components."""
-    index: dict[str, Any] = {"_class_name": PIPELINES.get(found.family, "DiffusionPipeline")}
+    index: dict[str, Any] = {"_class_name": PIPELINES.get(found.family, "DiffusionPipeline")} | found.pipeline
     if found.family == "folder":
         index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
         for name in index:
             if (source / name).is_dir() and ALIASES.get(name, name) not in found.components:
                 shutil.copytree(source / name, folder / name)
     else:
-        index |= write_tokenizers(folder, found, tokenizer_of)
+        index |= write_tokenizers(folder, found, tokenizers)
         if found.scheduler is not None:
             index["scheduler"] = ["diffusers", found.scheduler["_class_name"]]
             (folder / "scheduler").mkdir()
@@ -73,8 +81,8 @@ def write_pipeline(folder: Path, found: Recognised, tag: str | None, source: Pat
         index.setdefault(place, [library_of(component.class_name), component.class_name])
     pipeline = str(index.get("_class_name"))
     if pipeline.startswith("StableDiffusion") and "XL" not in pipeline:
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-        index["requires_safety_checker"] = False
+        index = {"safety_checker": [None, None], "feature_extractor": [None, None]} | index
+        index.setdefault("requires_safety_checker", False)
     write_json(folder / "model_index.json", index)
 
 
@@ -95,11 +103,11 @@ def write_component(folder: Path, component: Component, tag: str | None) -> None
     write_tensors(folder / f"{stem}.safetensors", tensors, tag)
 
 
-def write_tokenizers(folder: Path, found: Recognised, tokenizer_of: TokenizerOf) -> dict[str, list[str]]:
+def write_tokenizers(folder: Path, found: Recognised, tokenizers: Tokenizers) -> dict[str, list[str]]:
     """Write the tokenizer of each text encoder that has one; returns their entries in the index."""
     index = {}
     for name, component in found.components.items():
-        if name.startswith("text_encoder") and (tokenizer := tokenizer_of(component)):
+        if name.startswith("text_encoder") and (tokenizer := tokenizers.folder_of(component)):
             class_name, files = tokenizer
             place = name.replace("text_encoder", "tokenizer")
             (folder / place).mkdir()

@@ -7,14 +7,13 @@ can be overridden.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tinyldm.checkpoints.bare_file import bare_component
 from tinyldm.checkpoints.base import TensorSource, inner, quoted
 from tinyldm.checkpoints.foreign import foreign_kind
 from tinyldm.checkpoints.overrides import override
-from tinyldm.checkpoints.recognised import Recognised
+from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.stated import Stated, stated_by
 from tinyldm.checkpoints.whole_file import whole_checkpoint
 from tinyldm.errors import CheckpointError
@@ -52,9 +51,11 @@ def recognise(
     if wrappers:
         found.notes.append(f"all names begin with {wrappers}, which is left out")
     found.beside, found.pipeline = dict(source.extras), stated.pipeline
-    for name, fields in stated.components.items():
-        if component := found.components.get(name):
-            found.components[name] = replace(component, config=component.config | fields)
+    for name, component in found.components.items():
+        alone = len(found.components) == 1
+        whole = stated.configs.get(name) or (next(iter(stated.configs.values()), None) if alone else None)
+        kind, fields = whole or (component.class_name, component.config)
+        found.components[name] = Component(kind, fields | stated.components.get(name, {}), component.source)
     override(found, prediction_type, config or {})
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,19 @@ from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Config, Recognised
 from tinyldm.checkpoints.stated import COMPONENTS, PIPELINE, SCHEDULER
 
-# Of a schedule, what changes pictures or the way to them; the rest is what one library writes beside it.
-UNSEEN = ("_class_name", "_diffusers_version", "architectures", "transformers_version", "torch_dtype", "model_type")
+# Fields that a library writes beside what it computes with.
+BOOKKEEPING = frozenset(
+    "_class_name _diffusers_version architectures transformers_version torch_dtype model_type".split()
+)
 
 
-def single_file(found: Recognised) -> tuple[dict[str, Place], dict[str, str], list[str]]:
+def single_file(found: Recognised, path: Path) -> tuple[dict[str, Place], dict[str, str], list[str]]:
     """The tensors of a checkpoint in the original layout, the header that belongs to them, and what is lost.
 
     Raises `CheckpointError` for a component that the layout has no place for.
     """
     tensors = original_tensors(found)
-    plain = recognise(SourceView("the new file", {}, tensors, []))
+    plain = recognise(SourceView(str(path), {}, tensors, []))
     notes = [f"other programs will not see {fact}, which the header states" for fact in unseen(found, plain)]
     marks = marking_tensors(found)
     return tensors | marks, header(found), notes
@@ -37,12 +40,12 @@ def single_file(found: Recognised) -> tuple[dict[str, Place], dict[str, str], li
 
 def header(found: Recognised) -> dict[str, str]:
     """The entries of the header: configurations by component, the schedule, the pipeline and its options."""
-    configs = {name: component.config for name, component in found.components.items()}
+    configs = {name: [component.class_name, component.config] for name, component in found.components.items()}
     entries = {COMPONENTS: as_json(configs)}
     if found.scheduler is not None:
         entries[SCHEDULER] = as_json(found.scheduler)
-        predicted = str(found.scheduler.get("prediction_type", "epsilon"))
-        entries["modelspec.prediction_type"] = {"v_prediction": "v"}.get(predicted, predicted)
+        predicted = found.scheduler.get("prediction_type", "epsilon")
+        entries["modelspec.prediction_type"] = "v" if predicted == "v_prediction" else str(predicted)
     if found.pipeline:
         entries[PIPELINE] = as_json(found.pipeline)
     return entries
@@ -50,7 +53,7 @@ def header(found: Recognised) -> dict[str, str]:
 
 def as_json(value: Any) -> str:
     """JSON in one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def marking_tensors(found: Recognised) -> dict[str, Place]:
@@ -83,8 +86,9 @@ def unseen(found: Recognised, plain: Recognised) -> Iterator[str]:
 
 
 def differences(config: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str]:
-    """The fields that are stated otherwise, or not at all in what is usual."""
-    return {n for n, v in config.items() if n not in UNSEEN and (n not in usual or usual[n] != v) and v is not None}
+    """The fields that are stated otherwise, or not at all in what is usual; None is what is not stated."""
+    stated = {name for name, value in config.items() if value is not None and name not in BOOKKEEPING}
+    return {name for name in stated if name not in usual or usual[name] != config[name]}
 
 
 def shown(config: Config, names: set[str]) -> str:

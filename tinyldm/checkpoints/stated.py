@@ -35,7 +35,8 @@ CLOSE = 1e-3  # of schedules that are the same but for the type that they are st
 class Stated:
     """Facts by what they are of; `notes` say where each comes from.
 
-    `scheduler` are fields of the schedule, or with `whole_schedule` all of it; `components` fields by component;
+    `scheduler` are fields of the schedule, or with `whole_schedule` all of it; `components` fields by component, and
+    `configs` whole configurations with their classes;
     `pipeline` the class of the folder and its options; `heads` how the UNet divides its attention; `penultimate`
     whether the text encoder's last layer is left out; `size` the side of pictures in pixels.
     """
@@ -43,6 +44,7 @@ class Stated:
     scheduler: Config = field(default_factory=dict)
     whole_schedule: bool = False
     components: dict[str, Config] = field(default_factory=dict)
+    configs: dict[str, tuple[str, Config]] = field(default_factory=dict)
     pipeline: Config = field(default_factory=dict)
     heads: Heads | None = None
     penultimate: bool | None = None
@@ -55,6 +57,7 @@ class Stated:
             self.scheduler if self.whole_schedule else weaker.scheduler | self.scheduler,
             self.whole_schedule or weaker.whole_schedule,
             weaker.components | {n: weaker.components.get(n, {}) | f for n, f in self.components.items()},
+            weaker.configs | self.configs,
             weaker.pipeline | self.pipeline,
             self.heads or weaker.heads,
             self.penultimate if self.penultimate is not None else weaker.penultimate,
@@ -84,10 +87,10 @@ def stated_by_header(source: TensorSource) -> Stated:
         stated.size = int(width)
     if SCHEDULER in metadata:
         stated.scheduler, stated.whole_schedule = json_entry(source, SCHEDULER), True
-    for name, config in json_entry(source, COMPONENTS).items():
-        if not isinstance(config, dict):
-            raise CheckpointError(f"{source.path}: {COMPONENTS}: wanted the fields of {quoted(name)}")
-        stated.components[name] = config
+    for name, entry in json_entry(source, COMPONENTS).items():
+        if not (isinstance(entry, list) and list(map(type, entry)) == [str, dict]):
+            raise CheckpointError(f"{source.path}: {COMPONENTS}: wanted the class and the config of {quoted(name)}")
+        stated.configs[name] = (entry[0], entry[1])
     stated.pipeline = json_entry(source, PIPELINE)
     return stated
 

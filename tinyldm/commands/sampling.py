@@ -135,7 +135,7 @@ def print_expectation(args: argparse.Namespace, model: LatentDiffusion, wanted: 
 
 def progress_bar(calls: range) -> Iterator[int]:
     """A progress bar over the calls of the denoiser: how many, seconds for one, time left."""
-    from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
+    from tqdm import tqdm
 
     bar = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
     return iter(tqdm(calls, desc="sampling", unit="step", bar_format=bar))

@@ -169,7 +169,8 @@ def file_extras(found: Recognised) -> tuple[dict[str, Tokenizer | WordPiece], di
         "tokenizer_2": usual_tokenizer(second) if second is not None else None,
     }
     known = {name: tokenizer for name, tokenizer in tokenizers.items() if tokenizer is not None}
-    return known, {"force_zeros_for_empty_prompt": bool(first), "requires_aesthetics_score": not first}
+    usual = {"force_zeros_for_empty_prompt": bool(first), "requires_aesthetics_score": not first}
+    return known, usual | found.pipeline
 
 
 def as_pipeline_does(scheduler: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

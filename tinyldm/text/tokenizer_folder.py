@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from tinyldm.checkpoints.published_folder import Tokenizers
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.text.clip_tokenizer import END_OF_TEXT, Tokenizer
 from tinyldm.text.wordpiece import WordPiece
@@ -44,6 +46,21 @@ def tokenizer_folder(component: Component) -> tuple[str, dict[str, str]] | None:
         "special_tokens_map.json": as_json(special),
         "tokenizer_config.json": as_json(special | length),
     }
+
+
+def is_usual(component: Component, folder: Path) -> bool:
+    """Whether a folder's tokenizer gives the ids that the text encoder's usual one gives."""
+    usual = usual_tokenizer(component)
+    if usual is None:
+        return False
+    here = type(usual).load(folder)
+    same = here.vocab == usual.vocab and here.max_length == usual.max_length
+    if isinstance(here, Tokenizer) and isinstance(usual, Tokenizer):
+        same = same and here.ranks == usual.ranks and here.pad_id == usual.pad_id
+    return same
+
+
+TOKENIZERS = Tokenizers(tokenizer_folder, is_usual)
 
 
 def as_json(value: Any) -> str:
