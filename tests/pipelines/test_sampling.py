@@ -10,7 +10,8 @@ from PIL import Image
 
 import tinyldm
 from tinyldm.errors import InputError
-from tinyldm.pipelines.pictures import to_images, to_pixels
+from tinyldm.pipelines.parts import to_images
+from tinyldm.pipelines.pictures import to_pixels
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
     wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet = getattr(args, "grid", None)
-    files = picture_files(args.output, prompts, 1 if sheet else len(wanted))
+    files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     model = open_model(args)
     wanted = wanted.resolved(model.parts)
     note_unread(prompts)
@@ -125,7 +125,7 @@ def print_expectation(args: argparse.Namespace, model: LatentDiffusion, wanted: 
     from tinyldm.memory import check_memory, expected_bytes, human_bytes
 
     h, w = model.parts.latent_size(wanted.height, wanted.width)
-    pictures = "1 picture" if len(wanted) == 1 else f"{len(wanted)} pictures"
+    pictures = "1 picture" if len(wanted.prompts) == 1 else f"{len(wanted.prompts)} pictures"
     size = f"{pictures} of {wanted.width}×{wanted.height}"
     if not args.force:
         check_memory(model, h, w, size)

@@ -59,12 +59,10 @@ def summed_residuals(
     controls: Sequence[Control],
     z: Array,
     t: np.number[Any] | float,
-    context: Array | None,
+    context: Array,
     arrays: Mapping[str, Array],
-) -> list[Array] | None:
-    """The residuals of all controls, added; None where there is none."""
-    if not controls or context is None:
-        return None
+) -> list[Array]:
+    """The residuals of all controls, added: `(N, C, h, w), t, (N, L, D) -> [(N, C', h', w'), …]`."""
     every = [control.residuals(z, t, context, arrays) for control in controls]
     return [np.sum(level, axis=0) for level in zip(*every, strict=True)]
 

@@ -21,6 +21,13 @@ from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
+# What a call says to a model that is not conditioned on what it makes its condition of.
+OTHERWISE = {
+    "text": "this model takes no prompts",
+    "classes": "this model has no classes",
+    "nothing": "this model wants a condition: a prompt, a class or a context",
+}
+
 
 class LatentDiffusion:
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
@@ -159,10 +166,9 @@ class LatentDiffusion:
         away from `negative_prompt`. `more`: `sampler_options`, `one_stream`, `batch_size`, `callback`, as the class
         says.
         """
-        self._wants("text", "this model takes no prompts")
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": num_images, "seed": seed, "height": height, "width": width}
-        return self._made(prompt, negative_prompt, progress=progress, **settings, **more)
+        return self._made("text", prompt, negative_prompt, progress=progress, **settings, **more)
 
     def image_to_image(
         self,
@@ -183,10 +189,9 @@ class LatentDiffusion:
         `strength` in (0, 1]: the part of the steps that is taken, from little change to none of the picture kept.
         `more` as in `text_to_image`.
         """
-        self._wants("text", "this model takes no prompts")
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": num_images, "seed": seed, "image": image, "strength": strength}
-        return self._made(prompt, negative_prompt, progress=progress, **settings, **more)
+        return self._made("text", prompt, negative_prompt, progress=progress, **settings, **more)
 
     def class_to_image(
         self,
@@ -201,10 +206,9 @@ class LatentDiffusion:
         **more: Any,
     ) -> list[Image.Image]:
         """A picture of each class label, by the models conditioned on classes; `more` as in `text_to_image`."""
-        self._wants("classes", "this model has no classes")
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"seed": seed, "height": height, "width": width}
-        return self._made([str(label) for label in labels], progress=progress, **settings, **more)
+        return self._made("classes", [str(label) for label in labels], progress=progress, **settings, **more)
 
     def unconditional(
         self,
@@ -218,10 +222,9 @@ class LatentDiffusion:
         **more: Any,
     ) -> list[Image.Image]:
         """Pictures by the models that are conditioned on nothing; `more` as in `text_to_image`."""
-        self._wants("nothing", "this model wants a condition: a prompt, a class or a context")
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": 1.0, "sampler": sampler}
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width}
-        return self._made(None, progress=progress, **settings, **more)
+        return self._made("nothing", None, progress=progress, **settings, **more)
 
     def from_conditions(
         self,
@@ -256,7 +259,7 @@ class LatentDiffusion:
         height, width = (None, None) if size is None else (int(side) * factor for side in size)
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width, "conditions": given}
-        return self._made(None, progress=progress, one_stream=one_stream, **settings)
+        return self._made("arrays", None, progress=progress, one_stream=one_stream, **settings)
 
     def controlled(
         self, image: Image.Image | Array, scale: float = 1.0, controlnet: ControlNet | None = None
@@ -313,18 +316,18 @@ class LatentDiffusion:
         """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
         return self.parts.decode(z)
 
-    def _wants(self, takes: str, otherwise: str) -> None:
-        """Raise `InputError` unless the model is conditioned on what a call makes its condition of."""
-        conditioner = self.parts.conditioner
-        if conditioner.takes != takes:
-            reason = getattr(conditioner, "reason", otherwise) if takes == "text" else otherwise
-            raise InputError(f"{self.path}: {reason}")
-
     def _made(
-        self, prompt: str | None | Sequence[str | None], negative_prompt: str | Sequence[str] = "", **settings: Any
+        self,
+        takes: str,
+        prompt: str | None | Sequence[str | None],
+        negative_prompt: str | Sequence[str] = "",
+        **settings: Any,
     ) -> list[Image.Image]:
-        """The pictures of a request that is made from these arguments."""
+        """The pictures of a request that is made from these arguments, by a model that `takes` what it is made of."""
+        conditioner = self.parts.conditioner
+        if takes not in ("arrays", conditioner.takes):
+            reason = getattr(conditioner, "reason", OTHERWISE[takes]) if takes == "text" else OTHERWISE[takes]
+            raise InputError(f"{self.path}: {reason}")
         how = {name: settings.pop(name) for name in ("progress", "callback", "batch_size") if name in settings}
         wanted = request(prompt, negative_prompt, **settings)
-        walked = self.pictures(wanted, Walk(single_run=self.single_run, **how))
-        return [picture.image for picture in walked]
+        return [picture.image for picture in pictures(self.parts, wanted, Walk(single_run=self.single_run, **how))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import Conditioner, choose_conditioner
 from tinyldm.pipelines.control import Control
-from tinyldm.pipelines.pictures import to_images, to_pixels
+from tinyldm.pipelines.pictures import to_pixels
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
@@ -27,7 +28,8 @@ ORDER = ("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler",
 class Parts:
     """Networks, tokenizers and noise schedule of a checkpoint, and who makes its conditions.
 
-    `networks` and `tokenizers` go by the names of their folders; `denoiser` names the network that predicts.
+    `networks` and `tokenizers` go by the names of their folders. `denoiser` names the network that predicts, which is
+    `predictor`, mostly a UNet; `vae` is the first stage.
     `scheduler_config` is the published one; `options` are those of the published pipeline; `notes` say what was passed
     over or assumed when the checkpoint was read. `loras` are merged into the weights; `controls` guide the denoiser.
     """
@@ -38,6 +40,8 @@ class Parts:
     scheduler_config: Mapping[str, Any]
     runtime: Runtime
     conditioner: Conditioner
+    vae: Any
+    predictor: Any
     denoiser: str = "unet"
     embeds_text: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,16 +58,6 @@ class Parts:
         networks = {**self.networks, **named}
         networks = {name: networks[name] for name in sorted(networks, key=place) if networks[name] is not None}
         return assembled(**{**fields_of(self), "networks": networks, **changes})
-
-    @property
-    def vae(self) -> Any:
-        """The first stage."""
-        return self.networks["vae"]
-
-    @property
-    def predictor(self) -> Any:
-        """The network that predicts: the UNet."""
-        return self.networks[self.denoiser]
 
     def latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """Height and width of the latent of a picture of `height` × `width` pixels, by default the model's own size.
@@ -123,7 +117,7 @@ def assembled(
     embeds_text: bool = False,
     **more: Any,
 ) -> Parts:
-    """Parts with the conditioner that the networks ask for."""
+    """Parts with the conditioner that the networks ask for, and the networks that every walk asks by what they do."""
     chosen = choose_conditioner(path, networks, tokenizers, options, networks[denoiser], embeds_text)
     return Parts(
         path=path,
@@ -131,6 +125,8 @@ def assembled(
         tokenizers=tokenizers,
         options=options,
         denoiser=denoiser,
+        vae=networks["vae"],
+        predictor=networks[denoiser],
         embeds_text=embeds_text,
         conditioner=chosen,
         **more,
@@ -139,9 +135,22 @@ def assembled(
 
 def fields_of(parts: Parts) -> dict[str, Any]:
     """The fields that `assembled` takes."""
-    return {name: value for name, value in vars(parts).items() if name != "conditioner"}
+    return {name: value for name, value in vars(parts).items() if name not in ("conditioner", "vae", "predictor")}
 
 
 def place(name: str) -> int:
     """Where a network stands in the way of a picture; an unknown one before the autoencoder."""
     return ORDER.index(name) if name in ORDER else len(ORDER) - 1
+
+
+def to_images(pixels: Array) -> list[Image.Image]:
+    """Pixels `(N, 3, H, W)`, clipped to [-1, 1], as 8-bit pictures; warns of NaN, which becomes black."""
+    missing = np.isnan(pixels)
+    if missing.any():
+        warnings.warn(
+            f"{missing.mean():.1%} of the picture's values are NaN, and black: a number overflowed on the way",
+            stacklevel=2,
+        )
+        pixels = np.where(missing, -1, pixels)
+    levels = np.clip(pixels / 2 + 0.5, 0, 1)
+    return [Image.fromarray(np.round(p * 255).astype(np.uint8)) for p in np.moveaxis(levels, 1, -1)]

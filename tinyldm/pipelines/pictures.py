@@ -116,19 +116,6 @@ def fitted(image: Image.Image, factor: int, how: str = "crop") -> Image.Image:
     return Image.fromarray(np.pad(np.asarray(inside.convert("RGB")), edges, mode="edge"))
 
 
-def to_images(pixels: Array) -> list[Image.Image]:
-    """Pixels `(N, 3, H, W)`, clipped to [-1, 1], as 8-bit pictures; warns of NaN, which becomes black."""
-    missing = np.isnan(pixels)
-    if missing.any():
-        warnings.warn(
-            f"{missing.mean():.1%} of the picture's values are NaN, and black: a number overflowed on the way",
-            stacklevel=2,
-        )
-        pixels = np.where(missing, -1, pixels)
-    levels = np.clip(pixels / 2 + 0.5, 0, 1)
-    return [Image.fromarray(np.round(p * 255).astype(np.uint8)) for p in np.moveaxis(levels, 1, -1)]
-
-
 def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     """Pictures of one size side by side, row by row, in one picture; what stays empty is white."""
     width, height = images[0].size

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion.random import check_seed
@@ -66,17 +65,6 @@ class Request:
     noise: Array | None = None
     one_stream: bool = False
 
-    def __post_init__(self) -> None:
-        for seed in self.seeds:
-            check_seed(seed)
-        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
-            raise InputError(f"guidance_scale must be a finite number, not {self.guidance_scale}")
-        if (self.image is None) != (self.strength is None):
-            raise InputError("strength and the picture to begin from go together; one of them is missing")
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
 
@@ -85,23 +73,37 @@ class Request:
         own = defaults_of(parts.scheduler_config)
         chosen = {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
-        factor, image = parts.vae.config.factor, self.image
+        vae, image, concat = parts.vae, self.image, None if self.conditions is None else self.conditions.concat
         if isinstance(image, Image.Image):
-            filled["image"] = fitted(image, factor, self.resize)
-        whole = replace(self, **filled)
-        whole._check_latent(parts)
-        h, w = parts.latent_size(*whole._size(parts))
-        whole = replace(whole, height=h * factor, width=w * factor)
-        whole._check(parts)
+            filled["image"] = image = fitted(image, vae.config.factor, self.resize)
+        elif image is not None and (image.ndim != 4 or image.shape[:2] != (1, vae.latent_channels) or 0 in image.shape):
+            raise InputError(f"the latent must have the shape (1, {vae.latent_channels}, h, w), not {image.shape}")
+        takes = parts.predictor.config.in_channels
+        if vae.latent_channels != takes and concat is None:
+            raise InputError(
+                f"{parts.path}: its UNet takes {takes} channels, {vae.latent_channels} of them the latent; the others "
+                "are a mask's, a depth's, another picture's: give them to `from_conditions`"
+            )
+        height, width = self.height, self.width
+        if isinstance(image, Image.Image):
+            height, width = image.height, image.width
+        elif image is not None or (concat is not None and height is None and width is None):
+            given: Any = concat if image is None else image
+            height, width = (side * vae.config.factor for side in given.shape[2:])
+        h, w = parts.latent_size(height, width)
+        whole = replace(self, height=h * vae.config.factor, width=w * vae.config.factor, **filled)
+        if self.conditions is None:
+            parts.conditioner.check(self.prompts)
+        whole.begun(parts)
         return whole
 
-    def make_sampler(self, parts: Parts) -> Sampler:
-        """A sampler for one walk of a resolved request. Raises `InputError` for one that can't be honoured."""
-        return make_sampler(self.sampler or "", parts.scheduler_config, self.steps or 0, **self.sampler_options)
+    def begun(self, parts: Parts) -> tuple[Sampler, int]:
+        """A sampler for one walk of a resolved request, and the step that the walk begins with.
 
-    def first_step(self, sampler: Sampler) -> int:
-        """The step that the walk begins with: 0, or where a picture to begin from is noised to."""
-        return 0 if self.strength is None else sampler.start(self.strength)
+        That is 0, or where a picture to begin from is noised to. Raises `InputError` for what can't be honoured.
+        """
+        sampler = make_sampler(self.sampler or "", parts.scheduler_config, self.steps or 0, **self.sampler_options)
+        return sampler, 0 if self.strength is None else sampler.start(self.strength)
 
     def metadata(self, k: int) -> dict[str, str]:
         """What the file of picture `k` says of how it was made, in words; `read_metadata` reads it again."""
@@ -110,40 +112,8 @@ class Request:
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
         said |= {} if self.strength is None else {"strength": self.strength}
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
-        said |= {"one_stream": f"picture {k + 1} of {len(self)}"} if self.one_stream else {}
+        said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return {name: str(value) for name, value in said.items()}
-
-    def _size(self, parts: Parts) -> tuple[int | None, int | None]:
-        """Height and width in pixels as far as the request says: its own, its picture's, its arrays'."""
-        factor, given = parts.vae.config.factor, self.image
-        if isinstance(given, Image.Image):
-            return given.height, given.width
-        concat = None if self.conditions is None else self.conditions.concat
-        if given is None and concat is not None and self.height is None and self.width is None:
-            given = concat
-        if given is None:
-            return self.height, self.width
-        return given.shape[-2] * factor, given.shape[-1] * factor
-
-    def _check_latent(self, parts: Parts) -> None:
-        """Raise `InputError` for a latent to begin from that is none of this model's."""
-        channels, latent = parts.vae.latent_channels, self.image
-        if not isinstance(latent, np.ndarray):
-            return
-        if latent.ndim != 4 or latent.shape[:2] != (1, channels) or 0 in latent.shape:
-            raise InputError(f"the latent must have the shape (1, {channels}, h, w), not {latent.shape}")
-
-    def _check(self, parts: Parts) -> None:
-        """Raise `InputError` for what the model can't honour."""
-        channels, takes = parts.vae.latent_channels, parts.predictor.config.in_channels
-        if channels != takes and (self.conditions is None or self.conditions.concat is None):
-            raise InputError(
-                f"{parts.path}: its UNet takes {takes} channels, {channels} of them the latent; the others are "
-                "a mask's, a depth's, another picture's: give them to `from_conditions`"
-            )
-        if self.conditions is None:
-            parts.conditioner.check(self.prompts)
-        self.first_step(self.make_sampler(parts))
 
 
 def request(
@@ -167,6 +137,12 @@ def request(
     if len(negatives) != len(prompts):
         raise InputError(f"negative_prompt: {len(negatives)} texts for {len(prompts)} prompts; wanted one, or as many")
     check_seed(seed)
+    check_seed(seed + len(prompts) * num_images - 1)
+    scale = settings.get("guidance_scale")
+    if scale is not None and not math.isfinite(scale):
+        raise InputError(f"guidance_scale must be a finite number, not {scale}")
+    if (settings.get("image") is None) != (settings.get("strength") is None):
+        raise InputError("strength and the picture to begin from go together; one of them is missing")
     return Request(
         prompts=tuple(p for p in prompts for _ in range(num_images)),
         negative_prompts=tuple(n for n in negatives for _ in range(num_images)),

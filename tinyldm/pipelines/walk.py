@@ -80,30 +80,37 @@ def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Pic
 
 def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tuple[range, Array]]:  # noqa: B008
     """The final latents of a resolved request group by group: which pictures, and their `(N, C, h, w)`."""
-    groups = grouped(parts, request, how.batch_size)
-    sampler = request.make_sampler(parts)
-    first = request.first_step(sampler)
+    count, groups = len(request.prompts), grouped(parts, request, how.batch_size)
+    sampler, first = request.begun(parts)
     start = None if request.image is None else beginning(parts, request)
     conditions = [condition_of(parts, request, group) for group in groups]
     if how.single_run:
         parts.drop(*CONDITIONING)
+    passed_by = sampler.calls() - sampler.calls(first)  # calls of a whole run that one from the middle leaves out
     calls = iter(how.progress(range(len(groups) * sampler.calls(first))))
     for group, condition in zip(groups, conditions, strict=True):
-        rng = noise_source(request, group)
-        sampler = request.make_sampler(parts)
+
+        def after_step(step: loop.Step, group: range = group) -> Array | None:
+            changed = None if how.callback is None else how.callback(Step(**vars(step), pictures=group))
+            milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
+            return changed
+
+        streams = [TorchGenerator(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
+        rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
+        sampler, first = request.begun(parts)
         z = first_latent(parts, request, group, sampler, start, rng)
-        predict = counted(predictor(parts, condition, request.guidance_scale or 0.0), calls)
-        passed_by = sampler.calls() - sampler.calls(first)
-        z = loop.denoise(predict, sampler, z, rng, start=first, callback=traced(how.callback, group, passed_by))
-        if group.stop == len(request):
+        predict = predictor(parts, condition, request.guidance_scale or 0.0, calls)
+        z = loop.denoise(predict, sampler, z, rng, start=first, callback=after_step)
+        if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
-            parts.drop(*(parts.denoiser, "controlnet") if how.single_run else ())
+            if how.single_run:
+                parts.drop(parts.denoiser, "controlnet")
         yield group, z
 
 
 def grouped(parts: Parts, request: Request, batch_size: int | None) -> list[range]:
     """The pictures in the groups that are walked together; all in one for a shared stream, and for a trace."""
-    count = len(request)
+    count = len(request.prompts)
     if request.one_stream or tracing():
         size = count
     elif batch_size is None and parts.runtime.backend == "numba":
@@ -117,17 +124,10 @@ def grouped(parts: Parts, request: Request, batch_size: int | None) -> list[rang
 def condition_of(parts: Parts, request: Request, group: range) -> Conditioning:
     """The condition of a group's pictures."""
     if request.conditions is not None:
-        return request.conditions.of_pictures(group, len(request))
+        return request.conditions.of_pictures(group, len(request.prompts))
     prompts, negatives = [request.prompts[k] for k in group], [request.negative_prompts[k] for k in group]
     size = (request.height or 0, request.width or 0)
     return parts.conditioner.encode(prompts, negatives, request.guidance_scale or 0.0, size)
-
-
-def noise_source(request: Request, group: range) -> NoiseSource:
-    """Where the noise of a group comes from: a stream for each picture, or the one of the first seed."""
-    if request.one_stream:
-        return TorchGenerator(request.seeds[0])
-    return PictureStreams([TorchGenerator(request.seeds[k]) for k in group])
 
 
 def beginning(parts: Parts, request: Request) -> tuple[Array, Array | None]:
@@ -163,51 +163,30 @@ def first_latent(
         z0 = parts.drawn(mean, logvar, rng.randn((draws, *mean.shape[1:])))
     z0 = np.repeat(z0, count // len(z0), axis=0)
     noise = milestone("noise", rng.randn(z0.shape).astype(z0.dtype, copy=False))
-    return milestone("noised", sampler.add_noise(z0, noise, request.first_step(sampler)))
+    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1]))
 
 
-def predictor(parts: Parts, condition: Conditioning, guidance_scale: float) -> Predict:
+def predictor(parts: Parts, condition: Conditioning, guidance_scale: float, calls: Iterator[int]) -> Predict:
     """What the sampler asks: the denoiser's output for a latent as it takes it, guided: `(N, C, h, w), t -> (N, …)`.
 
-    With guidance, the predictions without and with the prompt are made in one batch.
+    With guidance, the predictions without and with the prompt are made in one batch. Before each call the next of
+    `calls` is taken.
     """
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
 
     def predict(z: Array, t: np.number[Any]) -> Array:
+        next(calls, None)
         x = np.concatenate([z, z]) if guided else z
         if condition.concat is not None:
             x = np.concatenate([x, condition.concat], axis=1)
-        residuals = summed_residuals(parts.controls, x, t, context, condition.arrays)
-        more = {} if residuals is None else {"residuals": residuals}
+        more = {}
+        if parts.controls and context is not None:
+            more["residuals"] = summed_residuals(parts.controls, x, t, context, condition.arrays)
         output: Array = network(x, t, *prepared, **condition.arrays, **more)
-        if guided:
-            unconditional, conditional = np.split(output, 2)
-            return classifier_free_guidance(unconditional, conditional, guidance_scale)
-        return output
+        if not guided:
+            return output
+        unconditional, conditional = np.split(output, 2)
+        return classifier_free_guidance(unconditional, conditional, guidance_scale)
 
     return predict
-
-
-def traced(callback: Callback | None, group: range, passed_by: int) -> loop.Callback:
-    """`callback`, after which the trace is told the latents, under the number of the step's last call in a whole run.
-
-    `passed_by` are the calls of a whole run that this one leaves out, since it begins in the middle.
-    """
-
-    def after_step(step: loop.Step) -> Array | None:
-        changed = None if callback is None else callback(Step(**vars(step), pictures=group))
-        milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
-        return changed
-
-    return after_step
-
-
-def counted(predict: Predict, calls: Iterator[int]) -> Predict:
-    """`predict`, with the next of `calls` taken before each call."""
-
-    def next_call(z: Array, t: np.number[Any]) -> Array:
-        next(calls, None)
-        return predict(z, t)
-
-    return next_call
