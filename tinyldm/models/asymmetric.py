@@ -6,7 +6,9 @@ part as it was. Source: Zhu et al. 2023 (Asymmetric VQGAN), arXiv:2306.04632.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,11 +47,12 @@ class AsymmetricConfig:
     up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
     up_block_out_channels: tuple[int, ...] = (64,)
     layers_per_up_block: int = 1
-    act_fn: str = "silu"
     latent_channels: int = 4
     norm_num_groups: int = 32
     sample_size: int = 32
     scaling_factor: float = 0.18215
+
+    supported: ClassVar[Mapping[str, list[Any]]] = BlocksConfig.supported
 
     def __post_init__(self) -> None:
         self.half("down")
@@ -66,7 +69,6 @@ class AsymmetricConfig:
             up_block_types=up if way == "up" else ("UpDecoderBlock2D",) * len(widths),
             block_out_channels=widths,
             layers_per_block=getattr(self, f"layers_per_{way}_block"),
-            act_fn=self.act_fn,
             latent_channels=self.latent_channels,
             norm_num_groups=self.norm_num_groups,
         )
@@ -75,6 +77,11 @@ class AsymmetricConfig:
     def factor(self) -> int:
         """How many pixels a latent is wide: every block but the last halves the size."""
         return 1 << (len(self.down_block_out_channels) - 1)
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """The channels of the decoder's levels, those of the largest pictures first."""
+        return self.up_block_out_channels
 
 
 def parameters(c: AsymmetricConfig) -> Parameters:

@@ -6,14 +6,13 @@ norms first), trained together with the UNet (Rombach et al. 2022, arXiv:2112.10
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import numpy as np
-
-from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import require
 from tinyldm.models.network import Network
+from tinyldm.models.text_encoder import checked_ids
 from tinyldm.nn import attention, embedding, layer_norm, linear_activation, linear_residual, linears
 from tinyldm.tracing import begin, module, note
 from tinyldm.tree import Settings, Weights
@@ -33,11 +32,9 @@ class BertConfig:
     encoder_ffn_dim: int = 5120
     encoder_attention_heads: int = 8
     head_dim: int = 64
-    activation_function: str = "gelu"
     d_model: int = 1280
 
-    def __post_init__(self) -> None:
-        require("text encoder", "activation_function", self.activation_function, ["gelu"])
+    supported: ClassVar[Mapping[str, list[Any]]] = {"activation_function": ["gelu"]}
 
 
 def parameters(c: BertConfig) -> Parameters:
@@ -77,14 +74,8 @@ class BertEncoder(Network[BertConfig]):
 
         Raises `InputError` for ids that are not `(N, L)` integers of the vocabulary with L up to the model's length.
         """
-        ids, c, w = np.asarray(ids), self.config, self.weights
-        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not 1 <= ids.shape[1] <= c.max_position_embeddings:
-            raise InputError(
-                f"text encoder: ids must be integers of shape (N, L) with L from 1 to {c.max_position_embeddings}, "
-                f"not {ids.dtype} of shape {ids.shape}"
-            )
-        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < c.vocab_size:
-            raise InputError(f"text encoder: the ids {ids.min()} … {ids.max()} are not all below {c.vocab_size}")
+        c, w = self.config, self.weights
+        ids = checked_ids(ids, c.max_position_embeddings, c.vocab_size)
         begin(self.name, ids=ids)
         h = embedding(ids, w.embed_tokens) + w.embed_positions.array("weight")[: ids.shape[1]]
         for layer in w.layers:

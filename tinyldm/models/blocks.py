@@ -58,8 +58,8 @@ def resizing_block(x: Array, temb: Array, resize: Callable[[Array], Array], w: W
     `(N, H, W, C), (N, T) ->` half or twice the size. Source: Song et al. 2020, arXiv:2011.13456, appendix H; Dhariwal
     and Nichol 2021, arXiv:2105.05233, section 3.
     """
-    shift = linear(silu(temb, w.time_emb_proj), w.time_emb_proj)
     h = conv2d(resize(silu(group_norm(x, w.norm1), w.conv1)), w.conv1)
+    shift = linear(silu(temb, w.time_emb_proj), w.time_emb_proj)
     if w.setting("scale_shift"):
         return scaled_and_shifted(h, shift, w) + resize(x)
     return norm_silu_conv2d(h + shift[:, None, None, :], w.norm2, w.conv2, residual=resize(x))

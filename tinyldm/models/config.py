@@ -1,7 +1,8 @@
 """Reading a published `config.json` into a dataclass: nothing in it is ignored by accident.
 
 A field is known (it has a place in the dataclass), inert (on an explicit list: it does not change what a trained
-model computes), or an error that names it. So is a value that is known to the original and not supported here.
+model computes), one with few supported values (the dataclass's `supported`), or an error that names it. So is a value
+that is known to the original and not supported here.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ DIVISORS = re.compile(r"num_groups|heads|head_dim")  # fields that widths are di
 def read_config(cls: type[T], config: Mapping[str, Any], *, component: str, inert: Iterable[str] = ()) -> T:
     """Make the dataclass `cls` from a published config; lists become tuples, absent fields take their defaults.
 
+    Where `cls.supported` lists values for a field, no other is taken; a field that has a place there alone is one that
+    the models are the same for.
+
     Raises `ConfigError` for a field that is neither known nor inert, for a needed field that is absent, and for a value
     that is not of the field's type.
     """
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    passed = BOOKKEEPING | frozenset(inert)
+    supported: Mapping[str, Iterable[Any]] = getattr(cls, "supported", {})
+    passed = BOOKKEEPING | frozenset(inert) | frozenset(supported)
     unknown = sorted(set(config) - set(known) - passed)
     if unknown:
         more = f" (and {', '.join(map(quoted, unknown[1:5]))})" if unknown[1:] else ""
@@ -52,6 +57,9 @@ def read_config(cls: type[T], config: Mapping[str, Any], *, component: str, iner
             wanted = str(known[name].type)
             more = f" of at most {MAX_LAYERS}" if fits(value, kinds[name]) else ""
             raise ConfigError(f"{component} config: {name} = {quoted(config[name])}, wanted {wanted}{more}")
+    for name, choice in supported.items():
+        if name in config:
+            require(component, name, _frozen(config[name]), choice)
     return cls(**values)
 
 

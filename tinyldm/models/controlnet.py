@@ -16,8 +16,8 @@ from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.config import read_config, require
 from tinyldm.models.network import Network
-from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
-from tinyldm.models.unet import down_block, mid_block
+from tinyldm.models.time_embedding import Conditions, time_embedding
+from tinyldm.models.unet import checked_context, checked_latents, mid_block, way_down
 from tinyldm.models.unet_config import INERT as UNET_INERT
 from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings
 from tinyldm.nn import conv2d, silu
@@ -125,14 +125,11 @@ class ControlNet(Network[ControlNetConfig]):
         Raises `InputError` where a shape does not fit.
         """
         c, dtype = self.config, self.runtime.dtype
-        z, hint = np.asarray(z, dtype), np.asarray(hint, dtype)
-        context = np.asarray(context, dtype)
-        if z.ndim != 4 or z.shape[1] != c.unet.in_channels or 0 in z.shape:
-            raise InputError(f"ControlNet: z must have the shape (N, {c.unet.in_channels}, h, w), not {z.shape}")
-        if context.ndim != 3 or context.shape[2] != c.unet.context_dim or len(context) != len(z):
-            raise InputError(
-                f"ControlNet: context must have the shape ({len(z)}, tokens, {c.unet.context_dim}), not {context.shape}"
-            )
+        z, t = checked_latents(self.component, np.asarray(z, dtype), t, c.unet.in_channels)
+        context, hint = (
+            checked_context(self.component, context, len(z), c.unet.context_dim, dtype),
+            np.asarray(hint, dtype),
+        )
         size = (c.hint.conditioning_channels, c.hint.factor * z.shape[2], c.hint.factor * z.shape[3])
         if hint.ndim != 4 or hint.shape[1:] != size or len(hint) not in (1, len(z)):
             raise InputError(
@@ -140,7 +137,6 @@ class ControlNet(Network[ControlNetConfig]):
             )
         if c.hint.controlnet_conditioning_channel_order == "bgr":
             hint = hint[:, ::-1]
-        t = np.broadcast_to(np.asarray(t), (len(z),))
         given = Conditions.check(conditions, c.unet, len(z), dtype)
         begin(self.name, z=z, t=t, context=context, hint=hint, **given.arrays())
         residuals = controlnet(channels_last(z), t, context, channels_last(hint), given, c.unet, self.weights)
@@ -157,13 +153,9 @@ def controlnet(
     w: Weights,
 ) -> list[Array]:  # (N,h,w,C), (N,), (N,L,D), (N,H,W,3) -> one array for each skip, and the middle
     """The UNet's way down and middle with the hint added behind the first convolution; each output projected."""
-    temb = time_embedding(t, given, config, w.time_embedding)
-    temb = condition_embedding(temb, given, config, w)
+    temb = time_embedding(t, given, config, w)
     x = conv2d(z, w.conv_in) + hint_embedding(hint, w.controlnet_cond_embedding)
-    skips = [x]
-    for block in w.down_blocks:
-        x, block_skips = down_block(x, temb, context, block)
-        skips += block_skips
+    x, skips = way_down(x, temb, context, w)
     x = mid_block(x, temb, context, w.mid_block)
     residuals = [conv2d(skip, layer) for skip, layer in zip(skips, w.controlnet_down_blocks, strict=True)]
     return [*residuals, conv2d(x, w.controlnet_mid_block)]

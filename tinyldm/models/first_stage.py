@@ -41,6 +41,10 @@ class FirstStageConfig(Protocol):
     def scaling_factor(self) -> float:
         """What latents are multiplied by, so that those that the diffusion works on have about unit variance."""
 
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """The channels of the decoder's levels, those of the largest pictures first."""
+
 
 C = TypeVar("C", bound=FirstStageConfig)
 

@@ -7,13 +7,14 @@ first: embeddings, layers, final norm; then `layer`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import require
 from tinyldm.models.network import Network
 from tinyldm.nn import attention, embedding, layer_norm, linear, linear_activation, linear_residual, linears
 from tinyldm.ops import causal_mask
@@ -45,8 +46,7 @@ class TextEncoderConfig:
     eos_token_id: int = 49407
     projection_dim: int = 512
 
-    def __post_init__(self) -> None:
-        require("text encoder", "hidden_act", self.hidden_act, ["quick_gelu", "gelu"])
+    supported: ClassVar[Mapping[str, list[Any]]] = {"hidden_act": ["quick_gelu", "gelu"]}
 
 
 def parameters(config: TextEncoderConfig, projection: bool = False) -> Parameters:
@@ -98,16 +98,15 @@ class TextEncoder(Network[TextEncoderConfig]):
 
         Raises `InputError` for ids that are not `(N, L)` with `L` up to the model's length, or for no such layer.
         """
-        ids, count = self._checked(ids), self.config.num_hidden_layers
+        c, w = self.config, self.weights
+        ids, count = checked_ids(ids, c.max_position_embeddings, c.vocab_size), c.num_hidden_layers
         if not -count - 1 <= layer <= count:
             raise InputError(f"text encoder: layer {layer} is not there; it has {-count - 1} … {count}")
-        w = self.weights
-        length = ids.shape[1]
         begin(self.name, ids=ids)
         h = embeddings(ids, w.embeddings)
-        mask = causal_mask(length, h.dtype)
+        mask = causal_mask(ids.shape[1], h.dtype)
         for i in range(layer % (count + 1)):
-            h = encoder_layer(h, mask, self.config.hidden_act, w.encoder.layers[i])
+            h = encoder_layer(h, mask, c.hidden_act, w.encoder.layers[i])
         traced("encoder", h)
         h = layer_norm(h, w.final_layer_norm) if final_norm else h
         note(context=h)
@@ -119,26 +118,26 @@ class TextEncoder(Network[TextEncoderConfig]):
         The end of a text is its first end token. Published configs that state `eos_token_id` 2 predate that rule and
         take the largest id instead, which is the same token in CLIP's vocabulary.
         """
-        ids = self._checked(ids)
-        eos = self.config.eos_token_id
+        context, ids, eos = self.hidden(ids), np.asarray(ids), self.config.eos_token_id
         end = ids.argmax(axis=1) if eos == 2 else (ids == eos).argmax(axis=1)
-        pooled = self.hidden(ids)[np.arange(len(ids)), end]
+        pooled = context[np.arange(len(ids)), end]
         return linear(pooled, self.weights.text_projection) if "text_projection" in self.weights else pooled
 
-    def _checked(self, ids: Integers) -> Integers:
-        ids = np.asarray(ids)
-        limit = self.config.max_position_embeddings
-        if ids.ndim != 2 or ids.dtype.kind not in "iu" or not 1 <= ids.shape[1] <= limit:
-            raise InputError(
-                f"text encoder: ids must be integers of shape (N, L) with L from 1 to {limit}, "
-                f"not {ids.dtype} of shape {ids.shape}"
-            )
-        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocab_size:
-            raise InputError(
-                f"text encoder: the ids {ids.min()} … {ids.max()} are not all in the vocabulary of "
-                f"{self.config.vocab_size} entries (is this the tokenizer of another model?)"
-            )
-        return ids
+
+def checked_ids(ids: Integers, length: int, vocabulary: int) -> Integers:  # (N,L) -> (N,L)
+    """Token ids. Raises `InputError` unless they are integers of the vocabulary, and a row has a place for each."""
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or not 1 <= ids.shape[1] <= length:
+        raise InputError(
+            f"text encoder: ids must be integers of shape (N, L) with L from 1 to {length}, "
+            f"not {ids.dtype} of shape {ids.shape}"
+        )
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise InputError(
+            f"text encoder: the ids {ids.min()} … {ids.max()} are not all in the vocabulary of "
+            f"{vocabulary} entries (is this the tokenizer of another model?)"
+        )
+    return ids
 
 
 class ProjectedTextEncoder(TextEncoder):

@@ -63,11 +63,14 @@ class Conditions:
 
 
 def time_embedding(t: Array, given: Conditions, config: BlocksConfig, w: Weights) -> Array:  # (N,) -> (N,T)
-    """Sines and cosines of the timestep through two linear layers; a guidance embedding is added in between."""
+    """Sines and cosines of the timestep through two linear layers, with what the model adds to that.
+
+    A guidance embedding is added between the two, the further conditions behind them: `condition_embedding`.
+    """
     emb = as_module("time_proj", sinusoidal, t, config.block_out_channels[0], config, w)
     if given.guidance is not None:
-        emb = emb + linear(given.guidance, w.cond_proj)
-    return two_layers(emb, w)
+        emb = emb + linear(given.guidance, w.time_embedding.cond_proj)
+    return condition_embedding(two_layers(emb, w.time_embedding), given, config, w)
 
 
 def condition_embedding(temb: Array, given: Conditions, config: BlocksConfig, w: Weights) -> Array:

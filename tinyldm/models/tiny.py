@@ -6,7 +6,9 @@ own: its latents are those that the diffusion works on. Source: O. Boer Bohan 20
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,20 +33,20 @@ class TinyConfig:
     out_channels: int = 3
     encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
     decoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
-    act_fn: str = "relu"
-    upsample_fn: str = "nearest"
     latent_channels: int = 4
-    upsampling_scaling_factor: int = 2
     num_encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
     num_decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
     scaling_factor: float = 1.0
     shift_factor: float = 0.0
     sample_size: int = 512
 
+    supported: ClassVar[Mapping[str, list[Any]]] = {
+        "act_fn": ["relu"],
+        "upsample_fn": ["nearest"],
+        "upsampling_scaling_factor": [2],
+    }
+
     def __post_init__(self) -> None:
-        require("VAE", "act_fn", self.act_fn, ["relu"])
-        require("VAE", "upsample_fn", self.upsample_fn, ["nearest"])
-        require("VAE", "upsampling_scaling_factor", self.upsampling_scaling_factor, [2])
         for half in ("encoder", "decoder"):
             widths = getattr(self, f"{half}_block_out_channels")
             blocks = len(getattr(self, f"num_{half}_blocks"))
@@ -56,6 +58,11 @@ class TinyConfig:
     def factor(self) -> int:
         """How many pixels a latent is wide."""
         return 1 << (len(self.num_decoder_blocks) - 1)
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """The channels of the decoder's levels, those of the largest pictures first."""
+        return self.decoder_block_out_channels
 
 
 def parameters(c: TinyConfig) -> Parameters:

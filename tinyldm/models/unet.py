@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import larger, resnet_block, smaller
 from tinyldm.models.network import Network
-from tinyldm.models.time_embedding import Conditions, condition_embedding, time_embedding
+from tinyldm.models.time_embedding import Conditions, time_embedding
 from tinyldm.models.transformer import Context, PreparedContext, prepare_context, transformer
 from tinyldm.models.unet_config import INERT, BlocksConfig, UNetConfig, parameters, settings
 from tinyldm.nn import conv2d, linear, norm_silu_conv2d
@@ -35,13 +35,7 @@ class DenoisingUNet(Network[C]):
 
     def checked(self, z: Array, t: Array | float) -> tuple[Array, Array]:  # (N,C,h,w), () or (N,) -> (N,C,h,w), (N,)
         """Latents in the dtype of the runtime, and a timestep for each. Raises `InputError` for another shape."""
-        z, t = np.asarray(z, self.runtime.dtype), np.asarray(t)
-        channels = self.config.in_channels
-        if z.ndim != 4 or z.shape[1] != channels or 0 in z.shape:
-            raise InputError(f"UNet: z must have the shape (N, {channels}, height, width), not {z.shape}")
-        if t.dtype.kind not in "iuf" or t.shape not in ((), (1,), (len(z),)):
-            raise InputError(f"UNet: t must be a number or one number per sample ({len(z)}), not of shape {t.shape}")
-        return z, np.broadcast_to(t, (len(z),))
+        return checked_latents(self.component, np.asarray(z, self.runtime.dtype), t, self.config.in_channels)
 
     def conditions(self, given: Mapping[str, NDArray[Any]], n: int) -> Conditions:
         """The conditions that were given for `n` samples. Raises `InputError` where they do not fit the model."""
@@ -92,7 +86,7 @@ class UNet(DenoisingUNet[UNetConfig]):
         """
         z, t = self.checked(z, t)
         if not isinstance(context, PreparedContext):
-            context = self._checked_context(context, len(z))
+            context = checked_context(self.component, context, len(z), self.config.context_dim, z.dtype)
         elif len(context) != len(z):
             raise InputError(f"UNet: the context was prepared for {len(context)} samples, z has {len(z)}")
         return self.predict(z, t, context, self.conditions(conditions, len(z)), residuals)
@@ -102,15 +96,28 @@ class UNet(DenoisingUNet[UNetConfig]):
 
         While a trace is on it is returned as it is, so that every step's own modules are seen.
         """
-        context = self._checked_context(context, len(context))
+        c, dtype = self.config, self.runtime.dtype
+        context = checked_context(self.component, context, len(context), c.context_dim, dtype)
         return context if tracing() else prepare_context(projected(context, self.weights), self.weights)
 
-    def _checked_context(self, context: Array, n: int) -> Array:
-        context = np.asarray(context, self.runtime.dtype)
-        width = self.config.context_dim
-        if context.ndim != 3 or context.shape[2] != width or len(context) not in (1, n) or not context.shape[1]:
-            raise InputError(f"UNet: context must have the shape ({n}, tokens, {width}), not {context.shape}")
-        return np.broadcast_to(context, (n, *context.shape[1:]))
+
+def checked_latents(component: str, z: Array, t: Array | float, channels: int) -> tuple[Array, Array]:
+    """Latents `(N, C, h, w)` and a timestep for each, `(N,)`. Raises `InputError` for another shape."""
+    times = np.asarray(t)
+    if z.ndim != 4 or z.shape[1] != channels or 0 in z.shape:
+        raise InputError(f"{component}: z must have the shape (N, {channels}, height, width), not {z.shape}")
+    if times.dtype.kind not in "iuf" or times.shape not in ((), (1,), (len(z),)):
+        one = f"a number or one number per sample ({len(z)})"
+        raise InputError(f"{component}: t must be {one}, not of shape {times.shape}")
+    return z, np.broadcast_to(times, (len(z),))
+
+
+def checked_context(component: str, context: Array, n: int, width: int, dtype: np.dtype[Any]) -> Array:
+    """A context `(1 or N, L, D)` as `(N, L, D)`. Raises `InputError` for another shape."""
+    context = np.asarray(context, dtype)
+    if context.ndim != 3 or context.shape[2] != width or len(context) not in (1, n) or not context.shape[1]:
+        raise InputError(f"{component}: context must have the shape ({n}, tokens, {width}), not {context.shape}")
+    return np.broadcast_to(context, (n, *context.shape[1:]))
 
 
 def projected(context: Array, w: Weights) -> Array:  # (N,L,D) -> (N,L,D')
@@ -131,13 +138,9 @@ def unet(
 
     Without a context, attention is of the pixels to each other alone.
     """
-    temb = time_embedding(t, given, config, w.time_embedding)
-    temb = condition_embedding(temb, given, config, w)
+    temb = time_embedding(t, given, config, w)
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
-    skips = [x]
-    for block in w.down_blocks:
-        x, block_skips = down_block(x, temb, context, block)
-        skips += block_skips
+    x, skips = way_down(x, temb, context, w)
     if "mid_block" in w:
         x = mid_block(x, temb, context, w.mid_block)
     if control is not None:
@@ -147,6 +150,17 @@ def unet(
     for block in w.up_blocks:
         x = up_block(x, skips, temb, context, block)
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
+
+
+def way_down(
+    x: Array, temb: Array, context: Context | None, w: Weights
+) -> tuple[Array, list[Array]]:  # (N,H,W,C) -> (N,h,w,Cout), skips
+    """The blocks with ever fewer pixels; what they begin with and every output is kept for the way up."""
+    skips = [x]
+    for block in w.down_blocks:
+        x, block_skips = down_block(x, temb, context, block)
+        skips += block_skips
+    return x, skips
 
 
 @module

@@ -6,6 +6,7 @@ appendix B; Rombach et al. 2022, arXiv:2112.10752, sections 4.1 and 4.4). Some c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,10 +40,10 @@ class UNet2DConfig(BlocksConfig):
     downsample_type: str = "conv"
     upsample_type: str = "conv"
     attention_head_dim: int | None = 8
+    num_attention_heads: int | None = None
     attn_norm_num_groups: int | None = None
-    add_attention: bool = True
 
-    fixed: ClassVar[dict[str, list[Any]]] = {
+    supported: ClassVar[Mapping[str, list[Any]]] = {
         **FIXED_BLOCKS,
         "mid_block_type": ["UNetMidBlock2D"],
         "class_embed_type": [None],

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,9 +17,10 @@ from tinyldm.models.transformer import transformer_parameters
 from tinyldm.tree import Settings
 
 # Training only, or how the original arranges half precision; none changes what is computed here.
-INERT = ["dropout", "upcast_attention", "addition_embed_type_num_heads"]
+INERT = ["dropout", "upcast_attention", "addition_embed_type_num_heads", "mid_block_only_cross_attention"]
 
-# Fields for which the published checkpoints state one value, the only one supported.
+# Fields of which the original knows more values than are supported, with those that are: most of them one, that of all
+# published checkpoints.
 FIXED_BLOCKS: dict[str, list[Any]] = {
     "act_fn": ["silu", "swish"],
     "mid_block_scale_factor": [1, 1.0],
@@ -59,24 +61,18 @@ class BlocksConfig(ABC):
     block_out_channels: tuple[int, ...] = ()
     layers_per_block: int | tuple[int, ...] = 2
     downsample_padding: int = 1
-    mid_block_scale_factor: float = 1
-    act_fn: str = "silu"
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    num_attention_heads: int | None = None
     class_embed_type: str | None = None
     num_class_embeds: int | None = None
     resnet_time_scale_shift: str = "default"
-    time_embedding_type: str = "positional"
     time_embedding_dim: int | None = None
 
-    fixed: ClassVar[dict[str, list[Any]]]
+    supported: ClassVar[Mapping[str, list[Any]]]
     down_types: ClassVar[list[str]]
     up_types: ClassVar[list[str]]
 
     def __post_init__(self) -> None:
-        for name, supported in self.fixed.items():
-            require("UNet", name, getattr(self, name), supported)
         for name, types in (("down_block_types", self.down_types), ("up_block_types", self.up_types)):
             for value in getattr(self, name):
                 require("UNet", name, value, types)
@@ -147,31 +143,22 @@ class UNetConfig(BlocksConfig):
     mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
     up_block_types: tuple[str, ...] = ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3)
     only_cross_attention: bool | tuple[bool, ...] = False
-    mid_block_only_cross_attention: bool | None = None
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     cross_attention_dim: int | tuple[int, ...] = 1280
     transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
     reverse_transformer_layers_per_block: tuple[int | tuple[int, ...], ...] | None = None
     encoder_hid_dim: int | None = None
-    encoder_hid_dim_type: str | None = None
     attention_head_dim: int | tuple[int, ...] = 8
-    dual_cross_attention: bool = False
     use_linear_projection: bool = False
     addition_embed_type: str | None = None
     addition_time_embed_dim: int | None = None
-    resnet_skip_time_act: bool = False
-    resnet_out_scale_factor: float = 1.0
-    time_embedding_act_fn: str | None = None
-    timestep_post_act: str | None = None
     time_cond_proj_dim: int | None = None
     conv_in_kernel: int = 3
     conv_out_kernel: int = 3
     projection_class_embeddings_input_dim: int | None = None
-    attention_type: str = "default"
     class_embeddings_concat: bool = False
-    cross_attention_norm: str | None = None
 
-    fixed = FIXED
+    supported = FIXED
     down_types: ClassVar[list[str]] = ["CrossAttnDownBlock2D", "DownBlock2D"]
     up_types: ClassVar[list[str]] = ["CrossAttnUpBlock2D", "UpBlock2D"]
 

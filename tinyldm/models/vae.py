@@ -7,7 +7,9 @@ et al. 2022, arXiv:2112.10752, section 3.1 and appendix G; Kingma and Welling 20
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,15 +44,15 @@ class BlocksConfig:
     up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = 1
-    act_fn: str = "silu"
     latent_channels: int = 4
     norm_num_groups: int = 32
     sample_size: int = 32
     scaling_factor: float = 0.18215
     mid_block_add_attention: bool = True
 
+    supported: ClassVar[Mapping[str, list[Any]]] = {"act_fn": ["silu", "swish"]}
+
     def __post_init__(self) -> None:
-        require("VAE", "act_fn", self.act_fn, ["silu", "swish"])
         for name, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             for value in getattr(self, name):
                 require("VAE", name, value, [kind, f"Attn{kind}"])
@@ -63,21 +65,25 @@ class BlocksConfig:
         """How many pixels a latent is wide: every block but the last halves the size."""
         return 1 << (len(self.block_out_channels) - 1)
 
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """The channels of the decoder's levels, those of the largest pictures first."""
+        return self.block_out_channels
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig(BlocksConfig):
     """The fields of a published AutoencoderKL's `config.json`; defaults are those of the original class."""
 
     shift_factor: float | None = None
-    latents_mean: tuple[float, ...] | None = None
-    latents_std: tuple[float, ...] | None = None
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require("VAE", "latents_mean", self.latents_mean, [None])
-        require("VAE", "latents_std", self.latents_std, [None])
+    supported: ClassVar[Mapping[str, list[Any]]] = {
+        **BlocksConfig.supported,
+        "latents_mean": [None],
+        "latents_std": [None],
+    }
 
 
 def parameters(config: AutoencoderConfig) -> Parameters:
@@ -96,13 +102,8 @@ def encoder_parameters(config: BlocksConfig, out_channels: int) -> Parameters:
     yield from layer_parameters("encoder.conv_in", widths[0], config.in_channels, 3, 3)
     c_in = widths[0]
     for i, c_out in enumerate(widths):
-        block = f"encoder.down_blocks.{i}"
-        for j in range(config.layers_per_block):
-            yield from resnet_parameters(f"{block}.resnets.{j}", c_out if j else c_in, c_out)
-            if config.down_block_types[i].startswith("Attn"):
-                yield from pixel_attention_parameters(f"{block}.attentions.{j}", c_out)
-        if i < len(widths) - 1:
-            yield from layer_parameters(f"{block}.downsamplers.0.conv", c_out, c_out, 3, 3)
+        block, kind = f"encoder.down_blocks.{i}", config.down_block_types[i]
+        yield from level_parameters(block, kind, config.layers_per_block, c_in, c_out, last=i == len(widths) - 1)
         c_in = c_out
     yield from middle_parameters("encoder.mid_block", c_in, config.mid_block_add_attention)
     yield from layer_parameters("encoder.conv_norm_out", c_in)
@@ -116,16 +117,22 @@ def decoder_parameters(config: BlocksConfig) -> Parameters:
     yield from layer_parameters("decoder.conv_in", c_in, config.latent_channels, 3, 3)
     yield from middle_parameters("decoder.mid_block", c_in, config.mid_block_add_attention)
     for i, c_out in enumerate(widths):
-        block = f"decoder.up_blocks.{i}"
-        for j in range(config.layers_per_block + 1):
-            yield from resnet_parameters(f"{block}.resnets.{j}", c_out if j else c_in, c_out)
-            if config.up_block_types[i].startswith("Attn"):
-                yield from pixel_attention_parameters(f"{block}.attentions.{j}", c_out)
-        if i < len(widths) - 1:
-            yield from layer_parameters(f"{block}.upsamplers.0.conv", c_out, c_out, 3, 3)
+        block, kind = f"decoder.up_blocks.{i}", config.up_block_types[i]
+        yield from level_parameters(block, kind, config.layers_per_block + 1, c_in, c_out, last=i == len(widths) - 1)
         c_in = c_out
     yield from layer_parameters("decoder.conv_norm_out", c_in)
     yield from layer_parameters("decoder.conv_out", config.out_channels, c_in, 3, 3)
+
+
+def level_parameters(block: str, block_type: str, layers: int, c_in: int, c_out: int, last: bool) -> Parameters:
+    """The weights of `level`, and of the change of size behind it, which the last one has not."""
+    for j in range(layers):
+        yield from resnet_parameters(f"{block}.resnets.{j}", c_out if j else c_in, c_out)
+        if block_type.startswith("Attn"):
+            yield from pixel_attention_parameters(f"{block}.attentions.{j}", c_out)
+    if not last:
+        resizer = "downsamplers" if "Down" in block_type else "upsamplers"
+        yield from layer_parameters(f"{block}.{resizer}.0.conv", c_out, c_out, 3, 3)
 
 
 def middle_parameters(name: str, channels: int, attention: bool) -> Parameters:

@@ -6,10 +6,11 @@ Source: van den Oord et al. 2017 (VQ-VAE), arXiv:1711.00937; Esser et al. 2020 (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import require
 from tinyldm.models.first_stage import FirstStage
 from tinyldm.models.vae import BlocksConfig, decoder, decoder_parameters, encoder, encoder_parameters, settings
 from tinyldm.nn import embedding, linear
@@ -27,13 +28,12 @@ class VQConfig(BlocksConfig):
     latent_channels: int = 3
     num_vq_embeddings: int = 256
     vq_embed_dim: int | None = None
-    norm_type: str = "group"
-    lookup_from_codebook: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require("VQ model", "norm_type", self.norm_type, ["group"])
-        require("VQ model", "lookup_from_codebook", self.lookup_from_codebook, [False])
+    supported: ClassVar[Mapping[str, list[Any]]] = {
+        **BlocksConfig.supported,
+        "norm_type": ["group"],
+        "lookup_from_codebook": [False],
+    }
 
     @property
     def code_dim(self) -> int:
