@@ -166,7 +166,7 @@ def mixed(x: Array, features: dict[tuple[int, ...], Array], mask: Array) -> Arra
 
 
 def condition_features(x: Array, w: Weights) -> dict[tuple[int, ...], Array]:
-    """The known part `(N, H, W, 3)` as features by their shapes: two convolutions at full size, then three that halve it."""
+    """The known part `(N, H, W, 3)` as features by shape: two convolutions at full size, then three that halve it."""
     features = {}
     for i, layer in enumerate(w.layers):
         x = conv2d(x, layer, stride=1 if i < 2 else 2)
