@@ -73,7 +73,7 @@ class Empty(np.ndarray):
 
 
 def empty(*shape: int) -> Array:
-    """An `Empty` of the shape."""
+    """An `Empty` of the shape: `-> (*shape)`."""
     return np.broadcast_to(np.float32(0), shape).view(Empty)
 
 

@@ -147,31 +147,31 @@ class TakenApart(Operators):
         self._last, self._ops, self._next = layers[-1], layers[0].runtime.ops, iter(layers).__next__
 
     def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        """The next layer."""
+        """The next layer: `(…, C_in) -> (…, C_out)`."""
         layer = self._next()
         return traced_end(layer, linear(x, layer))
 
     def conv2d(
         self, x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding = 0
     ) -> Array:
-        """The next layer."""
+        """The next layer: `(N, H, W, C) -> (N, H', W', C')`."""
         return conv2d(x, self._next(), stride, padding)
 
     def group_norm(self, x: Array, weight: Array, bias: Array, groups: int, eps: float) -> Array:
-        """The next layer."""
+        """The next layer: `(N, …, C) -> (N, …, C)`."""
         return group_norm(x, self._next())
 
     def activation(self, name: str, x: Array) -> Array:
-        """The activation of a name, in front of the last layer or behind the only one."""
+        """The activation of a name, in front of the last layer or behind the only one: `(…) -> (…)`."""
         return _activation(x, name, self._last)
 
     def geglu(self, x: Array) -> Array:
-        """`ops.geglu`, a part of the module that the composite is."""
+        """`ops.geglu`, a part of the module that the composite is: `(…, 2·C) -> (…, C)`."""
         y: Array = self._ops.geglu(x)
         return y
 
     def upsample_nearest(self, x: Array, size: tuple[int, int] | None = None) -> Array:
-        """`ops.upsample_nearest`, which is no module."""
+        """`ops.upsample_nearest`, which is no module: `(N, H, W, C) -> (N, 2H, 2W, C)`, or to `size`."""
         y: Array = self._ops.upsample_nearest(x, size)
         return y
 

@@ -234,7 +234,7 @@ def module(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def as_module(path: str, function: Callable[..., Array], x: Array, *args: Any) -> Array:
+def as_module(path: str, function: Callable[..., Array], x: Array, *args: Any) -> Array:  # (…) -> (…)
     """`function(x, *args)` as the module `path`, which the original has and the weights' names do not show."""
     return traced(path, _computed(path, function, x, *args), x)
 

@@ -160,13 +160,13 @@ def decoder(
 
 
 def mixed(x: Array, features: dict[tuple[int, ...], Array], mask: Array) -> Array:
-    """x where the mask is 1, the known part's features of the same shape where it is 0."""
+    """x where the mask is 1, the known part's features where it is 0: `(N, H, W, C) -> (N, H, W, C)`."""
     mask = upsample_nearest(mask, x.shape[1:3])
     return x * mask + features[x.shape] * (1 - mask)
 
 
 def condition_features(x: Array, w: Weights) -> dict[tuple[int, ...], Array]:
-    """The known part's features by their shapes: two convolutions at full size, then three that halve it."""
+    """The known part `(N, H, W, 3)` as features by shape: two convolutions at full size, then three that halve it."""
     features = {}
     for i, layer in enumerate(w.layers):
         x = conv2d(x, layer, stride=1 if i < 2 else 2)

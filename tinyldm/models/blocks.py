@@ -88,7 +88,7 @@ def downsample(x: Array, w: Weights) -> Array:
 
 @module
 def upsample(x: Array, size: tuple[int, int] | None, w: Weights) -> Array:
-    """Repeat pixels to twice the height and width (or to `size`), then smooth by a 3×3 convolution."""
+    """Repeat pixels to twice the size, or to `size`, then convolve by 3×3: `(N, H, W, C) -> (N, 2H, 2W, C)`."""
     return upsample_conv2d(x, w.conv, size)
 
 

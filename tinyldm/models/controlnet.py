@@ -125,7 +125,7 @@ class ControlNet(Network[ControlNetConfig]):
         Raises `InputError` where a shape does not fit.
         """
         c, dtype = self.config, self.runtime.dtype
-        z, t = checked_latents(self.component, np.asarray(z, dtype), t, c.unet.in_channels)
+        z, t = checked_latents(self.component, z, t, c.unet.in_channels, dtype)
         context, hint = (
             checked_context(self.component, context, len(z), c.unet.context_dim, dtype),
             np.asarray(hint, dtype),

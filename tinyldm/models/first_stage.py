@@ -113,11 +113,11 @@ class FirstStage(Network[C]):
         """The decoder, channels-last."""
 
     def scale(self, z: Array) -> Array:
-        """From the decoder's latents to those of the diffusion: `(z - shift) · scaling_factor`."""
+        """From the decoder's latents to those of the diffusion: `(z - shift) · scaling_factor`, `(…) -> (…)`."""
         return ((z - self.shift) * self.config.scaling_factor).astype(z.dtype, copy=False)
 
     def unscale(self, z: Array) -> Array:
-        """From the latents of the diffusion to the decoder's: `z / scaling_factor + shift`."""
+        """From the latents of the diffusion to the decoder's: `z / scaling_factor + shift`, `(…) -> (…)`."""
         return (z / self.config.scaling_factor + self.shift).astype(z.dtype, copy=False)
 
     def checked(self, x: Array, channels: int, name: str) -> Array:

@@ -33,10 +33,6 @@ class DenoisingUNet(Network[C]):
     component, name = "UNet", "unet"
     parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
 
-    def checked(self, z: Array, t: Array | float) -> tuple[Array, Array]:  # (N,C,h,w), () or (N,) -> (N,C,h,w), (N,)
-        """Latents in the dtype of the runtime, and a timestep for each. Raises `InputError` for another shape."""
-        return checked_latents(self.component, np.asarray(z, self.runtime.dtype), t, self.config.in_channels)
-
     def conditions(self, given: Mapping[str, NDArray[Any]], n: int) -> Conditions:
         """The conditions that were given for `n` samples. Raises `InputError` where they do not fit the model."""
         return Conditions.check(given, self.config, n, self.runtime.dtype)
@@ -76,15 +72,15 @@ class UNet(DenoisingUNet[UNetConfig]):
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
 
         `t` is the timestep, one number or one per sample `(N,)`; `context` the text encoder's output, as it is or as
-        `prepare` made it ready for many steps. What the
-        prediction is (noise, velocity or the clean latent) is the schedule's `prediction_type`. Further `conditions` of
-        the models that have them: `class_labels` `(N,)` (or `(N, D)` vectors), `guidance` `(N, D)` (the original's
-        `timestep_cond`), and `text_embeds` `(N, D)` with `time_ids` `(N, 6)`. `residuals` are a ControlNet's, to be
-        added to each skip and, the last of them, to the middle.
+        `prepare` made it ready for many steps. What the prediction is (noise, velocity or the clean latent) is the
+        schedule's `prediction_type`. Further `conditions` of the models that have them: `class_labels` `(N,)` (or
+        `(N, D)` vectors), `guidance` `(N, D)` (the original's `timestep_cond`), and `text_embeds` `(N, D)` with
+        `time_ids` `(N, 6)`. `residuals` are a ControlNet's, to be added to each skip and, the last of them, to the
+        middle.
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
-        z, t = self.checked(z, t)
+        z, t = checked_latents(self.component, z, t, self.config.in_channels, self.runtime.dtype)
         if not isinstance(context, PreparedContext):
             context = checked_context(self.component, context, len(z), self.config.context_dim, z.dtype)
         elif len(context) != len(z):
@@ -101,9 +97,11 @@ class UNet(DenoisingUNet[UNetConfig]):
         return context if tracing() else prepare_context(projected(context, self.weights), self.weights)
 
 
-def checked_latents(component: str, z: Array, t: Array | float, channels: int) -> tuple[Array, Array]:
+def checked_latents(
+    component: str, z: Array, t: Array | float, channels: int, dtype: np.dtype[Any]
+) -> tuple[Array, Array]:
     """Latents `(N, C, h, w)` and a timestep for each, `(N,)`. Raises `InputError` for another shape."""
-    times = np.asarray(t)
+    z, times = np.asarray(z, dtype), np.asarray(t)
     if z.ndim != 4 or z.shape[1] != channels or 0 in z.shape:
         raise InputError(f"{component}: z must have the shape (N, {channels}, height, width), not {z.shape}")
     if times.dtype.kind not in "iuf" or times.shape not in ((), (1,), (len(z),)):

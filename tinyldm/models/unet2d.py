@@ -15,7 +15,7 @@ import numpy as np
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention_parameters
 from tinyldm.models.config import require
-from tinyldm.models.unet import DenoisingUNet
+from tinyldm.models.unet import DenoisingUNet, checked_latents
 from tinyldm.models.unet_config import FIXED_BLOCKS, BlocksConfig, block_name, resnet
 from tinyldm.typing import Array, Integers
 
@@ -99,7 +99,7 @@ class UNet2D(DenoisingUNet[UNet2DConfig]):
         Raises `InputError` where a shape does not fit the model, or class labels are missing or not the model's.
         """
         c = self.config
-        z, t = self.checked(z, t)
+        z, t = checked_latents(self.component, z, t, c.in_channels, self.runtime.dtype)
         multiple = 1 << (c.blocks - 1)
         pooled = any(c.resizing(kind) == "resnet" for kind in c.down_block_types)
         if pooled and (z.shape[2] % multiple or z.shape[3] % multiple):

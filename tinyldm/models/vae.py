@@ -193,20 +193,20 @@ def decoder(z: Array, w: Weights) -> Array:  # (N,h,w,C) -> (N,H,W,3)
 
 
 @module
-def down_block(x: Array, w: Weights) -> Array:
+def down_block(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,H/2,W/2,Cout)
     """Residual blocks, with attention where the level has it; then half the size (except in the last block)."""
     x = level(x, w)
     return downsample(x, w.downsamplers[0]) if "downsamplers" in w else x
 
 
 @module
-def up_block(x: Array, w: Weights) -> Array:
+def up_block(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,2H,2W,Cout)
     """Residual blocks, with attention where the level has it; then twice the size (except in the last block)."""
     x = level(x, w)
     return upsample(x, None, w.upsamplers[0]) if "upsamplers" in w else x
 
 
-def level(x: Array, w: Weights) -> Array:
+def level(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,H,W,Cout)
     """The residual blocks of a level, each with attention over all pixels behind it where the level has that."""
     for i, resnet in enumerate(w.resnets):
         x = resnet_block(x, None, resnet)
@@ -216,7 +216,7 @@ def level(x: Array, w: Weights) -> Array:
 
 
 @module
-def middle(x: Array, w: Weights) -> Array:
+def middle(x: Array, w: Weights) -> Array:  # (N,H,W,C) -> (N,H,W,C)
     """At the smallest size: a residual block, attention over all pixels, a residual block."""
     x = resnet_block(x, None, w.resnets[0])
     if "attentions" in w:
