@@ -5,6 +5,7 @@ import pytest
 import tinyldm
 from tinyldm.golden import Golden
 from tinyldm.golden.record import Recording, record
+from tinyldm.pipelines.request import request
 
 RUN = {"prompt": "a", "steps": 1, "seed": 3, "guidance_scale": 4.0}
 
@@ -18,7 +19,7 @@ def model64(checkpoint):
 def oracle_file(model64, tmp_path_factory):
     path = tmp_path_factory.mktemp("golden") / "oracle.safetensors"
     rounding = ["float32", "float16", "bfloat16"]
-    record(model64, path, Recording(inputs=True, rounding=rounding), **RUN)
+    record(model64, path, request(**RUN), Recording(inputs=True, rounding=rounding))
     return path
 
 
@@ -33,7 +34,7 @@ def run(tmp_path):
     """Record a run of a model and open it."""
 
     def run_and_open(model, name="candidate.safetensors", inputs=True, **changes):
-        record(model, tmp_path / name, Recording(inputs=inputs), **(RUN | changes))
+        record(model, tmp_path / name, request(**(RUN | changes)), Recording(inputs=inputs))
         return Golden(tmp_path / name)
 
     return run_and_open

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 import textwrap
@@ -11,8 +12,9 @@ from tinyldm.errors import TinyldmError
 from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.bisect import bisect, load_callable
 from tinyldm.golden.check import check
-from tinyldm.golden.record import Recording, record, record_fixture
+from tinyldm.golden.record import Recording, record, record_fixture, request_of
 from tinyldm.golden.tolerance import AutoTolerance, Tolerance
+from tinyldm.pipelines.request import request
 
 NORMS = "0000/unet/*norm*"
 
@@ -330,6 +332,29 @@ def test_other_weights_are_refused(oracle, own_checkpoint):
         check(oracle, own_checkpoint)
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"prompt": ["a", "b"], "negative_prompt": ["c", "d"], "steps": 2, "sampler": "euler"},
+        {"prompt": "a", "num_images": 2, "steps": 1, "one_stream": True, "sampler_options": {"eta": 0.5}},
+        {"prompt": "a", "steps": 1, "height": 32, "width": 16},
+    ],
+)
+def test_a_request_is_stated_and_repeated(wanted, model64, tmp_path):
+    record(model64, tmp_path / "a", request(**wanted), Recording(select=("*latents", "noise", "picture")))
+    with Golden(tmp_path / "a") as golden:
+        assert request_of(golden.metadata["settings"]).prompts == request(**wanted).prompts
+        assert len(golden["picture"]) == 2 if "height" not in wanted else golden["picture"].shape == (1, 3, 32, 16)
+        assert check(golden, tolerance=Tolerance(0)).status == 0
+
+
+def test_a_request_that_a_file_could_not_state_is_refused(model64, tmp_path):
+    for changes in ({"seeds": (3, 5)}, {"noise": np.ones((2, 4, 8, 8))}):
+        wanted = dataclasses.replace(request(["a", "b"], steps=1), **changes)
+        with pytest.raises(TinyldmError, match=r"seeds one after the other|can't be recorded"):
+            record(model64, tmp_path / "a", wanted)
+
+
 def test_a_file_that_does_not_say_how_it_was_made(tmp_path):
     with GoldenWriter(tmp_path / "a") as writer:
         writer.add("x", np.ones(3))
@@ -357,7 +382,8 @@ def test_the_error_is_the_largest_of_all_honest_evaluations(model64, oracle, mon
     keys = ["0000/unet:epsilon", "0000/vae:decode.pixels", "0000/unet/mid_block", "0000/text_encoder:context"]
     found = []
     for i in range(EVALUATIONS):
-        record(rounded_model(model64, "float32", i), tmp_path / "a", prompt="a", steps=1, seed=3, guidance_scale=4.0)
+        same = request("a", steps=1, seed=3, guidance_scale=4.0)
+        record(rounded_model(model64, "float32", i), tmp_path / "a", same)
         with Golden(tmp_path / "a") as one:
             found.append([float(np.abs(one[key] - oracle[key]).max()) for key in keys])
     np.testing.assert_allclose(np.max(found, axis=0), [wanted[key][0] for key in keys], rtol=1e-6)
@@ -373,7 +399,7 @@ def test_it_is_told_what_takes_long(model64, tmp_path):
 
 def test_selecting_nothing_is_an_error(model64, tmp_path):
     with pytest.raises(TinyldmError, match="nothing to record"):
-        record(model64, tmp_path / "a", Recording(select=("nothing",)), prompt="a", steps=1)
+        record(model64, tmp_path / "a", request("a", steps=1), Recording(select=("nothing",)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,6 +22,7 @@ from tinyldm.golden.compare import compare
 from tinyldm.golden.record import Recording, record
 from tinyldm.golden.report_text import as_text
 from tinyldm.golden.tolerance import AutoTolerance
+from tinyldm.pipelines.request import request
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 
@@ -129,7 +130,7 @@ def test_faults_whose_inputs_are_right_are_independent(model, oracle, run, monke
 
 
 def test_a_fault_that_shows_in_every_call_is_one(model, run, tmp_path, monkeypatch):
-    record(model, tmp_path / "two", Recording(inputs=True), prompt="a", steps=3)
+    record(model, tmp_path / "two", request("a", steps=3), Recording(inputs=True))
     patch_ops(model, "unet", timestep_embedding=lambda original: lambda *a, **k: original(*a, **k) * 1.01)
     with Golden(tmp_path / "two") as golden, run(model, prompt="a", steps=3, seed=0, guidance_scale=7.5) as candidate:
         found = compare(golden, candidate)

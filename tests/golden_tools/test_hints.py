@@ -8,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyldm
-from tinyldm.golden import Golden
 from tinyldm.golden.compare import compare
 from tinyldm.golden.hints import hint
 from tinyldm.golden.module_hints import module_hint
 from tinyldm.golden.pairing import FilePair
-from tinyldm.golden.record import Recording, record
 from tinyldm.golden.rounding import ROUNDINGS, rounded_model
 from tinyldm.golden.tolerance import AutoTolerance
 
@@ -129,10 +127,8 @@ def test_a_planted_bug_is_recognised(bug, automatic, checkpoint, oracle, run):
 
 
 @pytest.mark.parametrize("arithmetic", ROUNDINGS)
-def test_no_tensor_of_an_honest_evaluation_looks_like_a_mistake(arithmetic, model64, oracle, tmp_path):
-    run = {"prompt": "a", "steps": 1, "seed": 3, "guidance_scale": 4.0}
-    record(rounded_model(model64, arithmetic, 1), tmp_path / "honest", Recording(inputs=True), **run)
-    with Golden(tmp_path / "honest") as honest:
+def test_no_tensor_of_an_honest_evaluation_looks_like_a_mistake(arithmetic, model64, oracle, run):
+    with run(rounded_model(model64, arithmetic, 1)) as honest:
         files = FilePair(oracle, honest)
         said = {key: hint(oracle[key], honest[key]) or module_hint(files, key) for key in oracle.order}
     assert {key: text for key, text in said.items() if text} == {}

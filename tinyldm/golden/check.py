@@ -10,7 +10,7 @@ from tinyldm.errors import InputError
 from tinyldm.golden.compare import compare
 from tinyldm.golden.comparison import Comparison
 from tinyldm.golden.names import compvis_names
-from tinyldm.golden.record import Recording, record, record_fixture, weights_digest
+from tinyldm.golden.record import Recording, record, record_fixture, request_of, weights_digest
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.pipelines.load import load
@@ -79,8 +79,7 @@ def repeat(golden: Golden, settings: dict[str, Any], model: LatentDiffusion, pat
         given = {name: golden[ref] for name, ref in golden.given.items()}
         record_fixture(model, path, settings["fixture"], recording, inputs=given, seed=settings["seed"], size=size)
         return
-    names = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance_scale", "height", "width")
-    record(model, path, recording, **{name: settings[name] for name in names})
+    record(model, path, request_of(settings), recording)
 
 
 def values_missing(golden: Golden) -> bool:

@@ -21,6 +21,7 @@ from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
 from tinyldm.models.network import Network
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.request import Request, request
 from tinyldm.version import __version__
 
 COMPONENTS = ("text_encoder", "unet", "vae")
@@ -64,36 +65,46 @@ class Recording:
 
 
 def record(
-    model: LatentDiffusion,
-    path: str | PathLike[str],
-    recording: Recording | None = None,
-    *,
-    prompt: str | Sequence[str] = "",
-    negative_prompt: str | Sequence[str] = "",
-    seed: int = 0,
-    steps: int = 25,
-    sampler: str = "ddim",
-    guidance_scale: float = 7.5,
-    height: int | None = None,
-    width: int | None = None,
+    model: LatentDiffusion, path: str | PathLike[str], wanted: Request, recording: Recording | None = None
 ) -> None:
-    """Record text to image, from the tokens to the picture, with the settings of `LatentDiffusion.text_to_image`."""
-    settings: dict[str, Any] = {
-        "prompt": [prompt] if isinstance(prompt, str) else list(prompt),
-        "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else list(negative_prompt),
-        "seed": seed,
-        "steps": steps,
-        "sampler": sampler,
-        "guidance_scale": guidance_scale,
-        "height": height,
-        "width": width,
-    }
+    """Record the pictures of a request (`pipelines.request.request`), from the tokens to the pixels."""
+    own = model.defaults._asdict()
+    wanted = dataclasses.replace(wanted, **{k: v for k, v in own.items() if getattr(wanted, k) is None})
 
     def run(m: LatentDiffusion) -> dict[str, np.ndarray]:
-        images = m.text_to_image(**settings)
+        images = [picture.image for picture in m.pictures(wanted)]
         return {"picture": np.stack([np.moveaxis(np.asarray(image), -1, 0) for image in images])}
 
-    write(path, run, model, describe(model) | {"settings": settings}, recording or Recording())
+    write(path, run, model, describe(model) | {"settings": settings_of(wanted)}, recording or Recording())
+
+
+# The fields of a request that a file states as they are. What only some requests have is stated by those alone, so that
+# files of earlier versions are of the same run.
+STATED = ("steps", "sampler", "guidance_scale", "height", "width")
+STATED_IF_SET = ("sampler_options", "one_stream")
+
+
+def settings_of(wanted: Request) -> dict[str, Any]:
+    """What a file says of a request. Raises `InputError` for one that it can't state, so that none could repeat it."""
+    if wanted.image is not None or wanted.conditions is not None or wanted.noise is not None:
+        raise InputError("a request with a picture, a latent or arrays can't be recorded: a file could not state them")
+    if wanted.seeds != tuple(wanted.seeds[0] + k for k in range(len(wanted))):
+        raise InputError(f"recorded pictures have seeds one after the other, not {wanted.seeds}")
+    negative = list(wanted.negative_prompts)
+    return {
+        "prompt": list(wanted.prompts),
+        "negative_prompt": negative[0] if len(set(negative)) == 1 else negative,
+        "seed": wanted.seeds[0],
+        **{name: getattr(wanted, name) for name in STATED},
+        **{name: getattr(wanted, name) for name in STATED_IF_SET if getattr(wanted, name)},
+    }
+
+
+def request_of(settings: Mapping[str, Any]) -> Request:
+    """The request that a file's settings state."""
+    names = ("prompt", "negative_prompt", "seed", *STATED)
+    stated = {name: settings[name] for name in names} | {n: settings[n] for n in STATED_IF_SET if n in settings}
+    return request(stated.pop("prompt"), stated.pop("negative_prompt"), **stated)
 
 
 def record_fixture(

@@ -25,9 +25,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--prompt", metavar="TEXT", action="append", help="prompt; several make a batch (default: empty)")
     p.add_argument("--negative-prompt", metavar="TEXT", help="what the picture should not be")
     p.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the noise, or of a fixture's inputs (0)")
-    p.add_argument("--steps", metavar="N", type=int, help="steps of the sampler (default 25)")
-    p.add_argument("--sampler", metavar="NAME", help="as in `tinyldm sample` (default ddim)")
-    p.add_argument("--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5)")
+    p.add_argument("--steps", metavar="N", type=int, help="steps of the sampler (default: as in `tinyldm sample`)")
+    p.add_argument("--sampler", metavar="NAME", help="as in `tinyldm sample`")
+    p.add_argument("--guidance-scale", metavar="G", type=float, help="pull of the prompt (as in `tinyldm sample`)")
     p.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the model's own)")
     p.add_argument(
         "--fixture",
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from tinyldm.golden.record import Recording, record, record_fixture
     from tinyldm.pipelines.load import load
     from tinyldm.pipelines.pictures import check_writable
+    from tinyldm.pipelines.request import request
 
     check_writable(args.output)
     check_record_options(args)
@@ -83,19 +84,17 @@ def run(args: argparse.Namespace) -> int:
         record_fixture(model, args.output, args.fixture, recording, inputs=given, seed=args.seed, size=size)
     else:
         width, height = picture_size(args.size, 1) or (None, None)
-        record(
-            model,
-            args.output,
-            recording,
-            prompt=args.prompt or "",
-            negative_prompt=args.negative_prompt or "",
+        wanted = request(
+            args.prompt or "",
+            args.negative_prompt or "",
             seed=args.seed,
-            steps=25 if args.steps is None else args.steps,
-            sampler=args.sampler or "ddim",
-            guidance_scale=7.5 if args.guidance_scale is None else args.guidance_scale,
+            steps=args.steps,
+            sampler=args.sampler,
+            guidance_scale=args.guidance_scale,
             height=height,
             width=width,
         )
+        record(model, args.output, wanted, recording)
     print(f"{args.output}: {args.output.stat().st_size:,} bytes")
     return 0
 
