@@ -88,7 +88,7 @@ def settings_of(wanted: Request) -> dict[str, Any]:
     """What a file says of a request. Raises `InputError` for one that it can't state, so that none could repeat it."""
     if wanted.image is not None or wanted.conditions is not None or wanted.noise is not None:
         raise InputError("a request with a picture, a latent or arrays can't be recorded: a file could not state them")
-    if wanted.seeds != tuple(wanted.seeds[0] + k for k in range(len(wanted))):
+    if wanted.seeds != tuple(wanted.seeds[0] + k for k in range(len(wanted.prompts))):
         raise InputError(f"recorded pictures have seeds one after the other, not {wanted.seeds}")
     negative = list(wanted.negative_prompts)
     return {
