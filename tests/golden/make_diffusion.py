@@ -36,6 +36,8 @@ PATCHES = [
     "float64: Tensor.to(torch.float32) inside step passed over",
     "float64: noise drawn in float32, then cast",
     "float64: LCMScheduler.step gets its timestep as int",
+    "float64: the tables that KDPM2's schedulers derive from their sigmas are made of those",
+    "DPMSolverSDEScheduler: sigmas cast to float64, also in the float32 run: its Brownian path is asked for six digits",
 ]
 SEED = 3
 SHAPE = (1, 4, 2, 2)
@@ -50,7 +52,34 @@ CLASSES = {
     "dpm++_2m_karras": "DPMSolverMultistepScheduler",
     "lms": "LMSDiscreteScheduler",
     "lcm": "LCMScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "dpm2": "KDPM2DiscreteScheduler",
+    "dpm2_a": "KDPM2AncestralDiscreteScheduler",
+    "dpm++_sde": "DPMSolverSDEScheduler",
+    "dpm++_2m_sde": "DPMSolverMultistepScheduler",
+    "dpm_2m": "DPMSolverMultistepScheduler",
+    "dpm_2m_sde": "DPMSolverMultistepScheduler",
+    "dpm++_2s": "DPMSolverSinglestepScheduler",
+    "dpm++_2s_sde": "DPMSolverSinglestepScheduler",
+    "dpm_2s": "DPMSolverSinglestepScheduler",
+    "deis": "DEISMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "sa_solver": "SASolverScheduler",
+    "tcd": "TCDScheduler",
+    "ddim_inverse": "DDIMInverseScheduler",
+    "flow_euler": "FlowMatchEulerDiscreteScheduler",
+    "flow_heun": "FlowMatchHeunDiscreteScheduler",
 }
+# What a sampler's name says over the config.
+SAYS: dict[str, dict[str, Any]] = {
+    "dpm++_2m_karras": {"use_karras_sigmas": True},
+    "dpm++_2m_sde": {"algorithm_type": "sde-dpmsolver++"},
+    "dpm_2m": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    "dpm_2m_sde": {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
+    "dpm++_2s_sde": {"algorithm_type": "sde-dpmsolver++"},
+    "dpm_2s": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+}
+FIRST = tuple(CLASSES)[: tuple(CLASSES).index("lcm") + 1]  # those whose files have more cases
 NOISES = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -132,10 +161,89 @@ OWN: dict[str, dict[str, dict[str, Any]]] = {
     },
     "dpm++_2m_karras": {"karras_range": KARRAS | {"sigma_min": 0.1, "sigma_max": 8.0}},
 }
+SCHEDULES = {
+    "karras": KARRAS,
+    "exponential": STABLE_DIFFUSION | {"use_exponential_sigmas": True},
+    "beta": STABLE_DIFFUSION | {"use_beta_sigmas": True},
+}
+SIGMA_MIN = STABLE_DIFFUSION | {"final_sigmas_type": "sigma_min"}
+ORDERS = {
+    "order_1": STABLE_DIFFUSION | {"solver_order": 1},
+    "order_3": STABLE_DIFFUSION | {"solver_order": 3},
+    "threshold": THRESHOLD,
+}
+MULTISTEP = SCHEDULES | {
+    "threshold": THRESHOLD,
+    "order_1": STABLE_DIFFUSION | {"solver_order": 1},
+    "heun": SIGMA_MIN | {"solver_type": "heun"},
+    "lu": STABLE_DIFFUSION | {"use_lu_lambdas": True},
+    "clipped": STABLE_DIFFUSION | {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
+}
+FLOW = {"num_train_timesteps": 1000, "shift": 3.0}
+OWN |= {
+    "heun": SCHEDULES | {"clip": CLIP},
+    "dpm2": SCHEDULES,
+    "dpm2_a": SCHEDULES,
+    "dpm++_sde": SCHEDULES,
+    "dpm++_2m_sde": MULTISTEP,
+    "dpm_2m": MULTISTEP | {"order_3": SIGMA_MIN | {"solver_order": 3}},
+    "dpm_2m_sde": MULTISTEP,
+    "dpm++_2s": SCHEDULES
+    | ORDERS
+    | {
+        "order_3_heun": STABLE_DIFFUSION | {"solver_order": 3, "solver_type": "heun"},
+        "heun": STABLE_DIFFUSION | {"solver_type": "heun"},
+        "to_the_end": SIGMA_MIN | {"lower_order_final": False},
+    },
+    "dpm++_2s_sde": {"heun": STABLE_DIFFUSION | {"solver_type": "heun"}},
+    "dpm_2s": SCHEDULES
+    | {"order_3": ORDERS["order_3"], "heun": SIGMA_MIN | {"solver_type": "heun", "solver_order": 3}},
+    "deis": SCHEDULES
+    | ORDERS
+    | {"order_3_to_the_end": STABLE_DIFFUSION | {"solver_order": 3, "lower_order_final": False}},
+    "unipc": SCHEDULES
+    | ORDERS
+    | {
+        "bh1": SIGMA_MIN | {"solver_type": "bh1", "solver_order": 3},
+        "noise": SIGMA_MIN | {"predict_x0": False},
+        "uncorrected": STABLE_DIFFUSION | {"disable_corrector": [0, 3]},
+        "karras_range": KARRAS | {"sigma_min": 0.1, "sigma_max": 8.0, "final_sigmas_type": "sigma_min"},
+        "zero_snr": ZERO_SNR,
+    },
+    "sa_solver": SCHEDULES
+    | {
+        "threshold": THRESHOLD,
+        "order_1": STABLE_DIFFUSION | {"predictor_order": 1, "corrector_order": 1},
+        "order_3_4": STABLE_DIFFUSION | {"predictor_order": 3, "corrector_order": 4},
+        "order_4_to_the_end": STABLE_DIFFUSION
+        | {"predictor_order": 4, "corrector_order": 3, "lower_order_final": False},
+        "noise": STABLE_DIFFUSION | {"algorithm_type": "noise_prediction"},
+    },
+    "tcd": {"original_20": STABLE_DIFFUSION | {"original_inference_steps": 20}, "zero_snr": ZERO_SNR},
+    "ddim_inverse": {"clip": CLIP, "zero_snr": ZERO_SNR},
+    "flow_euler": {
+        "unshifted": {"num_train_timesteps": 1000},
+        "karras": FLOW | {"use_karras_sigmas": True},
+        "exponential": FLOW | {"use_exponential_sigmas": True},
+        "beta": FLOW | {"use_beta_sigmas": True},
+        "terminal": FLOW | {"shift_terminal": 0.1},
+        "stochastic": FLOW | {"stochastic_sampling": True},
+        "dynamic": {"use_dynamic_shifting": True},
+        "dynamic_linear": {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+    },
+    "flow_heun": {"unshifted": {"num_train_timesteps": 1000}},
+}
+MU = 0.8  # the dynamic shift of flow matching
 
 
 def cases(sampler: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and settings of every case of a sampler."""
+    if sampler.startswith("flow"):
+        yield from flow_cases(sampler)
+        return
+    if sampler not in FIRST:
+        yield from later_cases(sampler)
+        return
     for name, config in ALL_STEPS.items():
         for steps in (1, 2, 10, 25, 50):
             yield f"{name}_{steps}", {"config": config, "steps": steps}
@@ -149,6 +257,35 @@ def cases(sampler: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"runge_kutta_{steps}", {"config": OWN["pndm"]["runge_kutta"], "steps": steps}
     if sampler == "lcm":
         yield "original_20_25", {"config": OWN["lcm"]["original_20"], "steps": 25}
+
+
+def later_cases(sampler: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of a sampler that came later: all step counts of one configuration, ten steps of the others."""
+    seeded = {"noise_sampler_seed": 5} if sampler == "dpm++_sde" else {}
+    for steps in (1, 2, 10, 25, 50):
+        yield f"sd_{steps}", {"config": STABLE_DIFFUSION | seeded, "steps": steps}
+    # The original's DPM2 ancestral is not finite for the cosine schedule, whose first steps are very long.
+    usual = [k for k in ("defaults", "v", "sample", "trailing", "cosine") if (sampler, k) != ("dpm2_a", "cosine")]
+    for name, config in ({k: TEN_STEPS[k] for k in usual} | OWN[sampler]).items():
+        yield f"{name}_10", {"config": config | seeded, "steps": 10}
+    if "order_3" in OWN[sampler]:
+        for steps in (20, 21, 22):
+            yield f"order_3_{steps}", {"config": OWN[sampler]["order_3"], "steps": steps}
+    if sampler != "ddim_inverse":
+        yield "img2img_10", {"config": STABLE_DIFFUSION | seeded, "steps": 10, "strength": 0.65}
+    if sampler == "tcd":
+        for eta in (0.0, 1.0):
+            yield f"eta_{eta:g}_10", {"config": STABLE_DIFFUSION, "steps": 10, "options": {"eta": eta}}
+
+
+def flow_cases(sampler: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of a sampler of flow matching."""
+    for steps in (1, 2, 10, 25, 50):
+        yield f"shift_{steps}", {"config": FLOW, "steps": steps}
+    for name, config in OWN[sampler].items():
+        mu = {"make": {"mu": MU}} if name.startswith("dynamic") else {}
+        yield f"{name}_10", {"config": config, "steps": 10} | mu
+    yield "img2img_10", {"config": FLOW, "steps": 10, "strength": 0.65}
 
 
 @contextmanager
@@ -166,17 +303,19 @@ def float32_lifted(active: bool) -> Iterator[None]:
 
 def trajectory(sampler: str, case: dict[str, Any], dtype: torch.dtype) -> tuple[Any, np.ndarray]:
     """The original scheduler after its run, and the latents (S + 1, …) that it went through."""
-    config = dict(case["config"])
-    if sampler == "dpm++_2m_karras":
-        config["use_karras_sigmas"] = True
+    config = dict(case["config"]) | SAYS.get(sampler, {})
     scheduler = getattr(diffusers, CLASSES[sampler]).from_config(config)
-    scheduler.set_timesteps(case["steps"])
+    scheduler.set_timesteps(case["steps"], **case.get("make", {}))
     wide = dtype == torch.float64
     if wide:
-        for table in ("alphas_cumprod", "final_alpha_cumprod", "one", "sigmas"):
+        for table in ("alphas_cumprod", "final_alpha_cumprod", "initial_alpha_cumprod", "one", "sigmas"):
             if hasattr(scheduler, table):
                 setattr(scheduler, table, getattr(scheduler, table).double())
-    start = case["steps"] - int(case["steps"] * case.get("strength", 1))
+        if hasattr(scheduler, "sigmas_interpol"):
+            widen_levels_between(scheduler)
+    if sampler == "dpm++_sde":
+        scheduler.sigmas = scheduler.sigmas.double()
+    start = (case["steps"] - int(case["steps"] * case.get("strength", 1))) * scheduler.order
     timesteps = scheduler.timesteps[start:]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
@@ -184,19 +323,54 @@ def trajectory(sampler: str, case: dict[str, Any], dtype: torch.dtype) -> tuple[
     z = torch.randn(SHAPE, generator=generator).to(dtype)
     if "strength" in case:
         noise = torch.randn(SHAPE, generator=generator).to(dtype)
-        z = scheduler.add_noise(z / 2, noise, timesteps[:1])
+        add_noise = getattr(scheduler, "add_noise", None) or (lambda z, noise, t: noised_flow(scheduler, z, noise))
+        z = add_noise(z / 2, noise, timesteps[:1])
     else:
-        z = z * scheduler.init_noise_sigma
+        z = z * getattr(scheduler, "init_noise_sigma", 1.0)
     options = dict(case.get("options", {}))
     if "generator" in inspect.signature(scheduler.step).parameters:
         options["generator"] = generator
     states = [z.numpy()]
     for t in timesteps:
-        output = torch.from_numpy(toy_model(scheduler.scale_model_input(z, t).numpy(), float(t)))
+        taken = scheduler.scale_model_input(z, t) if hasattr(scheduler, "scale_model_input") else z
+        output = torch.from_numpy(toy_model(taken.numpy(), float(t)))
         with float32_lifted(wide):
             z = scheduler.step(output, int(t) if wide and sampler == "lcm" else t, z, **options).prev_sample
         states.append(z.numpy())
     return scheduler, np.stack(states)
+
+
+def noised_flow(scheduler: Any, z: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """A latent on the straight path of flow matching, where the run begins."""
+    sigma = scheduler.sigmas[scheduler.begin_index]
+    return sigma * noise + (1.0 - sigma) * z
+
+
+def steps_levels(scheduler: Any, steps: int) -> torch.Tensor:
+    """The noise levels of the steps, and the last, of a scheduler that repeats those between."""
+    levels = scheduler.sigmas[::2] if scheduler.order == 2 else scheduler.sigmas
+    return torch.cat([levels, levels.new_zeros(1)]) if len(levels) == steps else levels
+
+
+def widen_levels_between(scheduler: Any) -> None:
+    """Make the tables that KDPM2 derives from its levels anew, in float64."""
+    levels = steps_levels(scheduler, scheduler.num_inference_steps)
+
+    def repeated(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:1], x[1:].repeat_interleave(2), x[-1:]])
+
+    if hasattr(scheduler, "sigmas_up"):
+        after = levels.roll(-1)
+        after[-1] = 0
+        up = (after**2 * (levels**2 - after**2) / levels**2) ** 0.5
+        down = (after**2 - up**2) ** 0.5
+        down[-1] = 0
+        between = levels.log().lerp(down.log(), 0.5).exp()
+        between[-2:] = 0
+        scheduler.sigmas_up, scheduler.sigmas_down = repeated(up), repeated(down)
+    else:
+        between = levels.log().lerp(levels.roll(1).log(), 0.5).exp()
+    scheduler.sigmas_interpol = repeated(between)
 
 
 def make_sampler_golden(sampler: str) -> None:
@@ -207,7 +381,7 @@ def make_sampler_golden(sampler: str) -> None:
         try:
             _, narrow = trajectory(sampler, case, torch.float32)
             scheduler, wide = trajectory(sampler, case, torch.float64)
-        except (ValueError, NotImplementedError, IndexError) as error:
+        except (ValueError, NotImplementedError, IndexError, AttributeError) as error:
             settings[name] = case | {"raises": f"{type(error).__name__}: {str(error)[:80]}"}
             continue
         if not (np.isfinite(narrow).all() and np.isfinite(wide).all()):
@@ -215,12 +389,12 @@ def make_sampler_golden(sampler: str) -> None:
             continue
         tensors[f"{name}.float32"] = narrow
         # Float64 runs are compared as a whole, so of the long ones a few states are enough.
-        kept = range(len(wide)) if case["steps"] <= 2 else [0, 1, 2, 3, 4, 5, len(wide) // 2, len(wide) - 1]
+        kept = range(len(wide)) if case["steps"] <= 2 else sorted({*range(6), len(wide) // 2, len(wide) - 1})
         tensors[f"{name}.float64"] = wide[list(kept)]
         tensors[f"{name}.kept"] = np.array(list(kept), np.int32)
         tensors[f"{name}.timesteps"] = scheduler.timesteps.numpy()
         if hasattr(scheduler, "sigmas"):
-            tensors[f"{name}.sigmas"] = scheduler.sigmas.numpy().astype(np.float32)
+            tensors[f"{name}.sigmas"] = steps_levels(scheduler, case["steps"]).numpy().astype(np.float32)
     path = save_golden(
         f"diffusion/{sampler.replace('++', 'pp')}",
         tensors,

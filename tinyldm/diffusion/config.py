@@ -163,7 +163,7 @@ def conforms(value: Any, wanted: Any) -> bool:
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin is tuple:
-        return isinstance(value, list | tuple) and bool(value) and all(conforms(v, arguments[0]) for v in value)
+        return isinstance(value, list | tuple) and all(conforms(v, arguments[0]) for v in value)
     if wanted is float:
         return type(value) in (int, float) and not math.isnan(value)
     return type(value) is wanted

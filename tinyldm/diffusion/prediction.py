@@ -9,7 +9,8 @@ share is $\alpha = \sqrt{\bar\alpha}$, the noise's $s = \sqrt{1 - \bar\alpha}$. 
   Stable Diffusion 2)
 
 gives the other two. With $\alpha = \cos\phi$ and $s = \sin\phi$, the pair $(z, v)$ is the pair $(x_0, \epsilon)$ turned
-by the angle $\phi$.
+by the angle $\phi$. Models trained by flow matching predict the velocity $\epsilon - x_0$ of a latent with
+$\alpha + s = 1$ (`flow_prediction`); only the clean latent is asked of it.
 
 `signal` ($\alpha$) and `noise` ($s$) are numbers, or arrays that broadcast against `z`. Results have the dtype of `z`.
 """
@@ -41,6 +42,8 @@ def to_sample(prediction_type: str, output: Array, z: Array, signal: Array | flo
     if prediction_type == "v_prediction":
         r = (signal**2 + noise**2) ** 0.5
         return signal / r**2 * z - noise / r * output
+    if prediction_type == "flow_prediction":
+        return z - noise * output
     raise unknown(prediction_type)
 
 

@@ -39,11 +39,9 @@ def mersenne_twister(seed: int) -> np.random.MT19937:
     $s_0$ is the seed, $s_i = 1812433253\,(s_{i-1} \oplus \lfloor s_{i-1} / 2^{30} \rfloor) + i \bmod 2^{32}$
     (Matsumoto and Nishimura, `init_genrand` of 2002).
     """
-    key = [seed]
-    for i in range(1, 624):
-        key.append((1812433253 * (key[-1] ^ (key[-1] >> 30)) + i) & 0xFFFFFFFF)
     twister = np.random.MT19937()
-    twister.state = {"bit_generator": "MT19937", "state": {"key": np.array(key, np.uint32), "pos": 624}}
+    key = np.random.RandomState(seed).get_state(legacy=False)["state"]["key"]  # its seeding is this one
+    twister.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
     return twister
 
 
@@ -81,6 +79,11 @@ class TorchGenerator:
     def initial_seed(self) -> int:
         """The seed that the stream began with, from 0 to 2**64 - 1."""
         return self._initial_seed
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed, as a list: that of the one stream for a whole batch."""
+        return [self._initial_seed]
 
     def rand(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Uniforms in [0, 1) of the shape, float32 or float64: `torch.rand(shape, generator=self, dtype=dtype)`."""
@@ -163,6 +166,11 @@ def torch_randn(
 class Generator(Protocol):
     """A stream of normals: `TorchGenerator`, and whatever else a seed may mean."""
 
+    @property
+    def initial_seed(self) -> int:
+        """The seed that the stream began with."""
+        ...
+
     def randn(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape, float32 or float64."""
         ...
@@ -182,6 +190,11 @@ class PictureStreams:
 
     def __len__(self) -> int:
         return len(self.generators)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the pictures."""
+        return [generator.initial_seed for generator in self.generators]
 
     def randn(self, shape: tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape (N, …), float32 or float64; N is the number of pictures."""

@@ -2,13 +2,23 @@
 
 from tinyldm.diffusion.samplers import (  # noqa: F401
     ddim,
+    ddim_inverse,
     ddpm,
-    dpm_solver_pp,
+    deis,
+    dpm2,
+    dpm_multistep,
+    dpm_sde,
+    dpm_singlestep,
     euler,
     euler_ancestral,
+    flow,
+    heun,
     lcm,
     lms,
     pndm,
+    sa_solver,
+    tcd,
+    unipc,
 )
 from tinyldm.diffusion.samplers.base import Sampler
 from tinyldm.diffusion.samplers.registry import (

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -45,11 +45,12 @@ class Sampler(ABC):
     its latest call, in bounds if the config has any.
     """
 
-    name: ClassVar[str]
+    name: str
     aliases: ClassVar[tuple[str, ...]] = ()
     scheduler_class: ClassVar[str | None] = None
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     summary: ClassVar[str]
+    family: ClassVar[Literal["diffusion", "flow"]] = "diffusion"  # of models that it can run
     Config: ClassVar[type[SchedulerConfig]] = SchedulerConfig
 
     timesteps: Timesteps
@@ -109,7 +110,8 @@ class Sampler(ABC):
             raise InputError(
                 f"the sampler {self.name} adds noise in its steps: pass it a generator, e.g. TorchGenerator(seed)"
             )
-        return np.asarray(rng.randn(z.shape)).astype(z.dtype, copy=False)
+        noise: Array = np.asarray(rng.randn(z.shape)).astype(z.dtype, copy=False)
+        return noise
 
     def spaced_timesteps(self, steps: int) -> Array:
         """Descending timesteps in the spacing of the config, float64."""

@@ -7,13 +7,13 @@ from typing import Literal
 
 from tinyldm.diffusion.config import ZeroSNR
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
+from tinyldm.diffusion.samplers.sigma import Churn, SigmaConfig, VarianceExplodingSampler, churned
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
 @register
 class Euler(VarianceExplodingSampler):
-    r"""Karras et al. (2022), arXiv 2206.00364, Algorithm 1 without its second-order correction.
+    r"""Karras et al. (2022), arXiv 2206.00364, Algorithm 2 without its second-order correction.
 
     $\frac{dz}{d\sigma} = \frac{z - x_0}{\sigma}$ is followed in a straight line from $\sigma_i$ to $\sigma_{i+1}$.
     """
@@ -24,15 +24,14 @@ class Euler(VarianceExplodingSampler):
     summary = "a straight line along the ODE at every step"
 
     @dataclass(frozen=True)
-    class Config(SigmaConfig, ZeroSNR):
-        """See `SigmaConfig`."""
+    class Config(SigmaConfig, ZeroSNR, Churn):
+        """See `SigmaConfig` and `Churn`."""
 
         interpolation_type: Literal["linear"] = "linear"
         timestep_type: Literal["discrete"] = "discrete"
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        sigma, sigma_next = self.sigma(i), self.sigma(i + 1)
-        x0 = self.denoised(predict, z, sigma, self.timesteps[i])
-        d = (z - x0) / sigma
-        return z + d * (sigma_next - sigma)
+        z, sigma, t = churned(self, i, z, self.timesteps[i], rng)
+        d = self.slope(predict, z, sigma, t)
+        return z + d * (self.sigma(i + 1) - sigma)

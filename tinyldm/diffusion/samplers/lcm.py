@@ -17,6 +17,30 @@ from tinyldm.errors import InputError
 SIGMA_DATA = 0.5
 
 
+@dataclass(frozen=True)
+class DistilledConfig(ZeroSNR, Clipping):
+    """See `SchedulerConfig`; the model was distilled on `original_inference_steps` timesteps."""
+
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    clip_sample: bool = False
+    set_alpha_to_one: bool = True
+    original_inference_steps: Annotated[int, Range(above=0)] = 50
+    timestep_scaling: Positive = 10.0
+
+
+def distilled_timesteps(config: DistilledConfig, steps: int, sampler: str) -> Timesteps:  # -> (steps,)
+    """A subset of the timesteps that the model was distilled on, evenly spread and beginning with the noisiest."""
+    total, original = config.num_train_timesteps, config.original_inference_steps
+    if original > total:
+        raise InputError(f"original_inference_steps is {original}; it must be at most {total}")
+    if steps > original:
+        raise InputError(f"steps: {steps} is out of range for {sampler}; it must be from 1 to {original}")
+    distilled = (np.arange(original, 0, -1) * (total // original)) - 1
+    return distilled[np.linspace(0, original, steps, endpoint=False).astype(np.int64)]
+
+
 @register
 class LCM(AlphaBarSampler):
     r"""Luo et al. (2023), "Latent Consistency Models", arXiv 2310.04378, Algorithm 3.
@@ -31,29 +55,12 @@ class LCM(AlphaBarSampler):
     scheduler_class = "LCMScheduler"
     summary = "for latent consistency models: a jump to the clean latent, made noisy again"
 
-    @dataclass(frozen=True)
-    class Config(ZeroSNR, Clipping):
-        """See `SchedulerConfig`; the model was distilled on `original_inference_steps` timesteps."""
-
-        beta_start: Beta = 0.00085
-        beta_end: Beta = 0.012
-        beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
-        clip_sample: bool = False
-        set_alpha_to_one: bool = True
-        original_inference_steps: Annotated[int, Range(above=0)] = 50
-        timestep_scaling: Positive = 10.0
-
-    config: Config
+    Config = DistilledConfig
+    config: DistilledConfig
 
     def make_timesteps(self) -> Timesteps:
-        """A subset of the timesteps that the model was distilled on, evenly spread and beginning with the noisiest."""
-        total, original = self.config.num_train_timesteps, self.config.original_inference_steps
-        if original > total:
-            raise InputError(f"original_inference_steps is {original}; it must be at most {total}")
-        if self.steps > original:
-            raise InputError(f"steps: {self.steps} is out of range for lcm; it must be from 1 to {original}")
-        distilled = (np.arange(original, 0, -1) * (total // original)) - 1
-        return distilled[np.linspace(0, original, self.steps, endpoint=False).astype(np.int64)]
+        """See `distilled_timesteps`."""
+        return distilled_timesteps(self.config, self.steps, self.name)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""

@@ -35,7 +35,7 @@ class LMS(VarianceExplodingSampler):
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        slope = (z - self.denoised(predict, z, self.sigma(i), self.timesteps[i])) / self.sigma(i)
+        slope = self.slope(predict, z, self.sigma(i), self.timesteps[i])
         self.slopes = [slope, *self.slopes][:ORDER]
         # The order follows the step's number, so a run that begins midway (image-to-image) lacks slopes at first and
         # leaves their terms out: so do the published pictures.

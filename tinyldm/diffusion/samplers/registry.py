@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tinyldm.diffusion.config import checked, field_types, read_config
 from tinyldm.diffusion.samplers.base import Sampler
+from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
 from tinyldm.errors import ConfigError, InputError
 
 Kind = TypeVar("Kind", bound=type[Sampler])
@@ -31,39 +32,25 @@ class Listed(NamedTuple):
 
 SAMPLERS: dict[str, Entry] = {}
 
-# Classes of the same family that have no sampler here: a file written for one of them can still drive another.
-COMPATIBLE_CLASSES = (
-    "HeunDiscreteScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "TCDScheduler",
-)
+# The classes that models are published with whatever suits them; a run of these that names no sampler takes DDIM.
+OF_EVERY_MODEL = (None, "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler")
 
-# Fields that change nothing here: bookkeeping, what only the compatible classes have, what only old releases had, and
-# what matters only together with a field whose other value is refused.
+# Fields that change nothing here: bookkeeping, what only old releases had, and what matters only together with a field
+# whose other value is refused.
 INERT = {
     "_class_name",
     "_diffusers_version",
     "_use_default_values",
-    "disable_corrector",
-    "predict_x0",
-    "shift_terminal",
-    "solver_p",
-    "noise_sampler_seed",
     "tensor_format",
     "timestep_values",
     "flow_shift",
-    "time_shift_type",
 }
 
 
 def register(sampler: Kind) -> Kind:
     """Enter a sampler under its name, and under those of its `variants`: a class decorator."""
-    for name, options in {sampler.name: {}, **sampler.variants}.items():
+    SAMPLERS[sampler.name] = Entry(sampler, {})
+    for name, options in sampler.variants.items():
         SAMPLERS[name] = Entry(sampler, options)
     return sampler
 
@@ -85,20 +72,40 @@ def describe(entry: Entry) -> str:
 def find_sampler(name: str) -> str:
     """The name here of a sampler that is called `name` here, in diffusers, k-diffusion or a web interface.
 
-    Upper and lower case, spaces, hyphens and underscores do not matter. An unknown name is an `InputError` that tells
-    the nearest one.
+    Upper and lower case, spaces, hyphens and underscores do not matter, and the name may end in that of a schedule of
+    noise levels: `Euler Karras`. An unknown name is an `InputError` that tells the nearest one.
     """
     known = {plain(alias): own for own in reversed(SAMPLERS) for alias in (*aliases_of(own), own)}
     if plain(name) in known:
         return known[plain(name)]
+    for schedule in SIGMA_SCHEDULES:
+        own = known.get(plain(name).removesuffix(plain(schedule)))
+        if own is not None and plain(name).endswith(plain(schedule)) and takes_schedules(own):
+            return f"{own}_{schedule}"
     near = difflib.get_close_matches(plain(name), known, 1)
     hint = f"; did you mean {known[near[0]]!r}?" if near else ""
     raise InputError(f"sampler {name!r} is unknown{hint}; take one of {', '.join(SAMPLERS)}")
 
 
+def takes_schedules(name: str) -> bool:
+    """Whether the sampler goes down noise levels, which a schedule can choose."""
+    return "sigma_schedule" in field_types(SAMPLERS[name].sampler.Config)
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of a name that `find_sampler` gave: one of the list, or with a schedule behind it."""
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    own = max((own for own in SAMPLERS if name.startswith(f"{own}_")), key=len)
+    entry = SAMPLERS[own]
+    return Entry(entry.sampler, {**entry.options, "sigma_schedule": name.removeprefix(f"{own}_")})
+
+
 def aliases_of(name: str) -> Iterator[str]:
     """What else a sampler is called; for a variant, the aliases of its class with what its own name adds."""
     sampler, _ = SAMPLERS[name]
+    if not name.startswith(sampler.name):
+        return
     added = name.removeprefix(sampler.name)
     if name == sampler.name and sampler.scheduler_class is not None:
         yield sampler.scheduler_class
@@ -122,10 +129,12 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], steps: int, **o
     name = find_sampler(name)
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise InputError(f"steps: {steps!r} is not an integer")
-    sampler, of_name = SAMPLERS[name]
-    check_family(scheduler_config)
+    sampler, of_name = entry_of(name)
+    check_family(scheduler_config, name)
     given = dict(of_name) | checked_options(name, sampler, options)
-    return sampler(read_config(scheduler_config, sampler.Config, name, given), steps)
+    made = sampler(read_config(scheduler_config, sampler.Config, name, given), steps)
+    made.name = name
+    return made
 
 
 def checked_options(name: str, sampler: type[Sampler], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,18 +148,19 @@ def checked_options(name: str, sampler: type[Sampler], options: Mapping[str, Any
     return {k: checked(k, v, types[k], f"sampler {name}", InputError) for k, v in options.items()}
 
 
-def check_family(config: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for a field that no sampler has, or a scheduler class that is none of this family."""
+def check_family(config: Mapping[str, Any], name: str) -> None:
+    """Raise `ConfigError` for a field that no sampler has, or a scheduler class of models that `name` cannot run."""
     fields = {field for sampler, _ in SAMPLERS.values() for field in field_types(sampler.Config)}
     for field in config:
         if field not in fields | INERT:
             raise ConfigError(f"scheduler config: unknown field {field!r} (value {config[field]!r})")
-    classes = [sampler.scheduler_class for sampler, _ in SAMPLERS.values()]
-    known = list(dict.fromkeys([*filter(None, classes), *COMPATIBLE_CLASSES]))
-    published = config.get("_class_name", known[0])
-    if published not in known:
+    published, family = config.get("_class_name"), entry_of(name).sampler.family
+    families = {sampler.scheduler_class: sampler.family for sampler, _ in SAMPLERS.values()}
+    known = [scheduler for scheduler in families if scheduler and families[scheduler] == family]
+    if published is not None and published not in known:
         raise ConfigError(
-            f"scheduler config: _class_name {published!r} is not supported; take one of {', '.join(known)}"
+            f"scheduler config: _class_name {published!r} is not of a model that {name} can run; it runs those of "
+            f"{', '.join(known)}"
         )
 
 
@@ -160,7 +170,8 @@ def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
     fitting = [
         name
         for name, (sampler, options) in SAMPLERS.items()
-        if sampler.scheduler_class == published and options.items() <= scheduler_config.items()
+        if sampler.scheduler_class == published
+        and all(scheduler_config.get(k, getattr(sampler.Config, k)) == v for k, v in options.items())
     ]
     if published is None or not fitting:
         raise ConfigError(
@@ -170,13 +181,14 @@ def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
 
 
 def usual_sampler(scheduler_config: Mapping[str, Any]) -> str:
-    """The sampler for a run that names none: DDIM, except where a schedule is that of a model distilled to few steps.
+    """The sampler for a run that names none: that of the checkpoint, but DDIM for those that most models come with.
 
-    Those are published with LCM's, or with an Euler one that begins at the noisiest timestep (`trailing`).
+    A model distilled to few steps is published with LCM's or TCD's, or with an Euler one that begins at the noisiest
+    timestep (`trailing`).
     """
     published = scheduler_config.get("_class_name")
-    if published == "LCMScheduler":
-        return "lcm"
+    if published in OF_EVERY_MODEL:
+        return "ddim"
     if published in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"):
         return default_sampler(scheduler_config) if scheduler_config.get("timestep_spacing") == "trailing" else "ddim"
-    return "ddim"
+    return default_sampler(scheduler_config)

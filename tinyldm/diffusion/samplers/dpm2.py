@@ -1,0 +1,105 @@
+"""DPM2: DPM-Solver's second-order method, as k-diffusion writes it, with and without fresh noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tinyldm.diffusion.config import Beta
+from tinyldm.diffusion.samplers.ancestral import Ancestral, split_noise
+from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.samplers.sigma import Churn, SigmaConfig, VarianceExplodingSampler, churned
+from tinyldm.diffusion.samplers.two_calls import TwoCalls
+from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
+
+
+@dataclass(frozen=True)
+class KDPM2Config(SigmaConfig):
+    """The defaults of both."""
+
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+
+class KDPM2(TwoCalls, VarianceExplodingSampler):
+    """What both share."""
+
+    def make_levels(self) -> tuple[Array, Timesteps]:
+        """See `SigmaSampler.make_levels`; the timesteps of Karras levels are rounded, as published."""
+        levels, timesteps = super().make_levels()
+        return levels, np.round(timesteps) if self.config.chosen_schedule() == "karras" else timesteps
+
+
+@register
+class DPM2(KDPM2):
+    r"""Lu et al. (2022), "DPM-Solver", arXiv 2206.00927, Algorithm 1, in the noise levels of Karras et al.
+
+    An Euler step to the middle of the step in $\log\sigma$, $\sqrt{\sigma_i \sigma_{i+1}}$, and the whole step along
+    the slope found there (K. Crowson, k-diffusion `sample_dpm_2`).
+    """
+
+    name = "dpm2"
+    aliases = ("dpm_2", "kdpm2", "kdpm2_discrete")
+    scheduler_class = "KDPM2DiscreteScheduler"
+    summary = "second order: the slope in the middle of the step"
+
+    @dataclass(frozen=True)
+    class Config(KDPM2Config, Churn):
+        """See `SigmaConfig` and `Churn`."""
+
+    def second_timestep(self, i: int) -> np.number:
+        """See `TwoCalls.second_timestep`: that of the level in the middle."""
+        return self.timestep_of(math.sqrt(self.sigma(i) * self.sigma(i + 1)))
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
+        """See `Sampler.step`."""
+        z, sigma, t = churned(self, i, z, self.calls_of(i)[0], rng)
+        sigma_next = self.sigma(i + 1)
+        d = self.slope(predict, z, sigma, t)
+        if sigma_next == 0:
+            return z + d * (sigma_next - sigma)
+        middle = math.sqrt(sigma * sigma_next)
+        t_middle = self.calls_of(i)[1] if sigma == self.sigma(i) else self.timestep_of(middle)
+        d = self.slope(predict, z + d * (middle - sigma), middle, t_middle)
+        return z + d * (sigma_next - sigma)
+
+
+@register
+class DPM2Ancestral(KDPM2):
+    """DPM2 to a level below the next one, then fresh noise (K. Crowson, k-diffusion `sample_dpm_2_ancestral`)."""
+
+    name = "dpm2_a"
+    aliases = ("dpm_2_ancestral", "dpm2_ancestral", "kdpm2_ancestral", "kdpm2_ancestral_discrete")
+    scheduler_class = "KDPM2AncestralDiscreteScheduler"
+    summary = "DPM2 with fresh noise at every step"
+
+    @dataclass(frozen=True)
+    class Config(KDPM2Config, Ancestral):
+        """See `SigmaConfig` and `Ancestral`."""
+
+    config: Config
+
+    def middle(self, i: int) -> float:
+        """The level halfway, in its logarithm, to the one before the noise."""
+        sigma_down, _ = split_noise(self.sigma(i), self.sigma(i + 1), self.config.eta)
+        return math.sqrt(self.sigma(i) * sigma_down)
+
+    def second_timestep(self, i: int) -> np.number:
+        """See `TwoCalls.second_timestep`: that of the level in the middle."""
+        return self.timestep_of(self.middle(i))
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
+        """See `Sampler.step`."""
+        sigma = self.sigma(i)
+        sigma_down, sigma_up = split_noise(sigma, self.sigma(i + 1), self.config.eta)
+        t, *t_middle = self.calls_of(i)
+        d = self.slope(predict, z, sigma, t)
+        if sigma_down == 0:
+            return z + d * (sigma_down - sigma)
+        d = self.slope(predict, z + d * (self.middle(i) - sigma), self.middle(i), t_middle[0])
+        z = z + d * (sigma_down - sigma)
+        return z + (self.config.s_noise * sigma_up) * self.draw_noise(rng, z)

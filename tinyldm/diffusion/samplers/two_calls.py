@@ -1,0 +1,42 @@
+"""Samplers that call the model twice in a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyldm.diffusion.samplers.base import Sampler
+from tinyldm.diffusion.types import Array, Timesteps
+
+
+class TwoCalls(Sampler):
+    """Over noise levels, with two calls in a step, but one in a step that ends without noise.
+
+    `timesteps` are those of the calls; `visited`, of the class beside this one, are those that the steps begin at.
+    """
+
+    sigmas: Array
+    visited: Timesteps
+
+    def __init__(self, config: Any, steps: int):
+        super().__init__(config, steps)
+        calls = ((t, self.second_timestep(i)) if self.sigmas[i + 1] > 0 else (t,) for i, t in enumerate(self.visited))
+        self.timesteps = np.array([t for step in calls for t in step], np.float32)
+
+    def second_timestep(self, i: int) -> np.number:
+        """The timestep of the second call in step `i`."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """See `Sampler.__len__`."""
+        return len(self.visited)
+
+    def calls(self, start: int = 0) -> int:
+        """See `Sampler.calls`."""
+        return len(self) - start + int(np.count_nonzero(self.sigmas[start + 1 :]))
+
+    def calls_of(self, i: int) -> Timesteps:
+        """The timesteps of the calls in step `i`: two, or one."""
+        first = self.calls() - self.calls(i)
+        return self.timesteps[first : first + 1 + int(self.sigmas[i + 1] > 0)]
