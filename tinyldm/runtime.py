@@ -27,7 +27,7 @@ class OnThreads:
         function = getattr(self._kernels, name)
         if not callable(function):
             return function
-        bound = functools.partial(self._kernels.pool.on_threads, self._count, function)
+        bound = self._kernels.pool.on_threads(self._count, function)
         setattr(self, name, bound)  # found at once the next time
         return bound
 

@@ -111,7 +111,7 @@ def test_the_number_of_threads_is_that_of_the_block_and_of_no_other_thread():
     def call(count):
         with pool.using_threads(count):
             meet.wait(10)
-            found[count] = [pool.threads(), pool.on_threads(count + 10, pool.threads), pool.threads()]
+            found[count] = [pool.threads(), pool.on_threads(count + 10, pool.threads)(), pool.threads()]
             meet.wait(10)
         found[-count] = pool.threads()
 

@@ -8,6 +8,7 @@ from golden.family_cases import CONTROLLED, PUBLISHED
 from golden.family_files import shapes_of
 from golden.provenance import load_golden
 
+from tinyldm import cost
 from tinyldm.checkpoints.base import MemorySource
 from tinyldm.errors import CheckpointError, ConfigError, InputError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
@@ -59,6 +60,21 @@ def test_first_stages(name: str) -> None:
     if "masked" in golden:
         assert_close(model.decode(x["z"], x["image"], x["mask"]), golden["masked"])
     np.testing.assert_allclose(model.unscale(model.scale(mean)), mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FIRST_STAGES)
+def test_first_stages_are_asked_in_the_same_way(name: str) -> None:
+    """Whoever holds a first stage needs no more than this, and the cost of it is counted without a value computed."""
+    model, _ = model_of(name)
+    c = model.config
+    side = 2 * c.factor
+    z = given("z", (1, model.latent_channels, 2, 2))
+    assert model.decode(model.unscale(z)).shape == (1, c.out_channels, side, side)
+    assert model.encode(np.zeros((1, c.in_channels, side, side)))[0].shape == z.shape
+    assert min(*c.decoder_widths, c.sample_size, c.scaling_factor) > 0
+    encoding, decoding = cost.vae_costs(model, side, side)
+    assert encoding[0].shape[2:] == (side, side)
+    assert decoding[-1].shape == (1, c.out_channels, side, side)
 
 
 @pytest.mark.parametrize("name", FIRST_STAGES)

@@ -253,10 +253,6 @@ class RoundedOps:
         parts = [np.cos(angles), np.sin(angles)] if flip_sin_to_cos else [np.sin(angles), np.cos(angles)]
         return self._out(np.concatenate([*parts, np.zeros((len(angles), dim % 2), f)], axis=1))
 
-    def upsample_conv2d(self, x: np.ndarray, weight: np.ndarray, bias: Any = None, size: Any = None) -> np.ndarray:
-        """`ops.upsample_conv2d`; repeating pixels rounds nothing."""
-        return self.conv2d(ops.upsample_nearest(plain(x), size), weight, bias, padding=1)
-
 
 class RoundedSource(RenamedSource):
     """A view of a source, under its own names, whose floating tensors are rounded to a type when they are read."""

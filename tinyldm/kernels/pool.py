@@ -97,13 +97,18 @@ def using_threads(count: int | None) -> Iterator[None]:
         _within.reset(token)
 
 
-def on_threads(count: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`function(*args, **kwargs)` within `using_threads(count)`, for what is called very often."""
-    token = _within.set(count)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        _within.reset(token)
+def on_threads(count: int, function: Callable[P, T]) -> Callable[P, T]:
+    """The function, each call of it within `using_threads(count)`; for what is called very often."""
+    enter, leave = _within.set, _within.reset
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = enter(count)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            leave(token)
+
+    return run
 
 
 @Native

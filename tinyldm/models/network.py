@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from tinyldm.tree import Settings, TensorSource, bind_weights
 C = TypeVar("C")
 
 
-class Network(Generic[C]):
+class Network(ABC, Generic[C]):
     """A network of a checkpoint, from a config as published (or as `read` before) and its tensors by canonical names.
 
     Raises `ConfigError` for a field or value that is unknown or not supported, and `CheckpointError` for a weight that
@@ -46,9 +47,9 @@ class Network(Generic[C]):
         return fields
 
     @staticmethod
+    @abstractmethod
     def parameters_of(config: Any, /) -> Parameters:
         """Name and shape of every weight that a config asks for."""
-        raise NotImplementedError
 
     @staticmethod
     def settings_of(config: Any, /) -> Settings:
