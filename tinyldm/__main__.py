@@ -24,8 +24,10 @@ def main() -> NoReturn:
 
 def leave(number: int, _: object) -> NoReturn:
     """End at once with one line: an exception could be lost in an import."""
-    os.write(2, b"\ntinyldm: interrupted; nothing was written\n")
-    os._exit(128 + number)
+    try:
+        os.write(2, b"\ntinyldm: interrupted; nothing was written\n")
+    finally:  # standard error may be closed or full
+        os._exit(128 + number)
 
 
 def open_streams() -> None:

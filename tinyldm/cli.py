@@ -12,7 +12,7 @@ from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2i
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
-from tinyldm.errors import TinyldmError
+from tinyldm.errors import Stopped, TinyldmError
 from tinyldm.memory import check_address_space
 from tinyldm.version import __version__
 
@@ -80,7 +80,8 @@ def outcome(argv: Sequence[str] | None) -> int:
     except BaseException as error:
         if args.debug or isinstance(error, SystemExit):
             raise
-        if interrupts.arrived() or isinstance(error, KeyboardInterrupt):
+        if interrupts.arrived() or isinstance(error, (KeyboardInterrupt, Stopped)):
+            error.__traceback__ = None  # what its frames hold is closed now, a progress bar before the last line
             return interrupted(args)
         if isinstance(error, TinyldmError):
             return failed(str(error))

@@ -18,13 +18,13 @@ LITTLE_ADDRESS_SPACE = 4 << 30
 FEATURE_MAPS = 3  # of the largest size, alive at once: input, output, residual
 
 
-def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None) -> int:
+def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, denoises: bool = True) -> int:
     """About how much memory a single run takes, for latents of `h` × `w`; its pictures are walked in groups.
 
     The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
-    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture. With low memory,
-    of the weights only the largest one at a time, as it was read and as it is arranged for the kernel. `low_memory` is
-    the model's own setting unless given.
+    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture, which is all where
+    nothing is denoised. With low memory, of the weights only the largest one at a time, as it was read and as it is
+    arranged for the kernel. `low_memory` is the model's own setting unless given.
     """
     from tinyldm.pipelines.walk import GROUP_POSITIONS  # here, so that limits are looked at before NumPy is imported
 
@@ -32,13 +32,13 @@ def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None) -
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
-    count = max(1, GROUP_POSITIONS // (h * w))
+    count = max(1, GROUP_POSITIONS // max(1, h * w))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
     factor, config = model.vae.config.factor, model.vae.config
     narrow = config.decoder_widths
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
     held = (lambda weights: 2 * max(weights)) if low_memory else sum
-    numbers = max(held(sizes["unet"]) + unet, held(sizes["vae"]) + decoder)
+    numbers = max(held(sizes["unet"]) + unet if denoises else 0, held(sizes["vae"]) + decoder)
     return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
 
 
@@ -114,12 +114,12 @@ def check_address_space(backend: str) -> None:
         )
 
 
-def check_memory(model: Any, h: int, w: int, what: str) -> None:
+def check_memory(model: Any, h: int, w: int, what: str, denoises: bool = True) -> None:
     """Raise `InputError` where `what` takes more memory than is available, with what would do."""
-    needed, available = expected_bytes(model, h, w), available_bytes()
+    needed, available = expected_bytes(model, h, w, denoises=denoises), available_bytes()
     if available is None or needed <= available:
         return
-    lower = expected_bytes(model, h, w, low_memory=True)
+    lower = expected_bytes(model, h, w, low_memory=True, denoises=denoises)
     way = f"with --low-memory it takes about {human_bytes(lower)}" if lower <= available else "take a smaller size"
     raise InputError(
         f"{what}: about {human_bytes(needed)} of memory, and {human_bytes(available)} are available; {way}, or try it "

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tinyldm import cli
-from tinyldm.commands import info, interrupts
+from tinyldm.commands import info, interrupts, sampling
+from tinyldm.errors import Stopped
 from tinyldm.pipelines import pictures
+from tinyldm.pipelines.walk import Step
 
 ROOT = Path(cli.__file__).parents[1]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -124,6 +127,27 @@ def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert status == 130
     assert err.endswith("tinyldm: interrupted; kept a-0001.png, a-0002.png\n")
     assert sorted(os.listdir()) == ["a-0001.png", "a-0002.png"]
+
+
+def test_finished_pictures_of_a_grid_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt_third(step: Step) -> None:
+        if step.pictures.start == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sampling, "watch", interrupt_third)
+    words = ("-n", "4", "--grid", "2", "-o", "a.png", "--steps", "1", "--seed", "1")
+    status, _, err = run("sample", "x", *words)
+    assert (status, err.splitlines()[-1]) == (130, "tinyldm: interrupted; kept a.png")
+    with Image.open("a.png") as picture:
+        assert picture.size == (32, 16)
+
+
+def test_a_callback_that_stops_the_run(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(step: Step) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(sampling, "watch", stop)
+    assert run("sample", "x", "-o", "a.png", "--steps", "2")[0] == 130
 
 
 def test_a_run_after_an_interrupted_one(run) -> None:

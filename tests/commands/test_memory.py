@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import tinyldm
 from tinyldm import cli, memory
@@ -39,6 +40,16 @@ def test_refused_with_a_way_out(run, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_checkpoint(run) -> str:
     """The checkpoint that `run` takes."""
     return run("info")[1].splitlines()[0]
+
+
+def test_encode_and_decode_are_refused_too(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (16, 16)).save("a.png")
+    assert run("encode", "a.png")[0] == 0
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    for words in (("encode", "a.png"), ("decode", "a.safetensors", "-o", "b.png")):
+        status, _, err = run(*words)
+        assert (status, "1 B are available" in err) == (2, True)
+        assert run(*words, "--force")[0] == 0
 
 
 def test_a_picture_of_gigantic_size(run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def test_what_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(InputError, match="standard input: holds no prompts"):
         read_prompts(["-"])
+
+
+def test_a_prompt_in_another_encoding(run) -> None:
+    status, _, err = run("sample", os.fsdecode(b"caf\xe9"), "-o", "a.png")
+    assert status == 2
+    assert err.startswith("tinyldm: error: prompt 'caf\\udce9': is no valid utf-8")
 
 
 def test_each_line_is_a_picture(run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinyldm.commands.options import add_model_options, open_model
+from tinyldm.commands.options import add_force_option, add_model_options, open_model
 from tinyldm.version import __version__
 
 SUMMARY = "decode a latent file to a picture"
@@ -19,10 +19,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_model_options(p)
     p.add_argument("latent", metavar="LATENT", type=Path, help="safetensors file that `encode` wrote")
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: beside the latent)")
+    add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Latent to picture."""
+    from tinyldm.memory import check_memory
     from tinyldm.pipelines.files import numbered
     from tinyldm.pipelines.latents import read_latent
     from tinyldm.pipelines.pictures import check_writable, write_png
@@ -30,7 +32,11 @@ def run(args: argparse.Namespace) -> None:
     output = args.output or args.latent.with_suffix(".png")
     check_writable(output)
     latent = read_latent(args.latent)
-    images = open_model(args).decode(latent)
+    model = open_model(args)
+    if not args.force:
+        h, w = latent.shape[2:]
+        check_memory(model, h, w, f"a latent of {h}×{w}", denoises=False)
+    images = model.decode(latent)
     for file, image in zip(numbered(output, len(images)), images, strict=True):
         write_png(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
         args.written.append(file)

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyldm.commands.options import add_model_options, add_seed_option, add_size_options, chosen_seed, open_model
+from tinyldm.commands.options import (
+    add_force_option,
+    add_model_options,
+    add_seed_option,
+    add_size_options,
+    chosen_seed,
+    open_model,
+)
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,10 +34,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
     add_seed_option(p, "the draw")
     add_size_options(p, RESIZE)
+    add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Picture to latent."""
+    from tinyldm.memory import check_memory
     from tinyldm.pipelines.latents import write_latent
     from tinyldm.pipelines.pictures import check_writable
 
@@ -39,6 +48,9 @@ def run(args: argparse.Namespace) -> None:
     image = resized_picture(args, args.image)
     seed = chosen_seed(args) if args.sample or args.seed is not None else None
     model = open_model(args)
+    if not args.force:
+        factor, size = model.vae.config.factor, f"a picture of {image.width}×{image.height}"
+        check_memory(model, image.height // factor, image.width // factor, size, denoises=False)
     latent = model.encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"

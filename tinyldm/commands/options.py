@@ -48,6 +48,11 @@ def add_model_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
 
 
+def add_force_option(p: argparse.ArgumentParser) -> None:
+    """`--force`."""
+    p.add_argument("--force", action="store_true", help="begin even where there seems to be too little memory")
+
+
 def add_runtime_options(p: argparse.ArgumentParser, dtypes: str) -> None:
     """How to compute."""
     p.add_argument("--backend", metavar="B", help="numba (default) or reference")

@@ -18,7 +18,11 @@ PROMPT_HELP = "; - reads prompts from standard input, @FILE from a file, one a l
 
 def read_prompts(words: Sequence[str]) -> list[str]:
     """The prompts of a command line: as they are, or those that `-` and `@FILE` stand for."""
-    return [prompt for word in words for prompt in prompts_of(word)]
+    prompts = [prompt for word in words for prompt in prompts_of(word)]
+    for prompt in prompts:
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise InputError(f"prompt {prompt!r}: is no valid {sys.getfilesystemencoding()}; type it in that encoding")
+    return prompts
 
 
 def prompts_of(word: str) -> Iterator[str]:

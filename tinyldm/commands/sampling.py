@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
-from tinyldm.commands.options import add_seed_option, chosen_seed, open_model
+from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
 from tinyldm.commands.prompts import note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
@@ -42,7 +42,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_seed_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
-    p.add_argument("--force", action="store_true", help="begin even where there seems to be too little memory")
+    add_force_option(p)
 
 
 def make(args: argparse.Namespace, **settings: Any) -> None:
@@ -62,27 +62,29 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     named = ("negative_prompt", "steps", "guidance_scale", "sampler")
     settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
     wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
-    sheet = getattr(args, "grid", None)
+    sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     model = open_model(args)
     wanted = wanted.resolved(model.parts)
-    note_unread(prompts)
-    note_unknown(model, prompts)
+    note_unread([*prompts, args.negative_prompt])
+    note_unknown(model, [*prompts, args.negative_prompt])
     note_sampler(args, model, wanted)
     print_expectation(args, model, wanted)
 
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
     said |= {"image": args.image.name} if "image" in args else {}
     images = []
-    for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
-        if sheet:
-            images.append(picture.image)
-            continue
-        write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
-        args.written.append(files[picture.index])
-    if sheet:
-        write_png(files[0], grid(images, sheet), wanted.metadata(0) | said | {"prompts": "\n".join(prompts)})
-        args.written.append(files[0])
+    try:
+        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
+            if sheet:
+                images.append(picture.image)
+                continue
+            write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
+            args.written.append(files[picture.index])
+    finally:  # a run that is interrupted keeps the pictures that are finished, in one picture too
+        if sheet and images:
+            write_png(files[0], grid(images, sheet), wanted.metadata(0) | said | {"prompts": "\n".join(prompts)})
+            args.written.append(files[0])
     print(*files, sep="\n")
     print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
 

@@ -19,10 +19,11 @@ def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> li
     files = numbered(output or Path(f"{name}.png"), count)
     if output is None:
         files = [unused(file) for file in files]
-    for file in files:
-        if file.suffix.lower() != ".png":
-            raise InputError(f"{file}: pictures are written as PNG, so the name must end in .png")
-        check_writable(file)
+    if files[0].suffix.lower() != ".png":
+        raise InputError(f"{files[0]}: pictures are written as PNG, so the name must end in .png")
+    check_writable(files[0])
+    if folder := next((file for file in files if file.is_dir()), None):
+        raise InputError(f"{folder}: can't be written: it is a folder")
     return files
 
 
