@@ -29,6 +29,7 @@ from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import TableSource, quoted
 from tinyldm.checkpoints.dtypes import FLOATING, STORED, from_stored, tag_of, to_stored
+from tinyldm.checkpoints.file_kinds import kind_in_words
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.errors import CheckpointError
 
@@ -109,6 +110,8 @@ class SafetensorsFile(TableSource[FileTensor]):
 
 def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
     """The header of a mapped file as parsed, unchecked JSON, and where the data begins."""
+    if kind := kind_in_words(bytes(file.view(0, min(file.size, 300)))):
+        raise CheckpointError(f"{file.path}: is {kind}, wanted a safetensors file")
     if file.size < PREFIX:
         raise CheckpointError(f"{file.path}: {file.size} bytes are too few for a safetensors file (truncated?)")
     length = int.from_bytes(file.view(0, PREFIX), "little")
