@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -196,6 +198,32 @@ def test_what_is_not_there(hub: Hub, tmp_path: Path) -> None:
         last = found.stderr.strip().splitlines()[-1]
         assert last.startswith(f"tinyldm: error: {name}: no such path here, and it can't be had from the hub")
         assert "Traceback" not in found.stderr
+
+
+def test_a_hub_that_cannot_be_reached(own_checkpoint: Path, tmp_path: Path) -> None:
+    """One line, and soon; without it the client tries for half a minute and ends in a traceback."""
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen()  # takes connections and says nothing
+    closed = socket.socket()
+    closed.bind(("127.0.0.1", 0))  # takes none
+    for place in (silent, closed):
+        started = time.monotonic()
+        found = info(tmp_path / "hf", "someone/tiny", HF_ENDPOINT=f"http://127.0.0.1:{place.getsockname()[1]}")
+        assert found.returncode == 2, found.stderr
+        assert len(found.stderr.strip().splitlines()) == 1
+        assert found.stderr.startswith("tinyldm: error: someone/tiny: no such path here, and it can't be had")
+        assert time.monotonic() - started < 15  # of which the process itself takes most
+        place.close()
+
+
+def test_links(hub: Hub, tmp_path: Path) -> None:
+    endpoint = f"http://127.0.0.1:{hub.server_address[1]}"
+    for page in ("", "/tree/main", "/", "/blob/main/vae/diffusion_pytorch_model.safetensors?download=true"):
+        found = run(tmp_path / "hf", "inspect", "--summary", f"{endpoint}/someone/tiny{page}", HF_ENDPOINT=endpoint)
+        assert found.returncode == 0, found.stderr
+    found = run(tmp_path / "hf", "inspect", "http://somewhere.else/models/7", HF_ENDPOINT=endpoint)
+    assert (found.returncode, "is a link; download the file" in found.stderr) == (2, True)
 
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from tiny_checkpoints import write_tokenizer
 
 from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.learned_word import extend_encoder, read_inversion
+from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inversion
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.models.text_encoder import TextEncoder, TextEncoderConfig, parameters
@@ -75,6 +79,53 @@ def test_the_tokenizer_spells_a_word_out() -> None:
     np.testing.assert_array_equal(tokenizer.encode(["a fox", "two owls"]), clip.encode(["a fox", "two owls"]))
     with pytest.raises(InputError, match="a token already"):
         extend_tokenizer(tokenizer, words[:1])
+
+
+def word(name: str, vectors: int) -> Inversion:
+    return Inversion(name, {"text_encoder": VECTORS[:vectors]})
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(
+    ("first", "second"), [("<cat>", "<cat>2"), ("zxq", "zxqdog"), ("a_zxq", "zxq"), ("zxq", "zxq_1x")]
+)
+@pytest.mark.parametrize("vectors", [(1, 1), (3, 1), (1, 3), (3, 2)])
+def test_a_word_that_begins_as_another(order: int, first: str, second: str, vectors: tuple[int, int]) -> None:
+    words = [word(first, vectors[0]), word(second, vectors[1])]
+    ordered = words[::-1] if order else words
+    at_once = extend_tokenizer(Tokenizer.clip(), ordered)
+    in_turn = extend_tokenizer(extend_tokenizer(Tokenizer.clip(), ordered[:1]), ordered[1:])
+    for tokenizer in (at_once, in_turn):
+        for w in words:
+            assert tokenizer.tokenize(w.word.upper()) == w.tokens
+        assert tokenizer.tokenize(f"{second} {first} {second}") == words[1].tokens + words[0].tokens + words[1].tokens
+        ids = tokenizer.ids(first)
+        assert ids == list(range(ids[0], ids[0] + vectors[0]))
+
+
+def test_a_single_token_of_a_word() -> None:
+    tokenizer = extend_tokenizer(Tokenizer.clip(), [word("<fox>", 3)])
+    assert tokenizer.tokenize("<fox>_1 <fox>") == ["<fox>_1", "<fox>", "<fox>_1", "<fox>_2"]
+    apart = extend_tokenizer(Tokenizer.clip(), [word("zxq", 1), word("zxq_1", 1)])
+    assert apart.tokenize("zxq zxq_1") == ["zxq", "zxq_1"]  # two words, each of one vector
+
+
+@pytest.mark.parametrize("layout", ["added_tokens_decoder", "added_tokens.json"])
+def test_a_saved_pipeline_with_a_word_of_several_vectors(tmp_path: Path, layout: str) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    words = {"<fox>": 514, "<fox>_1": 515, "<fox>_2": 516, "<owl>": 517, "<owl>_1": 600}
+    if layout == "added_tokens.json":
+        (tmp_path / "tokenizer" / "added_tokens.json").write_text(json.dumps(words))
+    else:
+        entries = {w: {"content": w, "normalized": True, "special": False} for w in words}
+        special = {"<|startoftext|>": 512, "<|endoftext|>": 513}
+        entries |= {w: {"content": w, "normalized": False, "special": True} for w in special}
+        config["added_tokens_decoder"] = {str((words | special)[w]): entry for w, entry in entries.items()}
+        file.write_text(json.dumps(config))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer")
+    assert tokenizer.ids("<fox><owl>") == [514, 515, 516, 517]  # the other's second token is not the next
 
 
 def test_the_text_encoder_has_further_rows() -> None:

@@ -9,6 +9,7 @@ from tinyldm.checkpoints.families import Heads, family_of
 from tinyldm.checkpoints.leftovers import sort_leftovers
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
+from tinyldm.checkpoints.names.published import vae_names
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.stated import Stated
@@ -30,12 +31,17 @@ BARE_PREFIXES = (
 
 def bare_component(source: TensorSource, ema: bool | None, stated: Stated) -> Recognised | None:
     """A file of one model in either layout; None for anything else."""
+    if "lora_controlnet" in source:
+        title = "a ControlNet stored as a LoRA of a UNet, to be given with that UNet's checkpoint"
+        return Recognised("controlnet", title, extras=list(source.names))
     for prefix in BARE_PREFIXES:
         view = inner(source, prefix) if prefix else source
         for known in (bare_controlnet, bare_unet, bare_tiny, bare_first_stage, bare_text_encoder):
             if found := known(view, stated):
                 if ema:
                     raise CheckpointError(f"{source.path}: is {found.title}: it has no running average (EMA)")
+                if found.family == "controlnet" and "difference" in source:
+                    found.title += ", stored as a difference to be given with its checkpoint"
                 sort_leftovers(found, source)
                 return found
     return None
@@ -88,6 +94,7 @@ def bare_first_stage(source: TensorSource, stated: Stated) -> Recognised | None:
     """A first stage alone; the scale of its latents is nowhere in its weights."""
     original: TensorSource = source
     if "encoder.down_blocks.0.resnets.0.norm1.weight" in source:
+        source = vae_names(source)
         original = LinkedSource(source, autoencoder_links(source.names, "canonical"), to="original")
     elif "encoder.down.0.block.0.norm1.weight" not in source:
         return None

@@ -11,9 +11,11 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.published_folder import Tokenizers, write_folder
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.checkpoints.single_file import single_file
+from tinyldm.checkpoints.temporary import ended_cleanly, remove_stale
 from tinyldm.checkpoints.writing import write_tensors
 from tinyldm.errors import InputError
 
+OTHER_FILES = (".bin", ".ckpt", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 CLIP_TOKENS = 49408
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 
@@ -41,18 +43,22 @@ def convert(
     destination = Path(destination)
     if dtype is not None and dtype not in TAGS:
         raise InputError(f"dtype {dtype!r} is unknown; known are {', '.join(TAGS)}")
+    if destination.suffix in OTHER_FILES:
+        raise InputError(f"{destination}: a file is written as .safetensors, and a folder has no such suffix")
     if destination.exists():
         raise InputError(f"{destination}: exists already; convert writes nothing over")
     source = local(source, variant)
     found = open_checkpoint(source, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     tag = TAGS[dtype] if dtype else None
-    if destination.suffix == ".safetensors":
-        tensors, header, notes = single_file(found, source)
-        write_tensors(destination, tensors, tag, header)
-        found.notes += [*notes, *lost_tokenizers(found, source, tokenizers)]
-    else:
-        write_folder(destination, found, tag, source, tokenizers)
-        found.notes += unread_tokens(found)
+    found.notes += [f"removed {name}, which a run that was killed left" for name in remove_stale(destination.parent)]
+    with ended_cleanly():
+        if destination.suffix == ".safetensors":
+            tensors, header, notes = single_file(found, source)
+            write_tensors(destination, tensors, tag, header)
+            found.notes += [*notes, *lost_tokenizers(found, source, tokenizers)]
+        else:
+            write_folder(destination, found, tag, source, tokenizers)
+            found.notes += unread_tokens(found)
     return found
 
 

@@ -8,6 +8,7 @@ repository `owner/name/file.safetensors`.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,40 @@ PART = r"[\w.-]+"
 SUFFIXES = ("safetensors", "ckpt", "pt", "pth", "bin")  # of files of weights
 NAME = re.compile(rf"([A-Za-z0-9]{PART}|[A-Za-z0-9])/({PART})")  # owner/name
 FILE = re.compile(rf"([A-Za-z0-9][\w.-]*/{PART})/((?:{PART}/)*{PART}\.(?:{'|'.join(SUFFIXES)}))")
+PAGE = r"(?:/(?:blob|resolve|raw)/[^/]+/([^?#]+)|/tree/[^/]+/?|/)?"  # behind a repository, in a link
+LINK = re.compile(rf"/({PART}/{PART}){PAGE}(?:[?#].*)?")
+REACHED = 4.0  # seconds in which the hub has to answer
 NOT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2")
 
 
 def is_hub_name(path: str | Path) -> bool:
     """Whether something that is no path here could be a name on the hub."""
-    text = str(path)
+    text = name_of_link(str(path))
     return not Path(path).exists() and (NAME.fullmatch(text) or FILE.fullmatch(text)) is not None
 
 
+def name_of_link(text: str) -> str:
+    """The name that a link to a page of the hub means, `owner/name` or `owner/name/FILE`; any other text as it is."""
+    if not text.startswith(("http://", "https://")):
+        return text
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return text
+    link = LINK.fullmatch(text.removeprefix(constants.ENDPOINT))
+    return link[1] + (f"/{link[2]}" if link[2] else "") if link else text
+
+
 def local(path: str | Path, variant: str | None = None) -> Path:
-    """A path as it is, or where the checkpoint of a name on the hub is kept here."""
-    return fetch(str(path), variant) if is_hub_name(path) else Path(path)
+    """A path as it is, or where the checkpoint of a name on the hub is kept here.
+
+    Raises `CheckpointError` for a link to anything but a page of the hub.
+    """
+    if is_hub_name(path):
+        return fetch(name_of_link(str(path)), variant)
+    if re.match(r"https?:/", str(path)):
+        raise CheckpointError(f"{path}: is a link; download the file and give its path, or give owner/name on the hub")
+    return Path(path)
 
 
 def local_file(path: str | Path) -> Path:
@@ -66,12 +89,33 @@ def fetch(name: str, variant: str | None = None) -> Path:
 
 
 def asked(name: str, download: Callable[[], str]) -> Path:
-    """What a download gives, its errors in one line."""
+    """What a download gives, its errors in one line; a hub that does not answer is given up after `REACHED` seconds."""
+    where = f"{name}: no such path here, and it can't be had from the hub"
+    answered: list[Exception | None] = []
+    thread = threading.Thread(target=lambda: answered.append(reach()), daemon=True)
+    thread.start()
+    thread.join(REACHED)
+    if not answered:
+        raise CheckpointError(f"{where}: it does not answer")
     try:
+        if answered[0] is not None:
+            raise answered[0]
         return Path(download())
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of whatever library the client makes its requests with
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{name}: no such path here, and it can't be had from the hub: {reason}") from None
+        raise CheckpointError(f"{where}: {reason}") from None
+
+
+def reach() -> Exception | None:
+    """Ask the hub for anything, once: its client would try five times, for half a minute. Returns what went wrong."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils._http import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACHED)
+    except Exception as error:
+        return error
+    return None
 
 
 def cached_folder(cached: Callable[[str], Any]) -> Path | None:

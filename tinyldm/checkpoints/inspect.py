@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.base import RenamedSource, TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.learned_word import BY_ENCODER, NAMELESS, read_inversion
 from tinyldm.checkpoints.lora import layers_of
@@ -106,6 +106,9 @@ def report(path: str | Path, found: Recognised, expected: Expected, tensors: boo
             yield ""
             yield f"{name}:"
             yield from tensor_lines(component.source)
+        if found.file is not None and (unused := [*found.extras, *found.unknown]):
+            yield from ("", "not used:")
+            yield from tensor_lines(RenamedSource(found.file, {name: name for name in unused}))
 
 
 def component_line(component: Component) -> str:

@@ -17,7 +17,7 @@ posterior_mean_coef1 posterior_mean_coef2 lvlb_weights logvar scale_factor denoi
 model_ema.* ema.* loss.* first_stage_model.loss.* first_stage_model.model_ema.* first_stage_model.quantize.embedding_*
 *position_ids *logit_scale low_scale_model.* depth_model.* embedding_manager.* optimizer_states.* iteration.* *attn_mask
 cond_stage_model.transformer.to_logits.* cond_stage_model.transformer.vision_model.* visual.* vision_model.*
-*visual_projection.weight global_step v_pred ztsnr
+*visual_projection.weight global_step v_pred ztsnr difference lora_controlnet
 """.split()
 OPENCLIP_LAST = r"cond_stage_model\.model\.(text_projection|transformer\.resblocks\.{last}\..*)"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.temporary import held, reason, temporary_for
 from tinyldm.checkpoints.writing import write_json, write_tensors
 from tinyldm.errors import CheckpointError
 
@@ -43,16 +43,17 @@ PIPELINES = {
 
 def write_folder(destination: Path, found: Recognised, tag: str | None, source: Path, tokenizers: Tokenizers) -> None:
     """Write the published folder, whole or not at all; `source` is the folder or file that `found` is of."""
-    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_for(destination)
     try:
         temporary.mkdir(parents=True)
-        if len(found.components) == 1:
-            write_component(temporary, next(iter(found.components.values())), tag)
-        else:
-            write_pipeline(temporary, found, tag, source, tokenizers)
-        temporary.rename(destination)
+        with held(temporary):
+            if len(found.components) == 1:
+                write_component(temporary, next(iter(found.components.values())), tag)
+            else:
+                write_pipeline(temporary, found, tag, source, tokenizers)
+            temporary.rename(destination)
     except OSError as error:
-        raise CheckpointError(f"{destination}: cannot be written: {error.strerror}") from None
+        raise CheckpointError(f"{destination}: cannot be written: {reason(error)}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

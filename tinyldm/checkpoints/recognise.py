@@ -50,7 +50,7 @@ def recognise(
         raise CheckpointError(unrecognised(source))
     if wrappers:
         found.notes.append(f"all names begin with {wrappers}, which is left out")
-    found.beside, found.pipeline = dict(source.extras), stated.pipeline
+    found.file, found.beside, found.pipeline = view, dict(source.extras), stated.pipeline
     for name, component in found.components.items():
         alone = len(found.components) == 1
         whole = stated.configs.get(name) or (next(iter(stated.configs.values()), None) if alone else None)

@@ -24,7 +24,8 @@ class Component:
 class Recognised:
     """What a file was recognised as; `extras` are known tensors without a use, `unknown` those that nobody knows.
 
-    `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind.
+    `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind; `file`
+    the file as `extras` and `unknown` name its tensors.
     `assumed` names what nothing states: `prediction_type`, `scaling_factor`; `pipeline` is the class of the published
     folder and its options, where they are stated.
     """
@@ -37,6 +38,7 @@ class Recognised:
     extras: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     beside: dict[str, str] = field(default_factory=dict)
+    file: TensorSource | None = None
     assumed: set[str] = field(default_factory=set)
     pipeline: Config = field(default_factory=dict)
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -29,7 +28,9 @@ from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import TableSource, quoted
 from tinyldm.checkpoints.dtypes import FLOATING, STORED, from_stored, tag_of, to_stored
+from tinyldm.checkpoints.file_kinds import kind_in_words
 from tinyldm.checkpoints.mapped_file import MappedFile
+from tinyldm.checkpoints.temporary import held, reason, temporary_for
 from tinyldm.errors import CheckpointError
 
 PREFIX = 8  # bytes of the header's length
@@ -109,6 +110,8 @@ class SafetensorsFile(TableSource[FileTensor]):
 
 def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
     """The header of a mapped file as parsed, unchecked JSON, and where the data begins."""
+    if kind := kind_in_words(bytes(file.view(0, min(file.size, 300)))):
+        raise CheckpointError(f"{file.path}: is {kind}, wanted a safetensors file")
     if file.size < PREFIX:
         raise CheckpointError(f"{file.path}: {file.size} bytes are too few for a safetensors file (truncated?)")
     length = int.from_bytes(file.view(0, PREFIX), "little")
@@ -257,13 +260,14 @@ class SafetensorsWriter:
         self._entries = lay_out(declared, str(path))
         self._header = build_header(self._entries, metadata or {}, str(path))
         self._pending = set(self._entries)
-        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+        self._temporary, self._lock = temporary_for(self.path), ExitStack()
 
     def __enter__(self) -> Self:
         try:
             self._file = self._temporary.open("xb")
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise CheckpointError(f"{self.path}: cannot be written: {reason(error)}") from None
+        self._lock.enter_context(held(self._temporary))
         try:
             self._put(0, self._header)
         except BaseException:
@@ -298,20 +302,22 @@ class SafetensorsWriter:
         try:
             self._file.close()
             self._temporary.replace(self.path)
+            self._lock.close()
         except OSError as error:
             self._discard()
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise CheckpointError(f"{self.path}: cannot be written: {reason(error)}") from None
 
     def _put(self, position: int, data: bytes | memoryview) -> None:
         try:
             self._file.seek(position)
             self._file.write(data)
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise CheckpointError(f"{self.path}: cannot be written: {reason(error)}") from None
 
     def _discard(self) -> None:
         with suppress(OSError):  # what is still unwritten may not fit: it is to go anyway
             self._file.close()
+        self._lock.close()
         self._temporary.unlink(missing_ok=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.file_kinds import kind_in_words
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.safetensors import PREFIX, encodable, parse_json_object, read_safetensors
 from tinyldm.checkpoints.torch_pickle import LEGACY_START, ZIP_START, read_torch
@@ -44,17 +45,13 @@ def kind_of(path: str | PathLike[str]) -> str:
         return "torch"
     if head.lstrip()[:1] == b"{":
         return "index"
-    if head[257:262] == b"ustar":
-        return "a tar archive, as the first versions of torch wrote checkpoints (load and save it with torch ≥ 1.6)"
+    if kind := kind_in_words(head):
+        return kind
     if head[:1] == b"\x80":
         return "a Python pickle, but not one that torch.save wrote"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file that it points to (fetch it with `git lfs pull`)"
-    if head.lstrip()[:1] == b"<":
-        return "a web page, not a checkpoint (a download that needed a login?)"
     if Path(path).suffix == ".safetensors":
         return "safetensors"  # damaged: its reader says where
-    return "an empty file" if not head else f"begins with {head[:8]!r}, a format that is not known"
+    return f"begins with {head[:8]!r}, a format that is not known"
 
 
 class ShardedSource(SourceView):

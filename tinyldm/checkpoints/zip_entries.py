@@ -25,6 +25,7 @@ class ZipEntry:
     end: int
     size: int
     deflated: bool
+    checksum: int
 
 
 def read_directory(file: MappedFile) -> dict[str, ZipEntry]:
@@ -70,13 +71,14 @@ def locate(file: MappedFile, info: zipfile.ZipInfo) -> ZipEntry:
     allowed = max(MAX_GROWTH * file.size, ALWAYS_ALLOWED) if deflated else info.compress_size
     if info.file_size > allowed or (not deflated and info.file_size != info.compress_size):
         raise CheckpointError(f"{where} claims {info.file_size} bytes out of {info.compress_size}")
-    return ZipEntry(begin, end, info.file_size, deflated)
+    return ZipEntry(begin, end, info.file_size, deflated, info.CRC)
 
 
 def read_entry(file: MappedFile, entry: ZipEntry) -> memoryview:
     """The bytes of an entry: a view of the file, or decompressed."""
     stored = file.view(entry.begin, entry.end)
     if not entry.deflated:
+        check_sum(file, entry, stored)
         return stored
     try:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, entry.size + 1)
@@ -86,4 +88,11 @@ def read_entry(file: MappedFile, entry: ZipEntry) -> memoryview:
         raise CheckpointError(
             f"{file.path}: damaged zip entry at byte {entry.begin}: not the {entry.size} bytes claimed"
         )
+    check_sum(file, entry, data)
     return memoryview(data)
+
+
+def check_sum(file: MappedFile, entry: ZipEntry, data: bytes | memoryview) -> None:
+    """Raise `CheckpointError` where an entry's bytes are not those that were written; a sum of 0 was not computed."""
+    if entry.checksum and zlib.crc32(data) != entry.checksum:
+        raise CheckpointError(f"{file.path}: damaged zip entry at byte {entry.begin}: its checksum is another")

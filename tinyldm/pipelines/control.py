@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.checkpoints.opening import open_checkpoint
+from tinyldm.checkpoints.partial_control import partial_control
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
@@ -67,8 +68,13 @@ def summed_residuals(
     return [np.sum(level, axis=0) for level in zip(*every, strict=True)]
 
 
-def read_controlnet(path: str | Path) -> Component:
-    """The ControlNet of a folder, a file or a name on the hub. Raises `CheckpointError` for anything else."""
+def read_controlnet(path: str | Path, unet: Component | None = None) -> Component:
+    """The ControlNet of a folder, a file or a name on the hub. Raises `CheckpointError` for anything else.
+
+    `unet` is that of the checkpoint, to which a file may be stored as a difference or a LoRA.
+    """
+    if partial := partial_control(path, unet):
+        return partial
     found = open_checkpoint(path)
     candidates = [c for c in found.components.values() if c.class_name == "ControlNetModel"]
     if len(candidates) != 1:

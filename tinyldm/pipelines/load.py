@@ -101,7 +101,7 @@ def load(
     if text_encoder is not None:
         replace_text_encoder(found, text_encoder)
     if controlnet is not None:
-        found.components["controlnet"] = read_controlnet(controlnet)
+        found.components["controlnet"] = read_controlnet(controlnet, found.components.get("unet"))
     check_components(path, found)
     tokenizers, options = folder_extras(path) if path.is_dir() else file_extras(found)
     applied = merge_loras(found, loras)

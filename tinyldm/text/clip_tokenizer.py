@@ -212,7 +212,8 @@ class Tokenizer:
     - `vocab`: token to id; `vocab_size`: how many ids there are; `ranks`: pair of tokens to place in the merge list
     - `bos_token`, `eos_token`, `pad_token`, `unk_token`, and their ids `bos_id`, `eos_id`, `pad_id`, `unk_id`
     - `max_length`: the length L of every row that `encode` returns
-    - `added`: the tokens that are recognised as they are written in a prompt, before it is cut into words
+    - `added`: the tokens that are recognised as they are written in a prompt, before it is cut into words, the longest
+      first; `spelled`: those of them that stand for several tokens
     """
 
     def __init__(self, content: TokenizerFiles) -> None:
@@ -232,6 +233,7 @@ class Tokenizer:
         for token in self.added:
             if token not in self.vocab:
                 raise CheckpointError(f"added token {token!r} is not in the vocabulary of {self.vocab_size} tokens")
+        self.spelled = dict(content.spelled)
         self._added_as_written = _any_of(t.content for t in content.added if not t.normalized)
         self._added_normalized = _any_of(normalize(t.content) for t in content.added if t.normalized)
         self._added_by_form = {normalize(t.content): t.content for t in content.added if t.normalized}
@@ -275,8 +277,8 @@ class Tokenizer:
         """
         table = {token: AddedToken(token) for token in (bos_token, eos_token, unk_token, pad_token)}
         table |= {token.content: token for token in added}
-        special = {"bos_token": bos_token, "eos_token": eos_token, "pad_token": pad_token, "unk_token": unk_token}
-        return cls(TokenizerFiles(dict(vocab), list(merges), list(table.values()), max_length=max_length, **special))
+        roles = (bos_token, eos_token, pad_token, unk_token)
+        return cls(TokenizerFiles(dict(vocab), list(merges), list(table.values()), *roles, max_length))
 
     def encode(self, texts: str | Sequence[str]) -> np.ndarray:  # -> (N, L) int64
         """Token ids of one prompt (N = 1) or several: start token, tokens, end token, padding, L = `max_length` in all.
@@ -326,14 +328,18 @@ class Tokenizer:
         words = []
         for part, written in _split_at(self._added_as_written, text):
             if written:
-                words.append((part, [part]))
+                words.append((part, self._spelled(part)))
                 continue
             for piece, known in _split_at(self._added_normalized, normalize(part)):
                 if known:
-                    words.append((piece, [self._added_by_form[piece]]))
+                    words.append((piece, self._spelled(self._added_by_form[piece])))
                 else:
                     words += [(word, self._pieces(word)) for word in split_words(piece)]
         return words
+
+    def _spelled(self, token: str) -> list[str]:
+        """The tokens that an added token stands for: a learned word may have several."""
+        return list(self.spelled.get(token, (token,)))
 
     def _pieces(self, word: str) -> list[str]:
         """The tokens of one word; a byte that the vocabulary lacks becomes the unknown token."""

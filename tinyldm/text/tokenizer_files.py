@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,10 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What the files say: the vocabulary with the added tokens in it, the merges, the roles, the length."""
+    """What the files say: the vocabulary with the added tokens in it, the merges, the roles, the length.
+
+    `spelled` are the added tokens that stand for several, themselves among them.
+    """
 
     vocab: dict[str, int]
     merges: Merges
@@ -58,6 +61,7 @@ class TokenizerFiles:
     pad_token: str
     unk_token: str
     max_length: int
+    spelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
@@ -85,7 +89,24 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
         if vocab.setdefault(content, index) != index:
             raise CheckpointError(f"{folder}: token {content!r} has two ids, {index} and {vocab[content]}")
     _check_template(whole, roles, folder / "tokenizer.json")
-    return TokenizerFiles(vocab, merges, added, max_length=_max_length(config, whole, folder), **roles)
+    length = _max_length(config, whole, folder)
+    return TokenizerFiles(vocab, merges, added, max_length=length, spelled=words_of_several(added, vocab), **roles)
+
+
+def words_of_several(added: Sequence[AddedToken], vocab: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """The learned words of several vectors: `word` with the id n is followed by `word_1` with n + 1, and so on.
+
+    That is how diffusers adds them (`load_textual_inversion`) and how a pipeline that was saved with them has them.
+    """
+    known = {token.content for token in added}
+    found = {}
+    for word in known & vocab.keys():
+        tokens = [word]
+        while (more := f"{word}_{len(tokens)}") in known and vocab.get(more) == vocab[word] + len(tokens):
+            tokens.append(more)
+        if len(tokens) > 1:
+            found[word] = tuple(tokens)
+    return found
 
 
 def parse_openai_merges(blob: bytes, alphabet: Sequence[str]) -> tuple[dict[str, int], Merges]:
@@ -152,13 +173,13 @@ def _parse_tokenizer_json(whole: dict[str, Any], path: Path) -> tuple[dict[str, 
         "byte_fallback": [False, None],
         "ignore_merges": [False, None],
     }
-    for field, values in allowed.items():
-        if model.get(field) not in values:
-            raise ConfigError(f"{path}: model.{field} is {model.get(field)!r}; a CLIP tokenizer has {values[0]!r}")
-    for field, wanted in [("normalizer", ["NFC", "Replace", "Lowercase"]), ("pre_tokenizer", ["Split", "ByteLevel"])]:
-        found = [step.get("type") for step in _steps(whole.get(field))]
+    for name, values in allowed.items():
+        if model.get(name) not in values:
+            raise ConfigError(f"{path}: model.{name} is {model.get(name)!r}; a CLIP tokenizer has {values[0]!r}")
+    for name, wanted in [("normalizer", ["NFC", "Replace", "Lowercase"]), ("pre_tokenizer", ["Split", "ByteLevel"])]:
+        found = [step.get("type") for step in _steps(whole.get(name))]
         if found != wanted:
-            raise ConfigError(f"{path}: the steps of {field} are {found}; those of a CLIP tokenizer are {wanted}")
+            raise ConfigError(f"{path}: the steps of {name} are {found}; those of a CLIP tokenizer are {wanted}")
     merges = model.get("merges")
     if not isinstance(merges, list):
         raise CheckpointError(f"{path}: model.merges must be a list of pairs of tokens")
@@ -182,9 +203,9 @@ def _check_config(config: dict[str, Any], path: Path) -> None:
         "truncation_side": ["right", None],
         "split_special_tokens": [False, None],
     }
-    for field, values in supported.items():
-        if config.get(field) not in values:
-            raise ConfigError(f"{path}: {field} is {config[field]!r}; only {values[0]!r} is supported")
+    for name, values in supported.items():
+        if config.get(name) not in values:
+            raise ConfigError(f"{path}: {name} is {config[name]!r}; only {values[0]!r} is supported")
 
 
 def _check_template(whole: dict[str, Any], roles: dict[str, str], path: Path) -> None:

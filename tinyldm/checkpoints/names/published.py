@@ -29,7 +29,7 @@ def bert_names(source: TensorSource) -> TensorSource:
 
 
 def vae_names(source: TensorSource) -> TensorSource:
-    """An autoencoder with the attention's present names: `to_q` for `query`, and so on."""
+    """An autoencoder with canonical names and the attention's present ones: `to_q` for `query`, and so on."""
     return RenamedSource(source, {present_attention(name): name for name in source.names})
 
 

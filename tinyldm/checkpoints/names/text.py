@@ -36,7 +36,9 @@ def openclip_links(names: Collection[str], side: Side, layers: int | None = None
         names, (original + ".ln_1.weight") if side == "original" else (canonical + ".layer_norm1.weight")
     )
     links = rename(OPENCLIP_TOP)
-    if projected:
+    if projected and side == "original" and "text_projection.weight" in names:
+        links += rename({"text_projection.weight": "text_projection.weight"})  # as a linear layer has it
+    elif projected:
         links.append(Link("text_projection", ("text_projection.weight",), transposed=True))
     for i in range(found if layers is None else min(layers, found)):
         links += openclip_layer(original.format(i), canonical.format(i), names, side)
