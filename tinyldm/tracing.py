@@ -62,11 +62,11 @@ class Trace(dict[str, Array]):
         """Whether `record` is to be given the inputs of this module."""
         return False
 
-    def wants_alone(self, path: str) -> bool:
-        """Whether `alone` is to be told how this module is computed."""
+    def wants_call(self, path: str) -> bool:
+        """Whether `call` is to be told how this module is computed."""
         return False
 
-    def alone(self, path: str, output: Array, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def call(self, path: str, output: Array, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """A module has ended whose output is that of `function(*arguments)`, or the first of its outputs.
 
         Images are channels-last here. Whoever wants to can compute it again, on these inputs, in another way.
@@ -199,11 +199,11 @@ def activation_path(w: Weights) -> str | None:
 def _computed(path: str, function: Callable[..., T], *args: Any) -> T:
     """`function(*args)`; the trace is told that it is what the module `path` computes."""
     t = _current.get()
-    if t is None or not t.wants_alone(path):
+    if t is None or not t.wants_call(path):
         return function(*args)
     kept = tuple(_snapshot(arg) for arg in args)
     y = function(*args)
-    t.alone(path, _first(y), function, kept)
+    t.call(path, _first(y), function, kept)
     return y
 
 

@@ -5,6 +5,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from tiny_checkpoints import write_ldm
 
 import tinyldm
 from tinyldm.cli import main
@@ -12,7 +13,8 @@ from tinyldm.errors import TinyldmError
 from tinyldm.golden import Golden, GoldenWriter
 from tinyldm.golden.bisect import bisect, load_callable
 from tinyldm.golden.check import check
-from tinyldm.golden.record import Recording, record, record_fixture, request_of
+from tinyldm.golden.fixtures import record_fixture
+from tinyldm.golden.record import Recording, record, request_of
 from tinyldm.golden.tolerance import AutoTolerance, Tolerance
 from tinyldm.pipelines.request import request
 
@@ -238,6 +240,16 @@ def test_fixtures_are_repeated(component, model64, tmp_path):
     with Golden(tmp_path / "a") as golden:
         assert check(golden, tolerance=Tolerance(0)).status == 0
         assert golden.order
+
+
+def test_fixtures_of_a_model_without_a_text(tmp_path):
+    model = tinyldm.load(write_ldm(tmp_path / "ldm"), backend="reference", dtype="float64")
+    for component in ("unet", "vae"):
+        record_fixture(model, tmp_path / "a", component, Recording(inputs=True, rounding=["float32"]))
+        with Golden(tmp_path / "a") as golden:
+            assert check(golden, tolerance=Tolerance(0)).status == 0
+    with pytest.raises(TinyldmError, match="has no text_encoder; its networks are unet, vae"):
+        record_fixture(model, tmp_path / "b", "text_encoder")
 
 
 @pytest.mark.parametrize("options", [{}, {"inputs": True}, {"sample": 3}, {"values": False}, {"select": ("*/*/*",)}])

@@ -9,8 +9,9 @@ from typing import Any
 from tinyldm.errors import InputError
 from tinyldm.golden.compare import compare
 from tinyldm.golden.comparison import Comparison
+from tinyldm.golden.fixtures import record_fixture
 from tinyldm.golden.names import compvis_names
-from tinyldm.golden.record import Recording, record, record_fixture, request_of, weights_digest
+from tinyldm.golden.record import Recording, record, request_of, weights_digest
 from tinyldm.golden.store import Golden
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.pipelines.load import load

@@ -50,11 +50,11 @@ class ModuleErrorTrace(GoldenTrace):
         self.errors: dict[str, Errors] = {arithmetic: {} for arithmetic in twins}
         self._twins = twins
 
-    def wants_alone(self, path: str) -> bool:
+    def wants_call(self, path: str) -> bool:
         """Every module that is recorded is computed again."""
         return self.wants_inputs(path)
 
-    def alone(self, path: str, output: np.ndarray, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def call(self, path: str, output: np.ndarray, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Compute a module again in every arithmetic and evaluation, and take its largest errors down."""
         key = self.key(path)
         component = key.split("/")[1]

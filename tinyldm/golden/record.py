@@ -1,4 +1,4 @@
-"""Record what a model computes as a golden file: a whole run from a prompt, or one model on given inputs."""
+"""Record what a model computes as a golden file: the pictures of a request, or whatever is run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinyldm import tracing
-from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
-from tinyldm.errors import InputError, TinyldmError
+from tinyldm.errors import InputError
 from tinyldm.golden.module_errors import Errors, ModuleErrorTrace, add_evaluation
 from tinyldm.golden.rounding import EVALUATIONS, check_arithmetic, rounded_model
-from tinyldm.golden.seeded import seeded_input
 from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
 from tinyldm.models.network import Network
@@ -24,7 +22,6 @@ from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.request import Request, request
 from tinyldm.version import __version__
 
-COMPONENTS = ("text_encoder", "unet", "vae")
 GIVEN_BYTES = 1 << 28  # of inputs that are kept in the file, so that `check` can run it again
 Run = Callable[[LatentDiffusion], Mapping[str, np.ndarray]]  # more arrays to record, by key
 
@@ -105,104 +102,6 @@ def request_of(settings: Mapping[str, Any]) -> Request:
     names = ("prompt", "negative_prompt", "seed", *STATED)
     stated = {name: settings[name] for name in names} | {n: settings[n] for n in STATED_IF_SET if n in settings}
     return request(stated.pop("prompt"), stated.pop("negative_prompt"), **stated)
-
-
-def record_fixture(
-    model: LatentDiffusion,
-    path: str | PathLike[str],
-    component: str,
-    recording: Recording | None = None,
-    *,
-    inputs: Mapping[str, np.ndarray] | None = None,
-    seed: int = 0,
-    size: tuple[int, int] | None = None,
-) -> None:
-    """Record one model without a prompt: `unet` (z, t, context), `vae` (pixels, then z), `text_encoder` (ids).
-
-    Inputs that are not given are seeded (`tinyldm.golden.seeded`), `size` being the latent's height and width. The
-    component `scheduler` records the noise schedule's tables and every sampler's timesteps instead.
-    """
-    inputs, recording = inputs or {}, recording or Recording()
-    check_given(component, inputs)
-    if component not in COMPONENTS:
-        recording = dataclasses.replace(recording, rounding=())  # tables are not computed in an arithmetic
-    arrays = fixture_inputs(model, component, seed, size) | dict(inputs)
-    settings = {"fixture": component, "seed": seed, "size": list(size) if size else None, "given": sorted(inputs)}
-    metadata = describe(model) | {"settings": settings}
-    write(path, lambda m: run_fixture(m, component, arrays), model, metadata, recording, inputs)
-
-
-# What a fixture can be given; a UNet takes conditions by further names, and says itself which.
-TAKES = {"text_encoder": ("ids",), "vae": ("pixels", "z"), "scheduler": ()}
-
-
-def check_given(component: str, inputs: Mapping[str, np.ndarray]) -> None:
-    """Raise `InputError` for given inputs that the component does not take, or that hold NaN or infinity."""
-    takes = TAKES.get(component)
-    for name, array in inputs.items():
-        if takes is not None and name not in takes:
-            raise InputError(f"the fixture {component} takes {' and '.join(takes) or 'no inputs'}, not {name!r}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"the given input {name!r} holds NaN or infinity")
-
-
-def fixture_inputs(
-    model: LatentDiffusion, component: str, seed: int, size: tuple[int, int] | None
-) -> dict[str, np.ndarray]:
-    """Seeded inputs for a component: a batch of 2, the first 2 timesteps of interest, ids over the whole vocabulary."""
-    if component == "scheduler":
-        return {}
-    if component not in COMPONENTS:
-        raise InputError(f"fixture {component!r} is unknown; known are {', '.join([*COMPONENTS, 'scheduler'])}")
-    if component == "text_encoder":
-        config = model.text_encoder.config
-        uniform = seeded_input("ids", (2, config.max_position_embeddings), seed) / np.sqrt(12.0) + 0.5
-        return {"ids": (np.clip(uniform, 0, 1 - 1e-6) * config.vocab_size).astype(np.int64)}
-    h, w = size or (8, 8)
-    if component == "unet":
-        config = model.unet.config
-        tokens = model.text_encoder.config.max_position_embeddings
-        return {
-            "z": seeded_input("z", (2, config.in_channels, h, w), seed),
-            "t": np.array([500, 20]),
-            "context": seeded_input("context", (2, tokens, config.context_dim), seed),
-        }
-    config = model.vae.config
-    pixels = np.clip(seeded_input("pixels", (1, config.in_channels, h * config.factor, w * config.factor), seed), -1, 1)
-    return {"pixels": pixels, "z": seeded_input("z", (1, config.latent_channels, h, w), seed)}
-
-
-def run_fixture(model: LatentDiffusion, component: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Call the component on the arrays; what it records is the trace's, except for the scheduler's tables."""
-    if component == "scheduler":
-        return scheduler_tables(model.scheduler_config)
-    if component == "text_encoder":
-        model.text_encoder(arrays["ids"])
-    elif component == "unet":
-        model.unet(**arrays)
-    else:
-        if "pixels" in arrays:
-            model.vae.encode(arrays["pixels"])
-        if "z" in arrays:
-            model.vae.decode(arrays["z"])
-    return {}
-
-
-def scheduler_tables(config: Mapping[str, Any], counts: Sequence[int] = (1, 2, 10, 25, 50)) -> dict[str, np.ndarray]:
-    """The schedule's tables, and each sampler's timesteps and noise levels, by `scheduler/SAMPLER/STEPS/NAME`."""
-    out: dict[str, np.ndarray] = {}
-    for name in SAMPLERS:
-        for count in counts:
-            try:
-                sampler = make_sampler(name, config, count)
-            except TinyldmError:
-                continue  # a count that this sampler does not take
-            out.setdefault("scheduler/alpha_bar", np.asarray(sampler.alpha_bar))
-            out[f"scheduler/{name}/{count}/timesteps"] = np.asarray(sampler.timesteps)
-            if hasattr(sampler, "sigmas"):
-                out[f"scheduler/{name}/{count}/sigmas"] = np.asarray(sampler.sigmas)
-            out[f"scheduler/{name}/{count}/init_noise_sigma"] = np.asarray(sampler.init_noise_sigma, np.float64)
-    return out
 
 
 def write(

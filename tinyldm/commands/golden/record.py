@@ -57,8 +57,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record a run or a fixture."""
+    from tinyldm.golden.fixtures import record_fixture
     from tinyldm.golden.names import compvis_names
-    from tinyldm.golden.record import Recording, record, record_fixture
+    from tinyldm.golden.record import Recording, record
     from tinyldm.pipelines.load import load
     from tinyldm.pipelines.pictures import check_writable
     from tinyldm.pipelines.request import request
