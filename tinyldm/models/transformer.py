@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention
+from tinyldm.models.blocks import Parameters, attend_to_pixels, layer_parameters
 from tinyldm.nn import attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, linears
 from tinyldm.tracing import module
 from tinyldm.tree import Weights
@@ -51,7 +51,7 @@ def transformer(x: Array, context: Context | None, w: Weights) -> Array:  # (N,H
     the same product. Where the node is plain attention over pixels, without a context, that is what runs.
     """
     if context is None or "proj_in" not in w:
-        return pixel_attention(x, w)
+        return attend_to_pixels(x, w)
     n, height, width, _ = x.shape
     h = linear(group_norm(x, w.norm), w.proj_in).reshape(n, height * width, -1)
     for block in w.transformer_blocks:
