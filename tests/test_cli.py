@@ -159,7 +159,7 @@ BAD = {
     "no picture": (["img2img", "x", "--image", "nothing.png"], "nothing.png"),
     "text as picture": (["encode", "note.txt"], "note.txt"),
     "picture size": (["encode", "odd.png"], "multiples of 2"),
-    "picture as latent": (["decode", "odd.png"], "not safetensors"),
+    "picture as latent": (["decode", "odd.png"], "is a picture (PNG), wanted a safetensors file"),
     "not a latent": (["decode", "other.safetensors"], "latent"),
     "latent of another model": (["decode", "wide.safetensors"], "4"),
     "strength": (

