@@ -65,15 +65,13 @@ class SchedulerConfig:
                 f"num_train_timesteps is {self.num_train_timesteps}; they must agree"
             )
 
-    def alpha_bar(self) -> Array:  # -> (T,)
-        r"""$\bar\alpha_t$ of the training timesteps."""
-        return schedule.alpha_bar(self.betas())
-
     def betas(self) -> Array:  # -> (T,)
-        r"""$\beta_t$ of the training timesteps."""
-        return schedule.make_betas(
+        r"""$\beta_t$ of the training timesteps; rescaled to pure noise at the end if the config says so."""
+        betas = schedule.make_betas(
             self.beta_schedule, self.beta_start, self.beta_end, self.num_train_timesteps, self.trained_betas
         )
+        rescaled = getattr(self, "rescale_betas_zero_snr", False)
+        return schedule.rescale_zero_terminal_snr(betas) if rescaled else betas
 
     def bounded(self, x0: Array) -> Array:  # (N, …) -> (N, …)
         """The predicted clean latent, held in bounds if the config has any."""
@@ -85,11 +83,6 @@ class ZeroSNR(SchedulerConfig):
     """Of the samplers that can begin at pure noise (Lin et al. 2023, arXiv 2305.08891)."""
 
     rescale_betas_zero_snr: bool = False
-
-    def betas(self) -> Array:
-        """See `SchedulerConfig.betas`; rescaled if the config says so."""
-        betas = super().betas()
-        return schedule.rescale_zero_terminal_snr(betas) if self.rescale_betas_zero_snr else betas
 
 
 @dataclass(frozen=True)
@@ -116,22 +109,26 @@ class Clipping(Thresholding):
 
     def bounded(self, x0: Array) -> Array:
         """See `SchedulerConfig.bounded`."""
-        if self.clip_sample and not self.thresholding:
-            return np.clip(x0, -self.clip_sample_range, self.clip_sample_range)
-        return super().bounded(x0)
+        if self.thresholding:
+            return super().bounded(x0)
+        return np.clip(x0, -self.clip_sample_range, self.clip_sample_range) if self.clip_sample else x0
 
 
 Config = TypeVar("Config", bound=SchedulerConfig)
 
 
 def read_config(
-    config: Mapping[str, Any], kind: type[Config], sampler: str, options: Mapping[str, Any] = MappingProxyType({})
+    config: Mapping[str, Any],
+    kind: type[Config],
+    types: Mapping[str, Any],
+    sampler: str,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Config:
     """The fields of `config` that `kind` has, checked, with the defaults of `kind` for the missing ones.
 
-    `options`, checked before, take the place of the file's values. `sampler` is the name for errors.
+    `types` says what each field takes (`field_types`). `options`, checked before, take the place of the file's values.
+    `sampler` is the name for errors.
     """
-    types = field_types(kind)
     where = f"scheduler config, read for {sampler}"
     left_at_default = config.get("_use_default_values", ())
     given = {name: value for name, value in config.items() if name in types and name not in left_at_default}

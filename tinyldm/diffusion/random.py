@@ -199,8 +199,8 @@ class PictureStreams:
     def randn(self, shape: tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape (N, …), float32 or float64; N is the number of pictures."""
         shape = check_shape(shape)
-        if shape[:1] != (len(self),):
-            raise InputError(f"shape: {shape} is not of {len(self)} pictures, one for each generator")
+        if shape[:1] != (len(self.generators),):
+            raise InputError(f"shape: {shape} is not of {len(self.generators)} pictures, one for each generator")
         return np.concatenate([generator.randn((1, *shape[1:]), dtype) for generator in self.generators])
 
 

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from tinyldm.diffusion import prediction
+from tinyldm.diffusion import prediction, schedule
 from tinyldm.diffusion.config import SchedulerConfig
 from tinyldm.diffusion.spacing import spaced_timesteps
 from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
@@ -62,7 +62,7 @@ class Sampler(ABC):
             raise InputError(f"steps: {steps} is out of range; it must be from 1 to {config.num_train_timesteps}")
         self.config = config
         self.steps = steps
-        self.alpha_bar = config.alpha_bar()
+        self.alpha_bar = schedule.alpha_bar(config.betas())
 
     def __len__(self) -> int:
         """The steps of a whole run; rounding in the published spacing may make them one more than was asked for."""

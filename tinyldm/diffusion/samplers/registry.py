@@ -31,6 +31,8 @@ class Listed(NamedTuple):
 
 
 SAMPLERS: dict[str, Entry] = {}
+NAMES: dict[str, str] = {}  # what samplers are called anywhere, `plain`, and their names here
+FIELDS: dict[type[Sampler], dict[str, Any]] = {}  # the fields of each one's config, and what each takes
 
 # The classes that models are published with whatever suits them; a run of these that names no sampler takes DDIM.
 OF_EVERY_MODEL = (None, "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler")
@@ -49,9 +51,12 @@ INERT = {
 
 def register(sampler: Kind) -> Kind:
     """Enter a sampler under its name, and under those of its `variants`: a class decorator."""
-    SAMPLERS[sampler.name] = Entry(sampler, {})
-    for name, options in sampler.variants.items():
+    FIELDS[sampler] = field_types(sampler.Config)
+    for name, options in {sampler.name: {}, **sampler.variants}.items():
         SAMPLERS[name] = Entry(sampler, options)
+        NAMES[plain(name)] = name
+        for alias in aliases_of(name):
+            NAMES.setdefault(plain(alias), name)
     return sampler
 
 
@@ -75,27 +80,25 @@ def find_sampler(name: str) -> str:
     Upper and lower case, spaces, hyphens and underscores do not matter, and the name may end in that of a schedule of
     noise levels: `Euler Karras`. An unknown name is an `InputError` that tells the nearest one.
     """
-    known = {plain(alias): own for own in reversed(SAMPLERS) for alias in (*aliases_of(own), own)}
-    if plain(name) in known:
-        return known[plain(name)]
+    asked = plain(name)
+    if NAMES.get(asked) in SAMPLERS:
+        return NAMES[asked]
     for schedule in SIGMA_SCHEDULES:
-        own = known.get(plain(name).removesuffix(plain(schedule)))
-        if own is not None and plain(name).endswith(plain(schedule)) and takes_schedules(own):
+        own = NAMES.get(asked.removesuffix(plain(schedule)))
+        if own is not None and asked.endswith(plain(schedule)) and takes_schedules(own):
             return f"{own}_{schedule}"
-    near = difflib.get_close_matches(plain(name), known, 1)
-    hint = f"; did you mean {known[near[0]]!r}?" if near else ""
+    near = difflib.get_close_matches(asked, NAMES, 1)
+    hint = f"; did you mean {NAMES[near[0]]!r}?" if near else ""
     raise InputError(f"sampler {name!r} is unknown{hint}; take one of {', '.join(SAMPLERS)}")
 
 
 def takes_schedules(name: str) -> bool:
     """Whether the sampler goes down noise levels, which a schedule can choose."""
-    return "sigma_schedule" in field_types(SAMPLERS[name].sampler.Config)
+    return "sigma_schedule" in FIELDS[SAMPLERS[name].sampler]
 
 
 def entry_of(name: str) -> Entry:
-    """The entry of a name that `find_sampler` gave: one of the list, or with a schedule behind it."""
-    if name in SAMPLERS:
-        return SAMPLERS[name]
+    """The entry of a name that `find_sampler` gave and that has a schedule behind one of the list."""
     own = max((own for own in SAMPLERS if name.startswith(f"{own}_")), key=len)
     entry = SAMPLERS[own]
     return Entry(entry.sampler, {**entry.options, "sigma_schedule": name.removeprefix(f"{own}_")})
@@ -129,17 +132,17 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], steps: int, **o
     name = find_sampler(name)
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise InputError(f"steps: {steps!r} is not an integer")
-    sampler, of_name = entry_of(name)
-    check_family(scheduler_config, name)
-    given = dict(of_name) | checked_options(name, sampler, options)
-    made = sampler(read_config(scheduler_config, sampler.Config, name, given), steps)
+    sampler, of_name = SAMPLERS[name] if name in SAMPLERS else entry_of(name)
+    check_family(scheduler_config, sampler, name)
+    given = dict(of_name) | (checked_options(name, sampler, options) if options else {})
+    made = sampler(read_config(scheduler_config, sampler.Config, FIELDS[sampler], name, given), steps)
     made.name = name
     return made
 
 
 def checked_options(name: str, sampler: type[Sampler], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options given by hand, if the sampler has them and takes their values."""
-    types = field_types(sampler.Config)
+    types = FIELDS[sampler]
     for option in options:
         if option not in types:
             near = difflib.get_close_matches(option, types, 1)
@@ -148,15 +151,13 @@ def checked_options(name: str, sampler: type[Sampler], options: Mapping[str, Any
     return {k: checked(k, v, types[k], f"sampler {name}", InputError) for k, v in options.items()}
 
 
-def check_family(config: Mapping[str, Any], name: str) -> None:
-    """Raise `ConfigError` for a field that no sampler has, or a scheduler class of models that `name` cannot run."""
-    fields = {field for sampler, _ in SAMPLERS.values() for field in field_types(sampler.Config)}
+def check_family(config: Mapping[str, Any], kind: type[Sampler], name: str) -> None:
+    """Raise `ConfigError` for a field that no sampler has, or a scheduler class of models that `kind` cannot run."""
     for field in config:
-        if field not in fields | INERT:
+        if field not in INERT and not any(field in fields for fields in FIELDS.values()):
             raise ConfigError(f"scheduler config: unknown field {field!r} (value {config[field]!r})")
-    published, family = config.get("_class_name"), entry_of(name).sampler.family
-    families = {sampler.scheduler_class: sampler.family for sampler, _ in SAMPLERS.values()}
-    known = [scheduler for scheduler in families if scheduler and families[scheduler] == family]
+    published = config.get("_class_name")
+    known = [s.scheduler_class for s in FIELDS if s.scheduler_class is not None and s.family == kind.family]
     if published is not None and published not in known:
         raise ConfigError(
             f"scheduler config: _class_name {published!r} is not of a model that {name} can run; it runs those of "
