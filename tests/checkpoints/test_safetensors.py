@@ -94,7 +94,7 @@ def test_truncated_anywhere_is_an_error_of_one_line(tmp_path):
 
 
 LIES = {
-    "empty file": (b"", "0 bytes are too few"),
+    "empty file": (b"", "is an empty file"),
     "no header": (struct.pack("<Q", 0), "begins with b''"),
     "header beyond the file": (struct.pack("<Q", 3) + b"{}", "header of 3 bytes in a file of 10"),
     "absurd header": (struct.pack("<Q", 2**63) + b"{}", "at most 100000000"),
