@@ -175,7 +175,7 @@ def test_text_encoders() -> None:
         ({"lora_unet_a_b.oft_blocks": (1,)}, r"another kind \(OFT or BOFT\)"),
         ({"some.weight": (1,)}, "not one that a LoRA file has"),
         ({"lora_unet_a_b.lora_down.weight": (2, 3)}, "has no up matrix"),
-        ({"lora_unet_a_b.alpha": ()}, "has no down matrix"),
+        ({"lora_unet_a_b.alpha": ()}, "is not complete"),
         ({"lora_unet_x.lora_down.weight": (2, 3), "lora_unet_x.lora_up.weight": (4, 2)}, "layer 'lora_unet_x'"),
         ({"lora_te2_x.lora_down.weight": (2, 3), "lora_te2_x.lora_up.weight": (4, 2)}, "the text_encoder_2, which"),
         ({"lora_unet_a_b.lora_down.weight": (0, 3), "lora_unet_a_b.lora_up.weight": (4, 0)}, "are empty"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_commands import convert
 from golden.family_files import single_file
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import write_sd
 
@@ -16,9 +19,13 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.original_config import parse_yaml, stated_by_config
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Recognised
-from tinyldm.checkpoints.safetensors import write_safetensors
-from tinyldm.errors import CheckpointError
+from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinyldm.checkpoints.stated import COMPONENTS, PIPELINE, SCHEDULER
+from tinyldm.errors import CheckpointError, TinyldmError
 from tinyldm.pipelines.adapters import replace_vae
+from tinyldm.pipelines.load import load
+
+NAMES = ("unet", "vae", "text_encoder", "_class_name", "prediction_type", "num_hidden_layers", "trained_betas")
 
 ONE = np.zeros(0, np.float32)
 
@@ -59,6 +66,13 @@ def test_marker_tensors(xl, sd1) -> None:
     assert found(sd1 | {"ztsnr": ONE}).scheduler["_class_name"] == "DDIMScheduler"
     assert found(sd1, ss_zero_terminal_snr="True").scheduler["rescale_betas_zero_snr"] is True
     assert "rescale_betas_zero_snr" not in found(sd1, ss_zero_terminal_snr="False").scheduler
+
+
+def test_a_file_that_contradicts_itself(xl) -> None:
+    file = MemorySource(xl | {"v_pred": ONE}, metadata={"modelspec.prediction_type": "epsilon"})
+    with pytest.raises(CheckpointError, match="epsilon by its header and v_prediction by the tensor v_pred"):
+        recognise(file)
+    assert recognise(file, prediction_type="epsilon").scheduler["prediction_type"] == "epsilon"
 
 
 @pytest.mark.parametrize("mark", ["edm_mean", "edm_std", "edm_vpred.sigma_max"])
@@ -182,3 +196,38 @@ def test_a_bare_autoencoder_takes_the_scale_of_the_checkpoint(tmp_path: Path) ->
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL", "scaling_factor": 0.5}')
     replace_vae(into, tmp_path / "vae.safetensors")
     assert into.components["vae"].config["scaling_factor"] == 0.5
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(name=st.sampled_from([SCHEDULER, COMPONENTS, PIPELINE]), value=JUNK)
+def test_a_header_may_state_anything(small, tmp_path_factory, name: str, value: object) -> None:
+    folder = tmp_path_factory.mktemp("junk")
+    write_safetensors(folder / "a.safetensors", small, {name: json.dumps(value)})
+    with contextlib.suppress(TinyldmError):
+        convert(folder / "a.safetensors", folder / "out")
+    with contextlib.suppress(TinyldmError):
+        convert(folder / "a.safetensors", folder / "out.safetensors")
+    with contextlib.suppress(TinyldmError):
+        load(folder / "a.safetensors", backend="reference")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """A file of few tensors, as `convert` writes it."""
+    folder = tmp_path_factory.mktemp("small")
+    convert(write_sd(folder / "sd"), folder / "sd.safetensors")
+    with read_safetensors(folder / "sd.safetensors") as file:
+        return {name: np.array(file.read(name)) for name in file.names}
+
+
+def test_a_distilled_checkpoint_says_its_sampler(small, tmp_path: Path) -> None:
+    for name, word in (("sd_xl_turbo_1.0_fp16", "sampler euler_a"), ("sdxl_lightning_4step", "sampler euler ")):
+        write_safetensors(tmp_path / f"{name}.safetensors", small)
+        assert any(word in note for note in open_checkpoint(tmp_path / f"{name}.safetensors").notes)

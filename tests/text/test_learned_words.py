@@ -43,6 +43,12 @@ def test_files_for_one_text_encoder(tensors, word, wanted) -> None:
     assert inversion.tokens == [wanted, f"{wanted}_1", f"{wanted}_2"]
 
 
+def test_a_file_that_states_its_word() -> None:
+    source = MemorySource({"string_to_param.*": VECTORS}, path="a.pt", metadata={"name": "my-style", "step": "500"})
+    assert read_inversion(source).word == "my-style"
+    assert read_inversion(source, "owl").word == "owl"
+
+
 def test_files_for_two_text_encoders() -> None:
     inversion = read_inversion(file(clip_l=VECTORS, clip_g=2 * VECTORS), "fox")
     np.testing.assert_array_equal(inversion.vectors["text_encoder_2"], 2 * VECTORS)

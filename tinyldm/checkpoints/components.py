@@ -91,6 +91,7 @@ TEXT_ENCODERS = {
     "cond_stage_model.model.": "text_encoder",
     "conditioner.embedders.0.model.": "text_encoder_2",
     "conditioner.embedders.1.model.": "text_encoder_2",
+    "conditioner.embedders.1.transformer.": "text_encoder_2",
 }
 
 
@@ -99,7 +100,8 @@ def conditioners(source: TensorSource, stated: Stated) -> Iterator[tuple[str, Co
     for prefix, name in TEXT_ENCODERS.items():
         penultimate = prefix == "cond_stage_model.model." and stated.penultimate is not False
         layers = stated.configs[name][1].get("num_hidden_layers") if name in stated.configs else None
-        if encoder := text_encoder(inner(source, prefix), penultimate, layers):
+        taken = layers if isinstance(layers, int) else None
+        if encoder := text_encoder(inner(source, prefix), penultimate, taken):
             yield name, encoder
     if "cond_stage_model.embedding.weight" in source:
         count, width = architecture.sizes(source, "cond_stage_model.embedding.weight", 2)

@@ -49,7 +49,7 @@ def read_inversion(source: TensorSource, word: str | None = None) -> Inversion:
         if len(found) != 1:
             raise CheckpointError(f"{source.path}: holds {len(names)} tensors, not the vectors of one learned word")
         vectors = {"text_encoder": _vectors(source, found[0])}
-        word = word or (None if found[0] in NAMELESS else found[0])
+        word = word or (source.metadata.get("name") if found[0] in NAMELESS else found[0])
     if not word:
         raise InputError(f"{source.path}: does not say which word it is; name one")
     if len({len(v) for v in vectors.values()}) != 1:

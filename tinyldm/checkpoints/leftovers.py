@@ -19,7 +19,7 @@ model_ema.* ema.* loss.* first_stage_model.loss.* first_stage_model.model_ema.* 
 cond_stage_model.transformer.to_logits.* cond_stage_model.transformer.vision_model.* visual.* vision_model.*
 *visual_projection.weight global_step v_pred ztsnr difference lora_controlnet
 """.split()
-OPENCLIP_LAST = r"cond_stage_model\.model\.(text_projection|transformer\.resblocks\.{last}\..*)"
+OPENCLIP_LAST = r"cond_stage_model\.model\.(text_projection(\.weight)?|transformer\.resblocks\.{last}\..*)"
 
 
 def sort_leftovers(found: Recognised, source: TensorSource, taken: Collection[str] = ()) -> None:

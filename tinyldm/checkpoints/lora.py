@@ -151,13 +151,12 @@ def changes_of(
 ) -> Iterator[tuple[str, Change]]:
     """The changes of a module's weight and bias. Raises `CheckpointError` for a layer whose parts are not complete."""
     weight = {part: name for part, name in parts.items() if part not in (*BIAS_PARTS, "alpha")}
+    biases = [part for part in BIAS_PARTS if part in parts]
+    if kind_of(weight) is None and (weight or not biases):
+        complement = {"down": "has no up matrix", "up": "has no down matrix"}
+        lack = next((complement[part] for part in weight if part in complement), "is not complete")
+        raise CheckpointError(f"{lora.path}: the layer of {quoted(next(iter(parts.values())))} {lack}")
     if weight:
-        if kind_of(weight) is None:
-            lacking = {"down": "up", "up": "down"}
-            one = next((f"has no {lacking[part]} matrix" for part in weight if part in lacking), "is not complete")
-            raise CheckpointError(f"{lora.path}: the layer of {quoted(next(iter(parts.values())))} {one}")
         yield f"{module}.weight", Change(lora, weight, factor, strength)
-    elif not set(parts) & set(BIAS_PARTS):
-        raise CheckpointError(f"{lora.path}: the layer of {quoted(next(iter(parts.values())))} has no down matrix")
-    for part in set(parts) & set(BIAS_PARTS):
+    for part in biases:
         yield f"{module}.bias", Change(lora, {"diff": parts[part]}, factor if part == "up_bias" else 1.0, strength)

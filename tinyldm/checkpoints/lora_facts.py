@@ -33,6 +33,8 @@ DISTILLED = {
     r"hyper.?sd(?:xl)?.*1.?step": "was distilled to one step of TCD; take the sampler lcm, guidance scale 1",
     r"hyper.?sd(?:xl)?": f"was distilled for the sampler ddim {AS_NAMED}",
     r"lightning": f"was distilled for the sampler euler {AS_NAMED}",
+    r"sdxs": "was distilled to one step: --steps 1 --guidance-scale 0",
+    r"(?:sd|sdxl|xl)?.?turbo": "was distilled for the sampler euler_a: 1 to 4 steps, `trailing` spacing, no guidance",
     r"tcd": "was distilled for the sampler TCD, which is not here; the nearest is lcm: 4 to 8 steps, guidance scale 1",
 }
 
@@ -120,7 +122,7 @@ def number(text: str | None) -> float | None:
 
 
 def distilled_for(path: str | Path, metadata: Mapping[str, str]) -> str | None:
-    """How to sample with a LoRA that distils a checkpoint to few steps, by its name and title; None for another."""
+    """How to sample with a file that is distilled to few steps, a LoRA or a checkpoint, by its name and title."""
     title = " ".join([*Path(path).parts[-3:], metadata.get("modelspec.title", ""), metadata.get("ss_output_name", "")])
     words = title.lower()
     return next((text for name, text in DISTILLED.items() if re.search(rf"(?<![a-z]){name}(?![a-z])", words)), None)

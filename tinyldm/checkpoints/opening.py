@@ -12,6 +12,7 @@ from tinyldm.checkpoints.digests import known_prediction_type
 from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
 from tinyldm.checkpoints.foreign import foreign_class, foreign_schedule
 from tinyldm.checkpoints.hub import local
+from tinyldm.checkpoints.lora_facts import distilled_for
 from tinyldm.checkpoints.names.published import present_names
 from tinyldm.checkpoints.original_config import stated_by_config
 from tinyldm.checkpoints.overrides import override
@@ -128,6 +129,8 @@ def open_file(path: Path, prediction_type: str | None, ema: bool | None, config:
         if predicted:
             override(found, predicted, config or {})
             found.notes.append(f"prediction type {predicted} {where}")
+    if "unet" in found.components and (usual := distilled_for(path.name, source.metadata)):
+        found.notes.append(f"{path.name} {usual}")
     published = path.parent / "config.json"
     if len(found.components) == 1 and published.is_file() and not config:
         (name, component), stated = *found.components.items(), read_json(published)

@@ -38,7 +38,8 @@ def override(found: Recognised, prediction_type: str | None, config: Mapping[str
         found.scheduler = {**found.scheduler, "prediction_type": prediction_type}
         found.notes = [note for note in found.notes if not note.startswith("prediction type")]
         found.assumed.discard("prediction_type")
-        resize(found, prediction_type, config)
+        if "sample_size" not in config.get("unet", {}):
+            resize(found, prediction_type)
 
 
 def component_for(config: Mapping[str, Any], found: Recognised) -> str:
@@ -53,12 +54,11 @@ def component_for(config: Mapping[str, Any], found: Recognised) -> str:
     return names[0]
 
 
-def resize(found: Recognised, prediction_type: str, config: Mapping[str, Mapping[str, Any]]) -> None:
+def resize(found: Recognised, prediction_type: str) -> None:
     """Set the size of pictures, where models that predict something else are published for another size."""
     family = next((family for family in FAMILIES if family.name == found.family), None)
     unet = found.components.get("unet")
     if family is None or unet is None or prediction_type not in family.sizes:
         return
-    if "sample_size" not in config.get("unet", {}):
-        size = unet.config["sample_size"] * family.sizes[prediction_type] // family.size
-        found.components["unet"] = replace(unet, config={**unet.config, "sample_size": size})
+    size = unet.config["sample_size"] * family.sizes[prediction_type] // family.size
+    found.components["unet"] = replace(unet, config={**unet.config, "sample_size": size})

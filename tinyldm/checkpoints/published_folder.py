@@ -69,11 +69,11 @@ def write_pipeline(folder: Path, found: Recognised, tag: str | None, source: Pat
     else:
         index |= write_tokenizers(folder, found, tokenizers)
         if found.scheduler is not None:
-            index["scheduler"] = ["diffusers", found.scheduler["_class_name"]]
+            index["scheduler"] = ["diffusers", found.scheduler.get("_class_name", "DDIMScheduler")]
             (folder / "scheduler").mkdir()
             write_json(folder / "scheduler" / "scheduler_config.json", found.scheduler)
     published = {ALIASES.get(name, name): name for name in index}
-    if index["_class_name"].startswith("LDM"):
+    if str(index["_class_name"]).startswith("LDM"):
         published = {name: alias for alias, name in ALIASES.items()} | published
     for name, component in found.components.items():
         place = published.get(name, name)

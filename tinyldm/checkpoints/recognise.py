@@ -39,7 +39,9 @@ def recognise(
     Raises `CheckpointError` for a file that is no model known here, saying what it looks like.
     """
     view, wrappers = source, ""
-    stated = (beside or Stated()).over(stated_by(source))
+    beside = beside or Stated()
+    decided = prediction_type is not None or "prediction_type" in beside.scheduler
+    stated = beside.over(stated_by(source, decided))
     found = recognise_names(view, ema, stated)
     for _ in range(MAX_WRAPPERS):
         if found is not None or not (wrapper := common_prefix(view.names)):

@@ -110,21 +110,22 @@ class SafetensorsFile(TableSource[FileTensor]):
 
 def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:
     """The header of a mapped file as parsed, unchecked JSON, and where the data begins."""
+    length = int.from_bytes(file.view(0, min(PREFIX, file.size)), "little")
+    inside = length <= MAX_HEADER and PREFIX + length <= file.size
+    text = bytes(file.view(PREFIX, PREFIX + length)) if inside else b""
+    if text.startswith(b"{"):
+        return parse_json_object(text, f"{file.path}: header"), PREFIX + length
     if kind := kind_in_words(bytes(file.view(0, min(file.size, 300)))):
         raise CheckpointError(f"{file.path}: is {kind}, wanted a safetensors file")
     if file.size < PREFIX:
         raise CheckpointError(f"{file.path}: {file.size} bytes are too few for a safetensors file (truncated?)")
-    length = int.from_bytes(file.view(0, PREFIX), "little")
     if length > MAX_HEADER:
         raise CheckpointError(
             f"{file.path}: not safetensors, or damaged: a header of {length} bytes, at most {MAX_HEADER} are allowed"
         )
     if PREFIX + length > file.size:
         raise CheckpointError(f"{file.path}: header of {length} bytes in a file of {file.size} (truncated?)")
-    text = bytes(file.view(PREFIX, PREFIX + length))
-    if not text.startswith(b"{"):
-        raise CheckpointError(f"{file.path}: the header begins with {text[:1]!r}, wanted b'{{': not safetensors")
-    return parse_json_object(text, f"{file.path}: header"), PREFIX + length
+    raise CheckpointError(f"{file.path}: the header begins with {text[:1]!r}, wanted b'{{': not safetensors")
 
 
 def parse_json_object(text: bytes, where: str, infinite: bool = False) -> dict[str, Any]:

@@ -66,9 +66,17 @@ class Stated:
         )
 
 
-def stated_by(source: TensorSource) -> Stated:
-    """What a file states. Raises `CheckpointError` for a schedule that is not supported."""
-    return stated_by_header(source).over(stated_by_marks(source)).over(stated_by_buffers(source))
+def stated_by(source: TensorSource, decided: bool = False) -> Stated:
+    """What a file states. Raises `CheckpointError` for a schedule that is not supported.
+
+    And where header and marks contradict each other in what is predicted, unless that is `decided` elsewhere.
+    """
+    header, marks = stated_by_header(source), stated_by_marks(source)
+    said = [stated.scheduler.get("prediction_type") for stated in (header, marks)]
+    if None not in said and said[0] != said[1] and not decided:
+        words = f"{said[0]} by its header and {said[1]} by the tensor v_pred; --prediction-type says which"
+        raise CheckpointError(f"{source.path}: states that it predicts {words}")
+    return header.over(marks).over(stated_by_buffers(source))
 
 
 def stated_by_header(source: TensorSource) -> Stated:

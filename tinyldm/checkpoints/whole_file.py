@@ -55,8 +55,9 @@ def add_schedule(found: Recognised, family: Family | None, stated: Stated) -> No
         found.notes += [note for note in stated.notes if note.startswith("prediction type")]
     if stated.scheduler.get("rescale_betas_zero_snr") and usual["_class_name"] == "PNDMScheduler":
         found.scheduler["_class_name"] = "DDIMScheduler"  # the other's has no such schedule
-    if "prediction_type" in stated.scheduler:
-        resize(found, stated.scheduler["prediction_type"], {"unet": {"sample_size": 0}} if stated.size else {})
+    if predicted := stated.scheduler.get("prediction_type"):
+        if not stated.size:
+            resize(found, predicted)
     elif family and family.also:
         found.assumed.add("prediction_type")
         predicted = usual["prediction_type"]
