@@ -360,6 +360,15 @@ def test_a_request_is_stated_and_repeated(wanted, model64, tmp_path):
         assert check(golden, tolerance=Tolerance(0)).status == 0
 
 
+def test_what_a_request_leaves_open_is_stated_as_the_model_has_it(model64, tmp_path):
+    record(model64, tmp_path / "a", request("a", steps=1), Recording(select=("noise",)))
+    record(model64, tmp_path / "b", request("a", steps=1, sampler="DPM++ 2M"), Recording(select=("noise",)))
+    with Golden(tmp_path / "a") as golden, Golden(tmp_path / "b") as named_otherwise:
+        stated = golden.metadata["settings"]
+        assert (stated["sampler"], stated["guidance_scale"], stated["height"]) == ("ddim", 7.5, None)
+        assert named_otherwise.metadata["settings"]["sampler"] == "dpm++_2m"
+
+
 def test_a_request_that_a_file_could_not_state_is_refused(model64, tmp_path):
     for changes in ({"seeds": (3, 5)}, {"noise": np.ones((2, 4, 8, 8))}):
         wanted = dataclasses.replace(request(["a", "b"], steps=1), **changes)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm import tracing
+from tinyldm.diffusion.samplers.registry import find_sampler
 from tinyldm.errors import InputError
 from tinyldm.golden.module_errors import Errors, ModuleErrorTrace, add_evaluation
 from tinyldm.golden.rounding import EVALUATIONS, check_arithmetic, rounded_model
@@ -65,8 +66,9 @@ def record(
     model: LatentDiffusion, path: str | PathLike[str], wanted: Request, recording: Recording | None = None
 ) -> None:
     """Record the pictures of a request (`pipelines.request.request`), from the tokens to the pixels."""
-    own = model.defaults._asdict()
-    wanted = dataclasses.replace(wanted, **{k: v for k, v in own.items() if getattr(wanted, k) is None})
+    own = {name: value for name, value in model.defaults._asdict().items() if getattr(wanted, name) is None}
+    wanted = dataclasses.replace(wanted, **own)
+    wanted = dataclasses.replace(wanted, sampler=find_sampler(str(wanted.sampler)))
 
     def run(m: LatentDiffusion) -> dict[str, np.ndarray]:
         images = [picture.image for picture in m.pictures(wanted)]

@@ -92,7 +92,8 @@ def upsample(x: Array, size: tuple[int, int] | None, w: Weights) -> Array:
     return upsample_conv2d(x, w.conv, size)
 
 
-def attend_to_pixels(x: Array, w: Weights) -> Array:
+@module
+def pixel_attention(x: Array, w: Weights) -> Array:
     """Self-attention over the pixels of an image, with a residual: `(N, H, W, C) -> (N, H, W, C)`.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B (after Wang et al. 2017, arXiv:1711.07971).
@@ -102,9 +103,6 @@ def attend_to_pixels(x: Array, w: Weights) -> Array:
     h = group_norm(tokens, w.group_norm)
     q, k, v = linears(h, w, "to_q", "to_k", "to_v")
     return linear_residual(attention(q, k, v, w), w.to_out[0], tokens).reshape(x.shape)
-
-
-pixel_attention = module(attend_to_pixels)
 
 
 # The weights of these blocks: name and shape of each --------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyldm.models.blocks import Parameters, attend_to_pixels, layer_parameters
+from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention
 from tinyldm.nn import attention, group_norm, layer_norm, linear, linear_geglu, linear_residual, linears
 from tinyldm.tracing import module
 from tinyldm.tree import Weights
@@ -43,15 +43,20 @@ def prepare_context(context: Array, w: Weights) -> PreparedContext:
     )
 
 
-@module
 def transformer(x: Array, context: Context | None, w: Weights) -> Array:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
+    """A transformer over the pixels, or where the node is plain attention over them, without a context, that."""
+    if context is None or "proj_in" not in w:
+        return pixel_attention(x, w)
+    return spatial_transformer(x, context, w)
+
+
+@module
+def spatial_transformer(x: Array, context: Context, w: Weights) -> Array:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
     """Pixels become tokens, pass through transformer blocks, and are added to what they were.
 
     Older checkpoints project in and out by 1×1 convolutions and newer ones by linear layers; in channels-last these are
-    the same product. Where the node is plain attention over pixels, without a context, that is what runs.
+    the same product.
     """
-    if context is None or "proj_in" not in w:
-        return attend_to_pixels(x, w)
     n, height, width, _ = x.shape
     h = linear(group_norm(x, w.norm), w.proj_in).reshape(n, height * width, -1)
     for block in w.transformer_blocks:
