@@ -68,6 +68,7 @@ TARGETS = {
 
 # What multiplies pairs of bfloat16 values: the matrix unit, a vector instruction, or nothing but widened values.
 TILES, DOTS, WIDENED = "amx", "avx512bf16", "none"
+UNITS = {TILES: "the matrix unit (AMX)", DOTS: "vectors of pairs (AVX-512 BF16)", WIDENED: "widened values"}
 
 
 @cache
