@@ -35,7 +35,7 @@ T = TypeVar("T")
 @operator
 def linear(x: Array, w: Weights) -> Array:  # (…, C_in) -> (…, C_out)
     """`ops.linear` with the node's weight and bias; a 1×1 convolution's weight is taken as the matrix that it is."""
-    y: Array = w.runtime.ops.linear(x, _matrix(w), w.get("bias"))
+    y: Array = w.runtime.ops.linear(x, _matrix(w, x), w.get("bias"))
     return traced_node(w, y, x, layout=as_tokens)
 
 
@@ -74,7 +74,8 @@ def attention(
     q: Array, k: Array, v: Array, w: Weights, mask: Array | None = None
 ) -> Array:  # (N,Lq,C), (N,Lk,C), (N,Lk,C) -> (N,Lq,C)
     """`ops.attention` with the node's number of heads."""
-    y: Array = w.runtime.ops.attention(q, k, v, w.setting("heads"), mask)
+    how = {} if w.runtime.backend == "reference" else {"precision": w.runtime.precision}
+    y: Array = w.runtime.ops.attention(q, k, v, w.setting("heads"), mask, **how)
     return y
 
 
@@ -113,23 +114,23 @@ def upsample_conv2d(x: Array, w: Weights, size: tuple[int, int] | None = None) -
 
 def linear_residual(x: Array, w: Weights, residual: Array) -> Array:  # (…, C_in), (…, C_out) -> (…, C_out)
     """`ops.linear_residual`: a linear layer plus what goes around it."""
-    return _composite(ops.linear_residual, (w,), x, _matrix(w), w.get("bias"), residual)
+    return _composite(ops.linear_residual, (w,), x, _matrix(w, x), w.get("bias"), residual)
 
 
 def linears(x: Array, w: Weights, *names: str) -> list[Array]:  # (…, C_in) -> [(…, C_out), …]
     """`ops.linears`: the linear layers under these names of the node, all of the same x."""
     layers = [w[name] for name in names]
-    return _composite(ops.linears, layers, x, _matrices(w, names), [layer.get("bias") for layer in layers])
+    return _composite(ops.linears, layers, x, _matrices(w, x, names), [layer.get("bias") for layer in layers])
 
 
 def linear_geglu(x: Array, w: Weights) -> Array:  # (…, C_in) -> (…, C_out)
     """`ops.linear_geglu`: a linear layer to twice the channels, one half gating the other."""
-    return _composite(ops.linear_geglu, (w,), x, _matrix(w, gated=True), w.get("bias"))
+    return _composite(ops.linear_geglu, (w,), x, _matrix(w, x, gated=True), w.get("bias"))
 
 
 def linear_activation(x: Array, w: Weights, activation: str) -> Array:  # (…, C_in) -> (…, C_out)
     """`ops.linear_activation`: a linear layer and one of `silu`, `gelu`, `quick_gelu`."""
-    return _composite(ops.linear_activation, (w,), x, _matrix(w), w.get("bias"), activation)
+    return _composite(ops.linear_activation, (w,), x, _matrix(w, x), w.get("bias"), activation)
 
 
 def _composite(composition: Callable[..., T], layers: Sequence[Weights], *args: Any, **more: Any) -> T:
@@ -184,20 +185,26 @@ def _around(w: Weights) -> int:
     return (w.shape()[-1] - 1) // 2
 
 
-def _matrix(w: Weights, gated: bool = False) -> Any:
-    """The matrix of a linear layer, or of a 1×1 convolution; `gated` where a GEGLU is fused to it."""
+def _matrix(w: Weights, x: Array, gated: bool = False) -> Any:
+    """The matrix of a linear layer of x, or of a 1×1 convolution; `gated` where a GEGLU is fused to it.
+
+    Vectors of one a sample, `(N, C)`, are a time embedding and what is made of it: those are never rounded.
+    """
     if w.runtime.backend == "reference":
         return _as_matrix(w.weight)
     prepare, gated = w.runtime.ops.prepare_linear, gated and not tracing()
-    return w.prepared(("linear", gated), lambda node: prepare(_as_matrix(node.read("weight")), gated=gated))
+    precision = w.runtime.precision if x.ndim > 2 else "strict"
+    key = "linear", gated, precision
+    return w.prepared(key, lambda node: prepare(_as_matrix(node.read("weight")), gated, precision))
 
 
-def _matrices(w: Weights, names: tuple[str, ...]) -> Any:
+def _matrices(w: Weights, x: Array, names: tuple[str, ...]) -> Any:
     """The matrices of the linear layers under these names."""
     if w.runtime.backend == "reference" or tracing():
-        return [_matrix(w[name]) for name in names]
-    prepare = w.runtime.ops.prepare_linears
-    return w.prepared(("linears", names), lambda node: prepare([node[name].read("weight") for name in names]))
+        return [_matrix(w[name], x) for name in names]
+    prepare, precision = w.runtime.ops.prepare_linears, w.runtime.precision
+    key = "linears", names
+    return w.prepared(key, lambda node: prepare([node[name].read("weight") for name in names], precision))
 
 
 def _as_matrix(weight: Array) -> Array:

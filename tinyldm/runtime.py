@@ -14,7 +14,7 @@ from tinyldm import ops
 from tinyldm.errors import InputError
 
 BACKENDS = ("numba", "reference")
-PRECISIONS = ("fast", "strict")
+PRECISIONS = ("fast", "strict", "bf16")
 
 
 class OnThreads:

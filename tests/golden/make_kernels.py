@@ -2,6 +2,7 @@
 
     python tests/golden/make_kernels.py             on a processor with AVX-512
     python tests/golden/make_kernels.py --full      of the whole UNet and VAE at full published width
+    python tests/golden/make_kernels.py --bf16      of both, PyTorch in bfloat16
 
 PyTorch sums in another order with AVX2 than with AVX-512 vectors, and its convolutions err up to four times as much, so
 both figures are stored.
@@ -88,27 +89,27 @@ TORCH = {
 }
 
 
-def errors() -> dict[str, float]:
+def errors(dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """PyTorch's error in every case, with the vectors that this process may use."""
     torch.set_num_threads(2)
     found = {}
     for case, (operator, _, settings) in CASES.items():
         inputs = arrays(case)
-        y = TORCH[operator](*map(torch.from_numpy, inputs), **settings).numpy()
+        y = TORCH[operator](*[torch.from_numpy(a).to(dtype) for a in inputs], **settings).float().numpy()
         oracle = call(ops, case, [a.astype(np.float64) for a in inputs])
         found[case] = relative_rms(y, oracle)
     return found
 
 
-def full_width_errors() -> dict[str, float]:
+def full_width_errors(dtype: str = "float32") -> dict[str, float]:
     """PyTorch's error in each output of the UNet and the VAE at Stable Diffusion 1.5's width, against the goldens."""
     torch.set_num_threads(2)
     found = {}
     for name in ("sd15_unet", "sd15_vae"):
         oracle, _ = load_golden(f"models/{name}")
         case = full_width_case(name)
-        for output, value in compute(case, input_arrays(case), "float32").items():
-            output = output.removeprefix("float32/")
+        for output, value in compute(case, input_arrays(case), dtype).items():
+            output = output.removeprefix(f"{dtype}/")
             found[f"{name}/{output}"] = relative_rms(sampled(value), oracle[f"float64/{output}"])
     return found
 
@@ -120,6 +121,10 @@ def main() -> None:
         return
     if sys.argv[1:] == ["print", "--full"]:
         print(json.dumps(full_width_errors()))
+        return
+    if sys.argv[1:] == ["--bf16"]:
+        halves = errors(torch.bfloat16) | full_width_errors("bfloat16")
+        save_golden("kernels/bf16_errors", {case: np.array(e) for case, e in halves.items()}, seed=SEED, threads=2)
         return
     found = {}
     for vectors in VECTORS:

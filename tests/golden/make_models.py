@@ -40,7 +40,7 @@ from tinyldm.golden.seeded import seeded_input, seeded_weight  # noqa: E402
 
 SEED = 0
 PACKAGES = ("torch", "diffusers", "transformers")
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # The originals in float64 --------------------------------------------------------------------------------------------
 
@@ -211,7 +211,8 @@ def compute(case: Case, inputs: dict[str, np.ndarray], dtype: str) -> dict[str, 
     for name, tensor in found.items():
         assert tensor.dtype == DTYPES[dtype], f"{case.name}: {name} is {tensor.dtype}"
         check_sane(f"{case.name}: {name}", tensor)
-    return {f"{dtype}/{name}": tensor.numpy() for name, tensor in found.items()}
+    wide = {name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in found.items()}
+    return {f"{dtype}/{name}": tensor.numpy() for name, tensor in wide.items()}
 
 
 def check_sane(name: str, tensor: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.errors import CheckpointError
+from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
 
 # How an element lies in the file, little-endian. BOOL is a byte: only zero is false.
 STORED: dict[str, np.dtype] = {
@@ -42,26 +43,6 @@ def tag_of(dtype: DTypeLike) -> str:
     if tag is None:
         raise CheckpointError(f"dtype {dtype} cannot be stored; those that can are {', '.join(STORED)}")
     return tag
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Widen bfloat16 bits (uint16) to the float32 of the same value, exactly: shift them to the upper half."""
-    shifted: np.ndarray = np.left_shift(bits, 16, dtype=np.uint32)
-    return shifted.view(np.float32)
-
-
-def float32_to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """The bits (uint16) of the bfloat16 nearest to each float32, ties to even; a NaN stays a quiet NaN.
-
-    Adding 0x7fff, and one more if the last bit that is kept is odd, carries into the upper half exactly when the
-    lower half is above one half, or is one half and the kept part is odd.
-    """
-    bits = values.astype(np.float32, order="C").reshape(-1).view(np.uint32)
-    upper = bits >> 16
-    rounded = (bits + (0x7FFF + (upper & 1))) >> 16
-    quiet = upper | 0x40
-    result = np.where(np.isnan(bits.view(np.float32)), quiet, rounded).astype(np.uint16)
-    return result.reshape(values.shape)
 
 
 def from_stored(stored: np.ndarray, tag: str, dtype: DTypeLike | None = None) -> np.ndarray:

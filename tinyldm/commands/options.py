@@ -57,7 +57,7 @@ def add_runtime_options(p: argparse.ArgumentParser, dtypes: str) -> None:
     """How to compute."""
     p.add_argument("--backend", metavar="B", help="numba (default) or reference")
     p.add_argument("--dtype", metavar="D", help=dtypes)
-    p.add_argument("--precision", metavar="P", help="fast (default) or strict, of the numba backend")
+    p.add_argument("--precision", metavar="P", help="fast (default), strict or bf16, of the numba backend")
     p.add_argument("--threads", metavar="N", type=int, help="threads of the numba backend (default: all cores)")
 
 

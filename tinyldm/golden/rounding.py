@@ -22,11 +22,11 @@ from numpy.typing import DTypeLike
 
 from tinyldm import ops
 from tinyldm.checkpoints.base import RenamedSource, TensorSource
-from tinyldm.checkpoints.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.models.build import rebuilt
 from tinyldm.models.network import Network
+from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
 from tinyldm.ops.conv import Padding
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.runtime import Runtime

@@ -13,9 +13,9 @@
 **Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
 in its published layout (float16, float32 or float64) or what was prepared from it:
 
-    prepare_linear(weight)                                  for linear, linear_activation, linear_residual
-    prepare_linear(weight, gated=True)                      for linear_geglu
-    prepare_linears(weights)                                for linears
+    prepare_linear(weight, precision="fast")                for linear, linear_activation, linear_residual
+    prepare_linear(weight, gated=True, …)                   for linear_geglu
+    prepare_linears(weights, precision="fast")              for linears
     prepare_conv2d(weight, stride=1, precision="fast")      for conv2d, conv2d_residual, norm_silu_conv2d
     prepare_upsample_conv2d(weight, precision="fast")       for upsample_conv2d
 
@@ -23,9 +23,10 @@ A prepared weight holds its own copy (`.nbytes`, `.shape` as published); the arr
 Biases, gains and shifts are plain arrays of any float dtype, read-only ones too. Activations must be float32
 (`InputError` otherwise).
 
-**Precision** is a property of prepared filters: "strict" always takes the direct algorithm, whose sums run in one
+**Precision** is a property of prepared weights: "strict" always takes the direct algorithm, whose sums run in one
 fixed order; "fast" takes what `choose_conv2d(shape, stride, precision)` finds fastest, and so do filters given as a
-plain array. Everything else is the same in both.
+plain array; "bf16" rounds weights and the inputs of their products to bfloat16 (`rounding.py`), and `attention(…,
+precision="bf16")` those of its own. Everything else is the same in all. `unit()` says what multiplies bfloat16 values.
 
 **Threads**: `set_threads(n)`, `using_threads(n)` (a context), `threads()`; the environment variable TINYLDM_THREADS;
 by default all processors of the process. The bytes that come out are the same for any number of threads, and from run
@@ -65,9 +66,10 @@ from tinyldm.kernels.matmul import PackedWeight
 from tinyldm.kernels.norm import group_norm, layer_norm
 from tinyldm.kernels.pool import set_threads, threads, using_threads
 from tinyldm.kernels.resample import avg_pool2d, upsample_nearest
-from tinyldm.kernels.simd import target
+from tinyldm.kernels.simd import UNITS, target, unit
 
 __all__ = [
+    "UNITS",
     "PackedWeight",
     "PackedWeights",
     "PreparedConv",
@@ -99,6 +101,7 @@ __all__ = [
     "target",
     "threads",
     "timestep_embedding",
+    "unit",
     "upsample_conv2d",
     "upsample_nearest",
     "using_threads",

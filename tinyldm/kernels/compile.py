@@ -35,7 +35,7 @@ from numba.core import compiler
 from numba.core.caching import _Cache
 
 from tinyldm.kernels.fork import fork
-from tinyldm.kernels.simd import target
+from tinyldm.kernels.simd import target, unit
 
 KEPT_FOLDERS = 4  # caches of older versions that are left for a program still running
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -70,7 +70,7 @@ def fingerprint(source: bytes = SOURCE) -> str:
     """What compiled code depends on, as 16 hex digits."""
     versions = (platform.python_version(), numba.__version__, llvmlite.__version__, np.__version__)
     processor = (llvm.get_host_cpu_name(), llvm.get_process_triple(), llvm.get_host_cpu_features().flatten())
-    return hashlib.sha256(source + repr((versions, processor, target())).encode()).hexdigest()[:16]
+    return hashlib.sha256(source + repr((versions, processor, target(), unit())).encode()).hexdigest()[:16]
 
 
 @cache
@@ -196,9 +196,9 @@ class Native:
     first: tuple[Any, ...] = ()  # the types of arguments in front of the function's own
     _compiling = threading.RLock()
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
-        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__name__, self.__doc__ = name or function.__name__, function.__doc__
 
     @cached_property
     def compiled(self) -> Callable[..., Any]:
@@ -239,5 +239,5 @@ class Kernel(Native):
 
 
 def stage(function: Function) -> Function:
-    """Make a function a stage of kernels: compiled with each kernel that calls it, a plain function to Python's eye."""
-    return cast(Function, numba.njit(error_model="numpy")(function))
+    """Make a function a stage of kernels: compiled once for all that call it."""
+    return cast(Function, numba.njit(error_model="numpy", inline="always")(function))

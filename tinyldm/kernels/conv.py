@@ -17,17 +17,28 @@ Filters are packed once, at their own size in float32; those of the phases, 16/9
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations, added
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.matmul import PackedWeight, ceil_div, matmul, pack_weight, pad_bias
+from tinyldm.kernels.matmul import (
+    HALVES,
+    PAIRS,
+    PackedWeight,
+    ceil_div,
+    is_gathered,
+    matmul,
+    pack_weight,
+    packed_form,
+    pad_bias,
+)
 from tinyldm.kernels.norm import affine, group_norm_affine
 from tinyldm.kernels.resample import upsample_nearest
 from tinyldm.kernels.rows import SILU
+from tinyldm.kernels.simd import TILES, unit
 from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
 from tinyldm.ops.conv import Padding, conv2d_sizes
@@ -62,16 +73,19 @@ ConvWeight = np.ndarray | PreparedConv
 def choose_conv2d(shape: tuple[int, ...], stride: int = 1, precision: str = "fast") -> str:
     """The algorithm for filters of a shape: "direct" or "winograd"."""
     c_out, c_in, *kernel = shape
-    if precision not in ("fast", "strict"):
-        raise InputError(f"precision {precision!r} is unknown; known are fast, strict")
-    if precision == "strict" or kernel != [3, 3] or stride != 1 or min(c_out, c_in) < FEWEST_CHANNELS:
+    direct = precision == "strict" or (precision == "bf16" and unit() == TILES)  # faster there than Winograd's products
+    if direct or kernel != [3, 3] or stride != 1 or min(c_out, c_in) < FEWEST_CHANNELS:
         return "direct"
     return "winograd"
 
 
 def prepare_conv2d(weight: np.ndarray, stride: int = 1, precision: str = "fast") -> PreparedConv:
     """Lay out `(C_out, C_in, k_h, k_w)` filters of any float dtype, once, for the algorithm of `choose_conv2d`."""
-    return PreparedConv(choose_conv2d(weight.shape, stride, precision), pack_weight(weight))
+    form, taps = packed_form(precision), math.prod(weight.shape[2:])
+    algorithm = choose_conv2d(weight.shape, stride, precision)
+    if form == PAIRS and (algorithm == "winograd" or is_gathered(taps, weight.shape[1])):
+        form = HALVES  # computed in float32, from rounded values
+    return PreparedConv(algorithm, pack_weight(weight, form=form))
 
 
 def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> PreparedConv:
@@ -81,7 +95,7 @@ def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> Prep
         return prepared
     wide = weight.astype(np.float64)
     phases = [_coinciding(_coinciding(wide, 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
-    return replace(prepared, phases=tuple(pack_weight(phase) for phase in phases))
+    return replace(prepared, phases=tuple(pack_weight(phase, form=prepared.packed.form) for phase in phases))
 
 
 def _coinciding(weight: np.ndarray, axis: int, phase: int) -> np.ndarray:

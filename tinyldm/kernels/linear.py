@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import added, as_rows, float32_only, parameters
-from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, pad_bias
+from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, packed_form, pad_bias
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
 from tinyldm.ops.shapes import channels_of
 
@@ -40,20 +40,20 @@ class PackedWeights:
         return self.packed.shape
 
 
-def prepare_linear(weight: np.ndarray, gated: bool = False) -> PackedWeight:
+def prepare_linear(weight: np.ndarray, gated: bool = False, precision: str = "fast") -> PackedWeight:
     """Pack a `(C_out, C_in)` weight of any float dtype for `linear` and its composites, once.
 
     A 1×1 convolution's `(C_out, C_in, 1, 1)` weight is taken as the matrix that it is. `gated=True` is for
     `linear_geglu`, and for that only.
     """
-    return pack_weight(_matrix(weight), gated)
+    return pack_weight(_matrix(weight), gated, packed_form(precision))
 
 
-def prepare_linears(weights: Sequence[np.ndarray]) -> PackedWeights:
+def prepare_linears(weights: Sequence[np.ndarray], precision: str = "fast") -> PackedWeights:
     """Pack the `(C_out, C_in)` weights of linear layers that have the same input for `linears`, once."""
     matrices = [_matrix(weight) for weight in weights]
     ends = np.cumsum([len(matrix) for matrix in matrices[:-1]])
-    return PackedWeights(pack_weight(np.concatenate(matrices)), tuple(map(int, ends)))
+    return PackedWeights(pack_weight(np.concatenate(matrices), form=packed_form(precision)), tuple(map(int, ends)))
 
 
 def _matrix(weight: np.ndarray) -> np.ndarray:

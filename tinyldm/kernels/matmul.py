@@ -21,6 +21,7 @@ Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication";
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -32,6 +33,15 @@ from tinyldm.kernels.arrays import distance, parameters
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, SpacedImages, stage
 from tinyldm.kernels.pool import aligned, run, threads
+from tinyldm.kernels.rounding import (
+    ROW_MULTIPLE,
+    VALUES_A_STEP,
+    multiply_rounded,
+    pack_row,
+    round_row,
+    steps_of,
+    widen_row,
+)
 from tinyldm.kernels.rows import (
     GEGLU,
     NONE,
@@ -43,8 +53,10 @@ from tinyldm.kernels.rows import (
     put_address,
     zero_row,
 )
-from tinyldm.kernels.simd import FLOAT_BYTES, address, next_unit, target
+from tinyldm.kernels.simd import FLOAT_BYTES, WIDENED, address, next_unit, target, unit
 from tinyldm.kernels.tile import CACHE_LINE, multiply_rows
+from tinyldm.kernels.tiles import begin_products, end_products
+from tinyldm.ops.bfloat16 import float32_to_bfloat16
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
@@ -67,16 +79,23 @@ def even_blocks(total: int, largest: int, multiple: int) -> int:
     return ceil_div(ceil_div(total, blocks), multiple) * multiple
 
 
+PRECISIONS = ("fast", "strict", "bf16")
+FLOAT32, HALVES, PAIRS = range(3)  # forms of packed weights: float32; bfloat16, to be widened; pairs of bfloat16
+
+
 @dataclass(frozen=True)
 class PackedWeight:
     """Weights in the order that the register tile reads them: `(panels, taps, C_in, TILE_COLUMNS)`, float32.
 
-    The last panel is filled up with zero columns. With `gated`, panels of values and of gates alternate.
+    The last panel is filled up with zero columns. With `gated`, panels of values and of gates alternate. Of bfloat16
+    values two share a number of `panels`: neighbouring columns (HALVES), or the same column at two neighbouring steps
+    of C_in, filled up with zeros (PAIRS).
     """
 
     panels: np.ndarray
     shape: tuple[int, ...]  # of the published weight
     gated: bool = False
+    form: int = FLOAT32
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +103,7 @@ class PackedWeight:
         return self.panels.nbytes
 
 
-def pack_weight(weight: np.ndarray, gated: bool = False) -> PackedWeight:
+def pack_weight(weight: np.ndarray, gated: bool = False, form: int = FLOAT32) -> PackedWeight:
     """Pack a `(C_out, C_in)` or `(C_out, C_in, k_h, k_w)` weight of any float dtype.
 
     With `gated`, the first half of C_out are values and the second half their gates.
@@ -95,13 +114,39 @@ def pack_weight(weight: np.ndarray, gated: bool = False) -> PackedWeight:
     halves = 2 if gated else 1
     panels = ceil_div(c_out // halves, TILE_COLUMNS)
     taps = int(np.prod(weight.shape[2:], dtype=np.int64))
-    packed = aligned(halves * panels * taps * c_in * TILE_COLUMNS).reshape(panels, halves, taps, c_in, TILE_COLUMNS)
-    for half, part in enumerate(np.split(weight.reshape(c_out, c_in, taps), halves)):
+    steps, width = {
+        FLOAT32: (c_in, TILE_COLUMNS),
+        HALVES: (c_in, TILE_COLUMNS // 2),
+        PAIRS: (steps_of(c_in), TILE_COLUMNS),
+    }[form]
+    packed = aligned(panels * halves * taps * steps * width).reshape(panels, halves, taps, steps, width)
+    for half, rows in enumerate(np.split(weight.reshape(c_out, c_in, taps), halves)):
         for p in range(panels):
-            columns = part[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS].astype(np.float32, copy=False)
-            packed[p, half, :, :, : len(columns)] = columns.transpose(2, 1, 0)
-            packed[p, half, :, :, len(columns) :] = 0
-    return PackedWeight(packed.reshape(panels * halves, taps, c_in, TILE_COLUMNS), weight.shape, gated)
+            columns = rows[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS].astype(np.float32, copy=False)
+            packed[p, half] = _panel(columns, form, steps)
+    return PackedWeight(packed.reshape(panels * halves, taps, steps, width), weight.shape, gated, form)
+
+
+def packed_form(precision: str) -> int:
+    """The form of the weights of a linear layer."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is unknown; known are {', '.join(PRECISIONS)}")
+    if precision != "bf16":
+        return FLOAT32
+    return HALVES if unit() == WIDENED else PAIRS
+
+
+def _panel(columns: np.ndarray, form: int, steps: int) -> np.ndarray:
+    """`(columns, C_in, taps)` as `(taps, steps, …)` numbers of a panel."""
+    count, c_in, taps = columns.shape
+    panel = np.zeros((taps, c_in if form != PAIRS else 2 * steps, TILE_COLUMNS), np.float32)
+    panel[:, :c_in, :count] = columns.transpose(2, 1, 0)
+    if form == FLOAT32:
+        return panel
+    bits = float32_to_bfloat16(panel)
+    if form == PAIRS:
+        bits = np.ascontiguousarray(bits.reshape(taps, steps, 2, TILE_COLUMNS).swapaxes(2, 3))
+    return bits.reshape(taps, steps, -1).view(np.float32)
 
 
 def pad_bias(
@@ -153,7 +198,7 @@ class Block(NamedTuple):
     rows: int
     depth: int  # steps of k of a register tile
     gathered: int  # 1: the pixels under all taps are copied, one after the other, into one long row
-    copied: int  # 1: the rows of x are copied, block of k by block of k
+    copied: int  # 1: the rows of x are copied, block of k by block of k; so are those that are rounded
     ending: int  # see `rows.py`
 
 
@@ -165,6 +210,7 @@ class Memory(NamedTuple):
     copied_rows: int  # the addresses of their copies
     zeros: int  # what a filter sees beyond the border
     copies: int
+    widened: int  # a panel of weights in float32
     sums_pitch: int
     copies_pitch: int
 
@@ -177,71 +223,116 @@ def _memory(scratch: np.ndarray, block: Block, columns: int, taps: int, c_in: in
     copied_rows = rows + taps * block.rows * 8
     zeros = copied_rows + (block.rows + TILE_ROWS) * 8
     copies = (zeros + c_in * 4 + 63) // 64 * 64
+    widened = copies + (block.rows + ROW_MULTIPLE) * copies_pitch
     zero_row(zeros, c_in)
     for i in range(block.rows):
         put_address(copied_rows + i * 8, copies + i * copies_pitch)
-    return Memory(sums, rows, copied_rows, zeros, copies, sums_pitch, copies_pitch)
+    return Memory(sums, rows, copied_rows, zeros, copies, widened, sums_pitch, copies_pitch)
 
 
-@stage
-def _gather(
-    x: np.ndarray, view: View, block: Block, memory: Memory, taps: int, first: int, count: int, out_h: int, out_w: int
-) -> None:
-    """Find the rows of x under each tap for `count` pixels of y from the pixel `first` on."""
-    _, height, width, c_in = x.shape
-    sample, pixel = first // (out_h * out_w), first % (out_h * out_w)
-    oy, ox = pixel // out_w, pixel % out_w
-    for i in range(min(block.rows, (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)):
-        ky = kx = 0
-        for tap in range(taps):
-            iy, ix = oy * view.stride - view.top + ky, ox * view.stride - view.left + kx
-            at = memory.zeros
-            if 0 <= iy < height and 0 <= ix < width:
-                at = address(x) + ((sample * height + iy) * width + ix) * view.x_pitch
-            if block.gathered:
-                copy_row(at, memory.copies + i * memory.copies_pitch + tap * c_in * 4, c_in)
+Stage = Callable[..., None]
+
+
+def gathering(form: int) -> Stage:
+    """The stage that finds the rows of x, for weights of that form."""
+
+    @stage
+    def gather(
+        x: np.ndarray,
+        view: View,
+        block: Block,
+        memory: Memory,
+        taps: int,
+        first: int,
+        count: int,
+        out_h: int,
+        out_w: int,
+    ) -> None:
+        """Find the rows of x under each tap for `count` pixels of y from the pixel `first` on."""
+        _, height, width, c_in = x.shape
+        sample, pixel = first // (out_h * out_w), first % (out_h * out_w)
+        oy, ox = pixel // out_w, pixel % out_w
+        for i in range(min(block.rows, (count + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)):
+            ky = kx = 0
+            for tap in range(taps):
+                iy, ix = oy * view.stride - view.top + ky, ox * view.stride - view.left + kx
+                at = memory.zeros
+                if 0 <= iy < height and 0 <= ix < width:
+                    at = address(x) + ((sample * height + iy) * width + ix) * view.x_pitch
+                if block.gathered and form != FLOAT32:
+                    round_row(at, memory.copies + i * memory.copies_pitch + tap * c_in * 4, c_in)
+                elif block.gathered:
+                    copy_row(at, memory.copies + i * memory.copies_pitch + tap * c_in * 4, c_in)
+                else:
+                    put_address(memory.rows + (tap * block.rows + i) * 8, at)
+                kx += 1
+                if kx == view.k_w:
+                    ky, kx = ky + 1, 0
+            if i + 1 < count:  # what fills the last tile repeats the last row
+                ox += 1
+                if ox == out_w:
+                    oy, ox = oy + 1, 0
+                    if oy == out_h:
+                        sample, oy = sample + 1, 0
+
+    return gather
+
+
+def copying(form: int) -> Stage:
+    """The stage that copies the rows of x."""
+
+    @stage
+    def copy_rows(block: Block, memory: Memory, rows: int, k0: int, steps: int, c_in: int, count: int) -> None:
+        """Copy `steps` steps from `k0` on of `count` rows of x, rounded where their products are to be."""
+        for i in range(count):
+            source, copy = get_address(rows + i * 8), memory.copies + i * memory.copies_pitch
+            if form == FLOAT32:
+                copy_row(source + k0 * 4, copy, steps)
+            elif form == HALVES:
+                round_row(source + k0 * 4, copy, steps)
             else:
-                put_address(memory.rows + (tap * block.rows + i) * 8, at)
-            kx += 1
-            if kx == view.k_w:
-                ky, kx = ky + 1, 0
-        if i + 1 < count:  # what fills the last tile repeats the last row
-            ox += 1
-            if ox == out_w:
-                oy, ox = oy + 1, 0
-                if oy == out_h:
-                    sample, oy = sample + 1, 0
+                at = min(k0 * VALUES_A_STEP, c_in)
+                pack_row(source + at * 4, copy, min(steps * VALUES_A_STEP, c_in - at), steps)
+
+    return copy_rows
 
 
-@stage
-def _multiply(
-    panels: np.ndarray, block: Block, memory: Memory, taps: int, c_in: int, panel0: int, panel1: int, count: int
-) -> None:
-    """Sum the products of `count` rows with the panels from `panel0` to `panel1`."""
-    for tap in range(taps):
-        rows = memory.rows + tap * block.rows * 8
-        for k0 in range(0, max(c_in, 1), block.depth):
-            k1 = min(k0 + block.depth, c_in)  # where the next block of k begins, perhaps under the next tap
-            if block.copied:
-                for i in range(count):
-                    copy_row(get_address(rows + i * 8) + k0 * 4, memory.copies + i * memory.copies_pitch, k1 - k0)
-            further = k1 < c_in or tap + 1 < taps
-            for p in range(panel0, panel1):
-                packed = address(panels) + ((p * taps + tap) * c_in + k0) * ROW_BYTES
-                ahead = packed + taps * c_in * ROW_BYTES
-                if p + 1 == panel1:
-                    ahead = address(panels) + (panel0 * taps * c_in + (tap * c_in + k1 if further else 0)) * ROW_BYTES
-                multiply_rows(
-                    memory.copied_rows if block.copied or block.gathered else rows,
-                    0 if block.copied or block.gathered else k0 * 4,
-                    packed,
-                    memory.sums + (p - panel0) * ROW_BYTES,
-                    memory.sums_pitch,
-                    k1 - k0,
-                    tap + k0,
-                    count,
-                    ahead,
-                )
+def multiplying(form: int) -> Stage:
+    """The stage that multiplies."""
+    copy_rows = copying(form)
+
+    @stage
+    def multiply(
+        panels: np.ndarray, block: Block, memory: Memory, taps: int, all_steps: int, c_in: int, panel0: int,
+        panel1: int, count: int,
+    ) -> None:  # fmt: skip
+        """Sum the products of `count` rows with the panels from `panel0` to `panel1`."""
+        own = block.copied or block.gathered
+        row_bytes = panels.shape[3] * 4
+        for tap in range(taps):
+            rows = memory.rows + tap * block.rows * 8
+            for k0 in range(0, max(all_steps, 1), block.depth):
+                k1 = min(k0 + block.depth, all_steps)  # where the next block of k begins, perhaps under the next tap
+                if block.copied:
+                    copy_rows(block, memory, rows, k0, k1 - k0, c_in, count)
+                further = k1 < all_steps or tap + 1 < taps
+                for p in range(panel0, panel1):
+                    packed = address(panels) + ((p * taps + tap) * all_steps + k0) * row_bytes
+                    ahead = packed + taps * all_steps * row_bytes
+                    if p + 1 == panel1:
+                        next_step = tap * all_steps + k1 if further else 0
+                        ahead = address(panels) + (panel0 * taps * all_steps + next_step) * row_bytes
+                    a, a_offset = (memory.copied_rows, 0) if own else (rows, k0 * 4)
+                    c = memory.sums + (p - panel0) * ROW_BYTES
+                    if form == PAIRS:
+                        multiply_rounded(a, a_offset, packed, c, memory.sums_pitch, k1 - k0, tap + k0, count, ahead)
+                        continue
+                    if form == HALVES:
+                        widen_row(packed, memory.widened, (k1 - k0) * TILE_COLUMNS)
+                        packed = memory.widened
+                    multiply_rows(a, a_offset, packed, c, memory.sums_pitch, k1 - k0, tap + k0, count, ahead)
+
+    return multiply
 
 
 @stage
@@ -262,42 +353,57 @@ def _finish(
         finish_row(row, target_row + at, bias_row + at, residual_row + at, count, ending)
 
 
-@Kernel
-def matmul_kernel(
-    counter: Numbers, units: int, scratch: Row, x: SpacedImages, panels: Panels, bias: Rows, residual: Row,
-    y: SpacedImages, cuts: Numbers, view: View, block: Block,
-) -> None:  # fmt: skip
-    """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples.
+def matmul_kernel(form: int) -> Kernel:
+    """The kernel for weights of that form: each is compiled when it is first used."""
+    gather, multiply = gathering(form), multiplying(form)
 
-    `cuts` are the panels at which blocks of columns begin; the first block is the widest.
-    """
-    n, out_h, out_w, c_out = y.shape
-    total = n * out_h * out_w
-    n_panels, taps, c_in, _ = panels.shape
-    pixels = (bias.shape[0] > 1 and out_h * out_w) or total  # that share a bias
-    row_blocks = (total + block.rows - 1) // block.rows
-    memory = _memory(scratch, block, cuts[1] * TILE_COLUMNS, taps, c_in)
-    unit = next_unit(counter)
-    while unit < units:
-        first = unit % row_blocks * block.rows
-        panel0, panel1 = cuts[unit // row_blocks], min(n_panels, cuts[unit // row_blocks + 1])
-        count = min(block.rows, total - first)
-        _gather(x, view, block, memory, taps, first, count, out_h, out_w)
-        long = block.gathered  # a gathered row is one of all taps
-        _multiply(panels, block, memory, 1 if long else taps, taps * c_in if long else c_in, panel0, panel1, count)
-        for m in range(first, first + count):
-            _finish(
-                memory.sums + (m - first) * memory.sums_pitch,
-                address(y) + m * view.y_pitch + m // out_w * view.y_gap,
-                address(bias) + m // pixels * bias.shape[1] * 4,
-                address(residual) + m * c_out * 4,
-                panel0,
-                panel1,
-                bias.shape[1] * 2,
-                c_out,
-                block.ending,
-            )
+    def kernel(
+        counter: Numbers, units: int, scratch: Row, x: SpacedImages, panels: Panels, bias: Rows, residual: Row,
+        y: SpacedImages, cuts: Numbers, view: View, block: Block,
+    ) -> None:  # fmt: skip
+        """Units: blocks of rows (fastest) by blocks of columns of y; the rows are the output pixels of all samples.
+
+        `cuts` are the panels at which blocks of columns begin; the first block is the widest.
+        """
+        n, out_h, out_w, c_out = y.shape
+        total = n * out_h * out_w
+        n_panels, taps, steps, _ = panels.shape
+        c_in = x.shape[3]
+        pixels = (bias.shape[0] > 1 and out_h * out_w) or total  # that share a bias
+        row_blocks = (total + block.rows - 1) // block.rows
+        memory = _memory(scratch, block, cuts[1] * TILE_COLUMNS, taps, c_in)
+        if form == PAIRS:
+            begin_products()
         unit = next_unit(counter)
+        while unit < units:
+            first = unit % row_blocks * block.rows
+            panel0, panel1 = cuts[unit // row_blocks], min(n_panels, cuts[unit // row_blocks + 1])
+            count = min(block.rows, total - first)
+            gather(x, view, block, memory, taps, first, count, out_h, out_w)
+            if block.gathered:  # a row is one of all taps
+                multiply(panels, block, memory, 1, taps * steps, c_in, panel0, panel1, count)
+            else:
+                multiply(panels, block, memory, taps, steps, c_in, panel0, panel1, count)
+            for m in range(first, first + count):
+                _finish(
+                    memory.sums + (m - first) * memory.sums_pitch,
+                    address(y) + m * view.y_pitch + m // out_w * view.y_gap,
+                    address(bias) + m // pixels * bias.shape[1] * 4,
+                    address(residual) + m * c_out * 4,
+                    panel0,
+                    panel1,
+                    bias.shape[1] * 2,
+                    c_out,
+                    block.ending,
+                )
+            unit = next_unit(counter)
+        if form == PAIRS:
+            end_products()
+
+    return Kernel(kernel, f"matmul_kernel_{form}")
+
+
+KERNELS = [matmul_kernel(form) for form in (FLOAT32, HALVES, PAIRS)]
 
 
 class Plan(NamedTuple):
@@ -311,10 +417,11 @@ class Plan(NamedTuple):
 
 
 @lru_cache(1024)
-def plan_matmul(rows: int, panels: int, taps: int, c_in: int, threads: int) -> Plan:
-    """The blocks for a product of so many rows and panels of columns."""
+def plan_matmul(rows: int, panels: int, taps: int, steps: int, form: int, threads: int) -> Plan:
+    """The blocks for a product of so many rows and panels of columns, and so many steps of k under each tap."""
+    multiple = ROW_MULTIPLE if form == PAIRS else TILE_ROWS
     # Few rows: lower blocks, so that there are more of them to share.
-    block_rows = even_blocks(rows, BLOCK_ROWS if rows > 2 * BLOCK_ROWS else BLOCK_ROWS // 2, TILE_ROWS)
+    block_rows = even_blocks(rows, BLOCK_ROWS if rows > 2 * BLOCK_ROWS else BLOCK_ROWS // 2, multiple)
     row_blocks = ceil_div(rows, block_rows)
     # Of what is left, each thread's share in four: so that all end at about the same time. Two panels at least, which
     # belong together where values and gates alternate.
@@ -323,20 +430,23 @@ def plan_matmul(rows: int, panels: int, taps: int, c_in: int, threads: int) -> P
         pairs = min(ceil_div(left * row_blocks, 4 * threads), left, BLOCK_COLUMNS // (2 * TILE_COLUMNS))
         left -= pairs
         cuts.append(cuts[-1] + 2 * pairs)
-    depth_blocks = ceil_div(c_in, BLOCK_DEPTH)
-    depth = taps * c_in if is_gathered(taps, c_in) else ceil_div(ceil_div(c_in, depth_blocks or 1), 8) * 8
+    depth = taps * steps
+    if not is_gathered(taps, steps, form):
+        depth = even_blocks(steps, BLOCK_DEPTH, 16 if form == PAIRS else 8)
+    widened = TILE_COLUMNS * depth if form == HALVES else 0
+    copies = (block_rows + ROW_MULTIPLE) * (depth + 48) + (VALUES_A_STEP * steps + 64)
     return Plan(
         block_rows,
         max(depth, 1),
         np.array(cuts),
         units=row_blocks * (len(cuts) - 1),
-        scratch=block_rows * (cuts[1] * TILE_COLUMNS + 2 * taps + 2 + depth + 48) + c_in + 64 + 4 * TILE_ROWS,
+        scratch=block_rows * (cuts[1] * TILE_COLUMNS + 2 * taps + 2) + copies + widened + 4 * TILE_ROWS,
     )
 
 
-def is_gathered(taps: int, c_in: int) -> bool:
+def is_gathered(taps: int, c_in: int, form: int = FLOAT32) -> bool:
     """Whether a convolution copies its patches."""
-    return taps > 1 and taps * c_in <= GATHERED_DEPTH
+    return form != PAIRS and taps > 1 and taps * c_in <= GATHERED_DEPTH
 
 
 NO_RESIDUAL = np.zeros(1, np.float32)
@@ -362,22 +472,22 @@ def matmul(
     `ending` is one of the codes in `rows`; RESIDUAL adds `residual`. `spread` asks for a result that the next product
     need not copy. `out` takes the result: an image, or every so many rows and columns of one.
     """
-    n, _, _, c_in = x.shape
-    n_panels, taps, _, _ = weight.panels.shape
+    n = len(x)
+    n_panels, taps, steps, _ = weight.panels.shape
     c_out = weight.shape[0] // (2 if weight.gated else 1)
     gap = CACHE_LINE // FLOAT_BYTES if spread and c_out * FLOAT_BYTES % CACHE_WAY == 0 else 0
     y = empty((n, *out_size, c_out + gap))[..., :c_out] if out is None else out
     total = n * out_size[0] * out_size[1]
     if total == 0:
         return y
-    plan = plan_matmul(total, n_panels, taps, c_in, threads())
-    gathered = is_gathered(taps, c_in)
+    plan = plan_matmul(total, n_panels, taps, steps, weight.form, threads())
+    gathered = is_gathered(taps, steps, weight.form)
     pitch, y_pitch = distance(x), distance(y)
     y_gap = 0 if out is None else y.strides[1] - out_size[1] * y_pitch
     view = View(pitch, y_pitch, y_gap, weight.shape[3] if len(weight.shape) == 4 else 1, stride, top, left)
-    copied = int(not gathered and pitch % CACHE_WAY == 0)
+    copied = int(not gathered and (pitch % CACHE_WAY == 0 or weight.form != FLOAT32))
     block = Block(plan.block_rows, plan.depth, int(gathered), copied, ending if residual is None else RESIDUAL)
     added = NO_RESIDUAL if residual is None else residual.reshape(-1)
     work = total * weight.panels.size
-    run(matmul_kernel, plan.units, work, plan.scratch, x, weight.panels, bias, added, y, plan.cuts, view, block)
+    run(KERNELS[weight.form], plan.units, work, plan.scratch, x, weight.panels, bias, added, y, plan.cuts, view, block)
     return y

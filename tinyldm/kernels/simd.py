@@ -29,6 +29,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tinyldm.errors import InputError
+from tinyldm.kernels.permission import permitted
 
 F32, F64, I32, I64, BYTE = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64), ir.IntType(8)
 POINTER = ir.PointerType()
@@ -65,13 +66,20 @@ TARGETS = {
 }
 
 
+# What multiplies pairs of bfloat16 values: the matrix unit, a vector instruction, or nothing but widened values.
+TILES, DOTS, WIDENED = "amx", "avx512bf16", "none"
+UNITS = {TILES: "the matrix unit (AMX)", DOTS: "vectors of pairs (AVX-512 BF16)", WIDENED: "widened values"}
+
+
 @cache
 def target() -> Target:
     """The widest target this processor has, or the one that TINYLDM_SIMD names."""
     chosen = os.environ.get("TINYLDM_SIMD")
+    if chosen in (TILES, DOTS):
+        chosen = "avx512"
     if chosen:
         if chosen not in TARGETS:
-            raise InputError(f"TINYLDM_SIMD {chosen!r} is unknown; known are {', '.join(TARGETS)}")
+            raise InputError(f"TINYLDM_SIMD {chosen!r} is unknown; known are {', '.join([*TARGETS, DOTS, TILES])}")
         return TARGETS[chosen]
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
@@ -81,6 +89,20 @@ def target() -> Target:
     if features.get("neon") or llvm.get_process_triple().startswith(("aarch64", "arm64")):
         return TARGETS["neon"]
     return TARGETS["generic"]
+
+
+@cache
+def unit() -> str:
+    """What multiplies bfloat16 values here: TILES, DOTS or WIDENED.
+
+    The best that the processor has and the system grants; or what TINYLDM_SIMD names, where it is there.
+    """
+    chosen, features = os.environ.get("TINYLDM_SIMD"), llvm.get_host_cpu_features()
+    if target().name != "avx512" or chosen == "avx512":
+        return WIDENED
+    if chosen != DOTS and features.get("amx-bf16") and features.get("amx-tile") and permitted():
+        return TILES
+    return DOTS if features.get("avx512bf16") else WIDENED
 
 
 class Value:
@@ -121,7 +143,7 @@ class Lanes:
 
     def __init__(self, builder: ir.IRBuilder, width: int, element: ir.Type = F32) -> None:
         self.builder, self.width, self.element = builder, width, element
-        self.type = ir.VectorType(element, width)
+        self.type, self.integers = ir.VectorType(element, width), ir.VectorType(I32, width)
 
     def constant(self, value: float) -> Value:
         """A number in every lane."""
@@ -138,6 +160,12 @@ class Lanes:
         """The `width` values at address + offset bytes."""
         return Value(self, self.builder.load(self._pointer(address, offset), typ=self.type, align=4))
 
+    def load_bfloat16(self, address: ir.Value, offset: int | ir.Value = 0) -> Value:
+        """The `width` bfloat16 values at address + offset bytes, as float32."""
+        halves = ir.VectorType(ir.IntType(16), self.width)
+        raw = self.builder.load(self._pointer(address, offset), typ=halves, align=2)
+        return self.shifted_left(self.from_bits(self.builder.zext(raw, self.integers)), 16)
+
     def broadcast(self, address: ir.Value, offset: int | ir.Value = 0) -> Value:
         """The one value at address + offset bytes, in every lane."""
         return self.splat(self.builder.load(self._pointer(address, offset), typ=self.element, align=4))
@@ -151,10 +179,7 @@ class Lanes:
 
         `near` is 3 for the level-1 cache, 2 for the level-2 cache.
         """
-        module, name = self.builder.module, "llvm.prefetch.p0"
-        function = module.globals.get(name)
-        if function is None:
-            function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32]), name)
+        function = declared(self.builder.module, "llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
         read, level, data = (ir.Constant(I32, value) for value in (0, near, 1))
         self.builder.call(function, [self._pointer(address, offset), read, level, data])
 
@@ -162,6 +187,31 @@ class Lanes:
         """a * b + c, rounded once (twice where the processor has no such instruction)."""
         name = "llvm.fma" if target().fused else "llvm.fmuladd"
         return self._intrinsic(name, a, b, c)
+
+    def dot_pairs(self, a: Value, b: Value, c: Value) -> Value:
+        """c + a_0 b_0 + a_1 b_1 in each lane, where a and b hold two bfloat16 values each; needs DOTS."""
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        function = declared(self.builder.module, name, self.type, [self.type, self.integers, self.integers])
+        operands = [self.builder.bitcast(x.raw, self.integers) for x in (a, b)]
+        return Value(self, self.builder.call(function, [c.raw, *operands]))
+
+    def nearest_bfloat16(self, a: Value) -> ir.Value:
+        """The bits of each float32, the upper half rounded to the nearest bfloat16 and the lower half zero."""
+        builder = self.builder
+
+        def bits(value: int) -> ir.Constant:
+            return ir.Constant(self.integers, [value] * self.width)
+
+        whole = builder.bitcast(a.raw, self.integers)
+        odd = builder.and_(builder.lshr(whole, bits(16)), bits(1))
+        nearest = builder.add(whole, builder.add(odd, bits(0x7FFF)))
+        quiet = builder.or_(whole, bits(0x400000))
+        nearest = builder.select(builder.fcmp_unordered("uno", a.raw, a.raw), quiet, nearest)
+        return builder.and_(nearest, bits(-0x10000))
+
+    def from_bits(self, bits: ir.Value) -> Value:
+        """The float32 values of these bits."""
+        return Value(self, self.builder.bitcast(bits, self.type))
 
     def maximum(self, a: Value, b: Value) -> Value:
         """The larger one, lane by lane."""
@@ -181,9 +231,8 @@ class Lanes:
 
     def shifted_left(self, a: Value, bits: int) -> Value:
         """The bits of each float32, moved up as those of an integer."""
-        integers = ir.VectorType(I32, self.width)
-        moved = self.builder.shl(self.builder.bitcast(a.raw, integers), ir.Constant(integers, [bits] * self.width))
-        return Value(self, self.builder.bitcast(moved, self.type))
+        whole = self.builder.bitcast(a.raw, self.integers)
+        return self.from_bits(self.builder.shl(whole, ir.Constant(self.integers, [bits] * self.width)))
 
     def widen(self, a: Value, part: int, parts: int) -> Value:
         """One of `parts` equal runs of lanes of `a`, as float64."""
@@ -216,13 +265,14 @@ class Lanes:
         return self.builder.gep(pointer, [offset], source_etype=BYTE)
 
     def _intrinsic(self, name: str, *arguments: Value) -> Value:
-        module = self.builder.module
         suffix = f".v{self.width}f{32 if self.element == F32 else 64}"
-        function = module.globals.get(name + suffix)
-        if function is None:
-            signature = ir.FunctionType(self.type, [self.type] * len(arguments))
-            function = ir.Function(module, signature, name + suffix)
+        function = declared(self.builder.module, name + suffix, self.type, [self.type] * len(arguments))
         return Value(self, self.builder.call(function, [a.raw for a in arguments]))
+
+
+def declared(module: ir.Module, name: str, result: ir.Type, arguments: Sequence[ir.Type]) -> ir.Function:
+    """The function of that name, declared once a module."""
+    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)
 
 
 def constant(value: int) -> ir.Constant:
@@ -343,7 +393,4 @@ def next_unit(builder: ir.IRBuilder, data: ir.Value) -> ir.Value:
 def pause(builder: ir.IRBuilder) -> None:
     """Between two looks at the same place: leaves the core to its other thread, and saves power."""
     if llvm.get_process_triple().startswith("x86_64"):
-        function = builder.module.globals.get("llvm.x86.sse2.pause")
-        if function is None:
-            function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
-        builder.call(function, [])
+        builder.call(declared(builder.module, "llvm.x86.sse2.pause", ir.VoidType(), []), [])

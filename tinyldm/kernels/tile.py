@@ -37,6 +37,7 @@ PREFETCHED_LINES = 2
 CACHE_LINE = 64
 LEVEL_2 = 2  # the cache that the next panel is asked into; the first holds this one
 HALVED = 48  # steps of k from which a sum is made of two
+Product = Callable[[Lanes, Value, Value, Value], Value]  # of a, b and c: c + a b
 
 
 def tile_rows_of(count: int) -> int:
@@ -65,6 +66,7 @@ def _tile(
     depth: ir.Value,
     accumulate: ir.Value,
     ahead: ir.Value,
+    product: Product,
 ) -> None:
     """Emit the tile of `height` rows; `table` is a pointer to the addresses of its rows."""
     shape = target()
@@ -99,7 +101,8 @@ def _tile(
                 for r in range(height):
                     value = lanes.broadcast(a_at[r], u * FLOAT_BYTES)
                     for v, column in enumerate(columns):
-                        sums[r * shape.tile_vectors + v] = lanes.fma(value, column, sums[r * shape.tile_vectors + v])
+                        at = r * shape.tile_vectors + v
+                        sums[at] = product(lanes, value, column, sums[at])
             return sums
 
         return body
@@ -142,8 +145,27 @@ def _tile(
 
 
 @emitted(9)
-def multiply_rows(
+def multiply_rows(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+    """C (+)= A @ packed B for `count` rows of A and one panel of B, `depth` steps of k.
+
+    The arguments: `rows`, the address of a table of addresses, one a row of A, valid up to `tile_rows_of(count)` (one
+    tile more of them is read, and may hold anything); `a_offset`, bytes added to each of them; `b`, the address of the
+    packed columns; `c`, the address of the panel, with room for `tile_rows_of(count)` rows; `c_stride`, the bytes from
+    row to row of C; `depth`; `accumulate`, 0 to overwrite C, else to add to it; `count`; `ahead`, the address of the
+    panel that comes next, of the same size.
+    """
+    _multiply(builder, lambda lanes, a, b, c: lanes.fma(a, b, c), *arguments)
+
+
+@emitted(9)
+def multiply_pairs(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+    """The same of pairs of bfloat16 values: each step of k takes two, which lie together in 4 bytes of A and of B."""
+    _multiply(builder, lambda lanes, a, b, c: lanes.dot_pairs(a, b, c), *arguments)
+
+
+def _multiply(
     builder: ir.IRBuilder,
+    product: Product,
     rows: ir.Value,
     a_offset: ir.Value,
     b: ir.Value,
@@ -154,13 +176,6 @@ def multiply_rows(
     count: ir.Value,
     ahead: ir.Value,
 ) -> None:
-    """C (+)= A @ packed B for `count` rows of A and one panel of B, `depth` steps of k.
-
-    rows: address of a table of addresses, one a row of A, valid up to `tile_rows_of(count)` (one tile more of them is
-    read, and may hold anything); a_offset: bytes added to each of them; b: address of the packed columns; c: address
-    of the panel, with room for `tile_rows_of(count)` rows; c_stride: bytes from row to row of C; accumulate: 0 to
-    overwrite C, 1 to add to it; ahead: address of the panel that comes next, of the same size.
-    """
     heights = sorted(target().tile_heights)  # lowest first
     entry = builder.block
     head, after = builder.append_basic_block("rows"), builder.append_basic_block("rows_done")
@@ -182,7 +197,7 @@ def multiply_rows(
         c_at = builder.add(c, builder.mul(first, c_stride))
         quarter = builder.mul(depth, constant(target().tile_columns * FLOAT_BYTES // 4))
         ahead_at = builder.add(ahead, builder.mul(builder.and_(turn, constant(3)), quarter))
-        _tile(builder, height, table, a_offset, b, c_at, c_stride, depth, accumulate, ahead_at)
+        _tile(builder, height, table, a_offset, b, c_at, c_stride, depth, accumulate, ahead_at, product)
         turn.add_incoming(builder.add(turn, constant(1)), builder.block)
         first.add_incoming(builder.add(first, constant(height)), builder.block)
         builder.branch(head)

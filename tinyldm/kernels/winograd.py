@@ -42,6 +42,8 @@ from llvmlite import ir
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, stage
 from tinyldm.kernels.matmul import (
+    FLOAT32,
+    HALVES,
     NO_RESIDUAL,
     ROW_BYTES,
     TILE_COLUMNS,
@@ -51,6 +53,7 @@ from tinyldm.kernels.matmul import (
     even_blocks,
 )
 from tinyldm.kernels.pool import run, threads
+from tinyldm.kernels.rounding import round_row
 from tinyldm.kernels.rows import NONE, RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
 from tinyldm.kernels.tile import multiply_rows, tile_rows_of
@@ -230,12 +233,38 @@ def transform_filters(
     count: ir.Value,
 ) -> None:
     """U = G g G^T for `count` neighbouring values of packed filters (channels in × a panel's filters)."""
+    _transform_filters(builder, filters, tap_stride, u, place_stride, count, halves=False)
 
+
+@emitted(5)
+def transform_halves(
+    builder: ir.IRBuilder,
+    filters: ir.Value,
+    tap_stride: ir.Value,
+    u: ir.Value,
+    place_stride: ir.Value,
+    count: ir.Value,
+) -> None:
+    """The same of filters in bfloat16."""
+    _transform_filters(builder, filters, tap_stride, u, place_stride, count, halves=True)
+
+
+def _transform_filters(
+    builder: ir.IRBuilder,
+    filters: ir.Value,
+    tap_stride: ir.Value,
+    u: ir.Value,
+    place_stride: ir.Value,
+    count: ir.Value,
+    halves: bool,
+) -> None:
     def body(lanes: Lanes, at: ir.Value) -> None:
+        source = builder.add(filters, builder.lshr(at, constant(1)) if halves else at)
+        load = lanes.load_bfloat16 if halves else lanes.load
         grid = []
         for r in range(TAPS):
             taps = [builder.mul(tap_stride, constant(r * TAPS + c)) for c in range(TAPS)]
-            grid.append([lanes.load(builder.add(filters, at), tap) for tap in taps])
+            grid.append([load(source, tap) for tap in taps])
         for r, values in enumerate(_nested(lanes, transform_rows, G, grid)):
             for c, value in enumerate(values):
                 lanes.store(value, builder.add(u, at), builder.mul(place_stride, constant(r * SIDE + c)))
@@ -307,61 +336,81 @@ def _memory(scratch: np.ndarray, region: Region) -> Memory:
     return Memory(patch, v, m, u, out, table, v_place, m_place, u_place, pixel, patch_row)
 
 
-@stage
-def _gather(
-    x: np.ndarray, gain: np.ndarray, shift: np.ndarray, view: View, part: Region, memory: Memory, sample0: int,
-    y0: int, x0: int, k0: int,
-) -> None:  # fmt: skip
-    """The patch: pixels with their border, `part.depth` channels of each, ready for the transform."""
-    _, height, width, c_in = x.shape
-    padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
-    patch_h = part.tiles_h * OUTPUTS + 2
-    for line in range(part.samples * patch_h):
-        sample, vy = sample0 + line // patch_h, y0 + line % patch_h - view.top
-        to = memory.patch + line * memory.patch_row
-        for vx in range(x0 - view.left, x0 - view.left + part.tiles_w * OUTPUTS + 2):
-            filled = 0
-            if 0 <= vy < view.height and 0 <= vx < view.width:
-                iy, ix = vy, vx
-                if view.height != height or view.width != width:
-                    iy, ix = vy * height // view.height, vx * width // view.width
-                source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
-                filled = part.depth
-                if view.prologue == COPY:
-                    copy_row(source, to, filled)
-                else:
-                    at = (sample * c_in + k0) * 4
-                    affine_row(source, to, address(gain) + at, address(shift) + at, filled, view.prologue)
-            zero_row(to + filled * 4, padded - filled)
-            to += memory.pixel
+Stage = Callable[..., None]
 
 
-@stage
-def _multiply(filters: np.ndarray, part: Region, memory: Memory, panel0: int, panels: int, k0: int) -> None:
-    """Transform the patch's tiles and the filters of each panel, and add their products to the sums of 36 places."""
-    c_in = filters.shape[2]
-    padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
-    tiles = part.samples * part.tiles_h * part.tiles_w
-    for t in range(tiles):
-        line, j = t // part.tiles_w, t % part.tiles_w
-        corner = memory.patch + (line * OUTPUTS + 2 * (line // part.tiles_h)) * memory.patch_row
-        corner += j * OUTPUTS * memory.pixel
-        transform_input(corner, memory.patch_row, memory.pixel, memory.v + t * memory.pixel, memory.v_place, padded)
-    for p in range(panels):
-        start = address(filters) + ((panel0 + p) * TAPS * TAPS * c_in + k0) * ROW_BYTES
-        transform_filters(start, c_in * ROW_BYTES, memory.u, memory.u_place, part.depth * TILE_COLUMNS)
-        for place in range(PLACES):
-            multiply_rows(
-                memory.table,
-                place * memory.v_place,
-                memory.u + place * memory.u_place,
-                memory.m + (p * PLACES + place) * memory.m_place,
-                ROW_BYTES,
-                part.depth,
-                k0,
-                tiles,
-                memory.u + min(place + 1, PLACES - 1) * memory.u_place,
-            )
+def gathering(form: int) -> Stage:
+    """The stage that gathers pixels, for filters of that form: where they are bfloat16, so are the pixels rounded."""
+
+    @stage
+    def gather(
+        x: np.ndarray, gain: np.ndarray, shift: np.ndarray, view: View, part: Region, memory: Memory, sample0: int,
+        y0: int, x0: int, k0: int,
+    ) -> None:  # fmt: skip
+        """The patch: pixels with their border, `part.depth` channels of each, ready for the transform."""
+        _, height, width, c_in = x.shape
+        padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
+        patch_h = part.tiles_h * OUTPUTS + 2
+        for line in range(part.samples * patch_h):
+            sample, vy = sample0 + line // patch_h, y0 + line % patch_h - view.top
+            to = memory.patch + line * memory.patch_row
+            for vx in range(x0 - view.left, x0 - view.left + part.tiles_w * OUTPUTS + 2):
+                filled = 0
+                if 0 <= vy < view.height and 0 <= vx < view.width:
+                    iy, ix = vy, vx
+                    if view.height != height or view.width != width:
+                        iy, ix = vy * height // view.height, vx * width // view.width
+                    source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
+                    filled = part.depth
+                    if view.prologue == COPY:
+                        copy_row(source, to, filled)
+                    else:
+                        at = (sample * c_in + k0) * 4
+                        affine_row(source, to, address(gain) + at, address(shift) + at, filled, view.prologue)
+                    if form == HALVES:
+                        round_row(to, to, filled)
+                zero_row(to + filled * 4, padded - filled)
+                to += memory.pixel
+
+    return gather
+
+
+def multiplying(form: int) -> Stage:
+    """The stage that transforms and multiplies."""
+
+    @stage
+    def multiply(filters: np.ndarray, part: Region, memory: Memory, panel0: int, panels: int, k0: int) -> None:
+        """Transform the patch's tiles and each panel's filters, and add their products to the sums of 36 places."""
+        c_in = filters.shape[2]
+        padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
+        tiles = part.samples * part.tiles_h * part.tiles_w
+        for t in range(tiles):
+            line, j = t // part.tiles_w, t % part.tiles_w
+            corner = memory.patch + (line * OUTPUTS + 2 * (line // part.tiles_h)) * memory.patch_row
+            corner += j * OUTPUTS * memory.pixel
+            transform_input(corner, memory.patch_row, memory.pixel, memory.v + t * memory.pixel, memory.v_place, padded)
+        for p in range(panels):
+            row_bytes = filters.shape[3] * 4
+            start = address(filters) + ((panel0 + p) * TAPS * TAPS * c_in + k0) * row_bytes
+            size = part.depth * TILE_COLUMNS
+            if form == FLOAT32:
+                transform_filters(start, c_in * row_bytes, memory.u, memory.u_place, size)
+            else:
+                transform_halves(start, c_in * row_bytes, memory.u, memory.u_place, size)
+            for place in range(PLACES):
+                multiply_rows(
+                    memory.table,
+                    place * memory.v_place,
+                    memory.u + place * memory.u_place,
+                    memory.m + (p * PLACES + place) * memory.m_place,
+                    ROW_BYTES,
+                    part.depth,
+                    k0,
+                    tiles,
+                    memory.u + min(place + 1, PLACES - 1) * memory.u_place,
+                )
+
+    return multiply
 
 
 @stage
@@ -382,43 +431,49 @@ def _finish(
             finish_row(row, address(y) + at, bias_row, address(residual) + at, count, ending)
 
 
-@Kernel
-def winograd_kernel(
-    counter: Numbers, units: int, scratch: Row, x: Panels, gain: Rows, shift: Rows, filters: Panels, bias: Rows,
-    residual: Row, y: Panels, view: View, region: Region, ending: int,
-) -> None:  # fmt: skip
-    """Units: blocks of columns (slowest) by regions of tiles."""
-    n, _, _, c_in = x.shape
-    all_h, all_w = (y.shape[1] + OUTPUTS - 1) // OUTPUTS, (y.shape[2] + OUTPUTS - 1) // OUTPUTS
-    regions_h = (all_h + region.tiles_h - 1) // region.tiles_h
-    regions_w = (all_w + region.tiles_w - 1) // region.tiles_w
-    regions = (n + region.samples - 1) // region.samples * regions_h * regions_w
-    most_panels = region.columns // TILE_COLUMNS
-    memory = _memory(scratch, region)
-    unit = next_unit(counter)
-    while unit < units:
-        place, panel0 = unit % regions, unit // regions * most_panels
-        panels = min(filters.shape[0], panel0 + most_panels) - panel0
-        sample0 = place // (regions_h * regions_w) * region.samples
-        tile_y, tile_x = place // regions_w % regions_h * region.tiles_h, place % regions_w * region.tiles_w
-        samples, tiles_h = min(region.samples, n - sample0), min(region.tiles_h, all_h - tile_y)
-        tiles_w = min(region.tiles_w, all_w - tile_x)
-        for k0 in range(0, c_in, region.depth):
-            some = Region(samples, tiles_h, tiles_w, min(region.depth, c_in - k0), region.columns)
-            _gather(x, gain, shift, view, some, memory, sample0, tile_y * OUTPUTS, tile_x * OUTPUTS, k0)
-            _multiply(filters, some, memory, panel0, panels, k0)
-        for tile in range(samples * tiles_h * tiles_w):
-            sample = sample0 + tile // (tiles_h * tiles_w)
-            i, j = tile_y + tile // tiles_w % tiles_h, tile_x + tile % tiles_w
-            column = panel0 * TILE_COLUMNS
-            bias_row = address(bias) + ((sample if bias.shape[0] > 1 else 0) * bias.shape[1] + column) * 4
-            _finish(
-                y, bias_row, residual, memory, region.columns * 4, panels, tile, sample, i * OUTPUTS, j * OUTPUTS,
-                column, ending,
-            )  # fmt: skip
+def winograd_kernel(form: int) -> Kernel:
+    """The kernel for filters of that form: each is compiled when it is first used."""
+    gather, multiply = gathering(form), multiplying(form)
+
+    def kernel(
+        counter: Numbers, units: int, scratch: Row, x: Panels, gain: Rows, shift: Rows, filters: Panels, bias: Rows,
+        residual: Row, y: Panels, view: View, region: Region, ending: int,
+    ) -> None:  # fmt: skip
+        """Units: blocks of columns (slowest) by regions of tiles."""
+        n, _, _, c_in = x.shape
+        all_h, all_w = (y.shape[1] + OUTPUTS - 1) // OUTPUTS, (y.shape[2] + OUTPUTS - 1) // OUTPUTS
+        regions_h = (all_h + region.tiles_h - 1) // region.tiles_h
+        regions_w = (all_w + region.tiles_w - 1) // region.tiles_w
+        regions = (n + region.samples - 1) // region.samples * regions_h * regions_w
+        most_panels = region.columns // TILE_COLUMNS
+        memory = _memory(scratch, region)
         unit = next_unit(counter)
+        while unit < units:
+            place, panel0 = unit % regions, unit // regions * most_panels
+            panels = min(filters.shape[0], panel0 + most_panels) - panel0
+            sample0 = place // (regions_h * regions_w) * region.samples
+            tile_y, tile_x = place // regions_w % regions_h * region.tiles_h, place % regions_w * region.tiles_w
+            samples, tiles_h = min(region.samples, n - sample0), min(region.tiles_h, all_h - tile_y)
+            tiles_w = min(region.tiles_w, all_w - tile_x)
+            for k0 in range(0, c_in, region.depth):
+                some = Region(samples, tiles_h, tiles_w, min(region.depth, c_in - k0), region.columns)
+                gather(x, gain, shift, view, some, memory, sample0, tile_y * OUTPUTS, tile_x * OUTPUTS, k0)
+                multiply(filters, some, memory, panel0, panels, k0)
+            for tile in range(samples * tiles_h * tiles_w):
+                sample = sample0 + tile // (tiles_h * tiles_w)
+                i, j = tile_y + tile // tiles_w % tiles_h, tile_x + tile % tiles_w
+                column = panel0 * TILE_COLUMNS
+                bias_row = address(bias) + ((sample if bias.shape[0] > 1 else 0) * bias.shape[1] + column) * 4
+                _finish(
+                    y, bias_row, residual, memory, region.columns * 4, panels, tile, sample, i * OUTPUTS, j * OUTPUTS,
+                    column, ending,
+                )  # fmt: skip
+            unit = next_unit(counter)
+
+    return Kernel(kernel, f"winograd_kernel_{form}")
 
 
+KERNELS = [winograd_kernel(form) for form in (FLOAT32, HALVES)]
 MOST_TILES = 112  # of a region: its transformed pieces and sums stay in the level-2 and level-3 caches
 DEPTH = 64  # channels at a time, as two sums of 32: shorter ones err less, and longer ones are hardly faster
 COLUMNS = 320
@@ -508,5 +563,5 @@ def winograd(
     work = y.size * c_in * PLACES / OUTPUTS**2
     added, ending = (NO_RESIDUAL, NONE) if residual is None else (residual.reshape(-1), RESIDUAL)
     units = regions * column_blocks(n, out_size, c_out)
-    run(winograd_kernel, units, work, scratch, x, gain, shift, weight.panels, bias, added, y, view, region, ending)
+    run(KERNELS[weight.form], units, work, scratch, x, gain, shift, weight.panels, bias, added, y, view, region, ending)
     return y

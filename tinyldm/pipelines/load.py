@@ -75,10 +75,10 @@ def load(
 
     Without `path`, the one that the package carries. A name (`owner/name`) needs the package `huggingface_hub`.
 
-    `backend` is `"numba"` (the default; float32) or `"reference"` (float32 or float64); `precision` `"fast"` or
-    `"strict"` and `threads` are the Numba backend's; `low_memory` reads weights anew each time instead of keeping
-    them. The environment variables `TINYLDM_BACKEND`, `TINYLDM_PRECISION` and `TINYLDM_THREADS` stand in for arguments
-    that are not given.
+    `backend` is `"numba"` (the default; float32) or `"reference"` (float32 or float64); `precision` `"fast"`,
+    `"strict"` or `"bf16"` (products of values rounded to bfloat16) and `threads` are the Numba backend's; `low_memory`
+    reads weights anew each time instead of keeping them. The environment variables `TINYLDM_BACKEND`,
+    `TINYLDM_PRECISION` and `TINYLDM_THREADS` stand in for arguments that are not given.
 
     `variant` prefers the weight files of a folder with that word in their names (`"fp16"`). `config`
     overrides fields of what was found (`{"unet": {…}}`, or the published config of one component, which its class

@@ -74,9 +74,11 @@ def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = No
 
 
 def arithmetic_of(golden: Any, candidate: Any) -> str | None:
-    """The coarsest type among the candidate's tensors; None where it has none below float64."""
+    """The coarsest type among the candidate's tensors and products; None where it has none below float64."""
     from tinyldm.golden.tolerance import ARITHMETIC
 
+    if (candidate.metadata.get("runtime") or {}).get("precision") == "bf16":
+        return "bfloat16"
     shared = [candidate.dtype(key) for key in golden.order if key in candidate]
     types = {ARITHMETIC[tag] for tag in shared if tag in ARITHMETIC}
     return next((a for a in ("bfloat16", "float16", "float32") if a in types), None)
