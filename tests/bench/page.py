@@ -7,13 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def setting(threads: int, peers: list[str]) -> str:
+def setting(threads: int, peers: list[str], products: str = "float32") -> str:
     """Where and with what something was measured: processor, vectors, threads, versions."""
     from tinyldm.bench import machine
     from tinyldm.kernels import target
 
     versions = "".join(f", {peer} {version(peer)}" for peer in peers)
-    return f"{machine()}; {threads} threads, {target().name} vectors; float32{versions}."
+    return f"{machine()}; {threads} threads, {target().name} vectors; {products}{versions}."
 
 
 def write_section(page: Path, name: str, text: str) -> None:

@@ -1,10 +1,13 @@
 """Side by side with PyTorch, OpenVINO and ONNX Runtime: Stable Diffusion 1.5's architecture, random weights, float32.
 
     pip install ".[bench]" && python tests/bench/side_by_side.py -o docs/speed.md
+    python tests/bench/side_by_side.py --precision bf16 -o docs/speed.md
 
 tinyldm is measured beside one peer after the other: the two (beside PyTorch, `precision="strict"` too) take turns,
-A B A B …, in processes of their own that stay alive, and the ratio is the median of the rounds' ratios. Peers are built
-or exported from diffusers' and transformers' own classes, one network at a time, so that 24 GB of memory are enough.
+A B A B …, in processes of their own that stay alive, and the ratio is the median of the rounds' ratios. With
+`--precision bf16` the peers compute in bfloat16 (ONNX Runtime does not), and tinyldm's own "fast" takes part, too.
+Peers are built or exported from diffusers' and transformers' own classes, one network at a time, so that 24 GB of
+memory are enough.
 It takes an hour; with `--keep FILE` it can be ended after a peer and goes on with the next.
 """
 
@@ -32,7 +35,12 @@ Shares = dict[str, dict[str, float]]  # by work and operator, of the time
 
 WORKS = ["text encoder, 2 prompts", "UNet, batch 1", "UNet, batch 2 (one guided step)", "VAE decode", "VAE encode"]
 SIZE = 512
-OURS, STRICT = "tinyldm", "tinyldm strict"
+OURS = "tinyldm"
+PRECISIONS = {"f32": "fast", "bf16": "bf16"}  # tinyldm's own names
+BESIDE = {"f32": "strict", "bf16": "fast"}  # what else of tinyldm is measured beside PyTorch
+TYPES = {"f32": "float32", "bf16": "products of bfloat16"}
+OTHER = {precision: f"tinyldm {name}" for precision, name in BESIDE.items()}
+SECTIONS = {"f32": "side_by_side.py", "bf16": "side_by_side.py --precision bf16"}  # of the page
 TITLES = {"torch": "PyTorch", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
 # The peers: each a function that makes, of a work's name, what is timed ---------------------------------------------
@@ -102,14 +110,17 @@ def original(work: str) -> tuple[Any, tuple[Any, ...]]:
     return First(net, lambda net, x: net.encode(x, return_dict=False)[0].mean), inputs
 
 
-def pytorch(threads: int) -> Callable[[str], Run]:
-    """PyTorch, as it is."""
+def pytorch(threads: int, precision: str) -> Callable[[str], Run]:
+    """PyTorch, as it is; in bfloat16, all weights and activations."""
     import torch
 
     torch.set_num_threads(threads)
 
     def make(work: str) -> Run:
         module, inputs = original(work)
+        if precision == "bf16":
+            module = module.to(torch.bfloat16)
+            inputs = tuple(x.to(torch.bfloat16) if x.is_floating_point() else x for x in inputs)
 
         def run() -> Any:
             with torch.inference_mode():
@@ -120,12 +131,12 @@ def pytorch(threads: int) -> Callable[[str], Run]:
     return make
 
 
-def openvino(threads: int) -> Callable[[str], Run]:
-    """OpenVINO, converted from the PyTorch module, with the float32 hint."""
+def openvino(threads: int, precision: str) -> Callable[[str], Run]:
+    """OpenVINO, converted from the PyTorch module, with the hint for that precision."""
     import openvino
     import torch
 
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
 
     def make(work: str) -> Run:
         module, inputs = original(work)
@@ -140,8 +151,8 @@ def openvino(threads: int) -> Callable[[str], Run]:
     return make
 
 
-def onnxruntime(threads: int) -> Callable[[str], Run]:
-    """ONNX Runtime, exported from the PyTorch module."""
+def onnxruntime(threads: int, precision: str) -> Callable[[str], Run]:
+    """ONNX Runtime, exported from the PyTorch module: float32 only."""
     import onnxruntime
     import torch
 
@@ -160,9 +171,9 @@ def onnxruntime(threads: int) -> Callable[[str], Run]:
     return make
 
 
-MAKERS: dict[str, Callable[[int], Any]] = {
-    OURS: lambda threads: Tinyldm(threads, "fast"),
-    STRICT: lambda threads: Tinyldm(threads, "strict"),
+MAKERS: dict[str, Callable[[int, str], Any]] = {
+    OURS: lambda threads, precision: Tinyldm(threads, PRECISIONS[precision]),
+    **{name: lambda threads, precision: Tinyldm(threads, BESIDE[precision]) for name in OTHER.values()},
     "torch": pytorch,
     "openvino": openvino,
     "onnxruntime": onnxruntime,
@@ -171,10 +182,10 @@ MAKERS: dict[str, Callable[[int], Any]] = {
 # Taking turns ---------------------------------------------------------------------------------------------------------
 
 
-def serve(peer: str, threads: int, pipe: Connection) -> None:
+def serve(peer: str, threads: int, precision: str, pipe: Connection) -> None:
     """A process that runs the works it is told to, and answers with the seconds, or with the shares of operators."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    make = MAKERS[peer](threads)
+    make = MAKERS[peer](threads, precision)
     ready, run = None, None
     while (asked := pipe.recv()) is not None:
         work, shares = asked
@@ -186,13 +197,13 @@ def serve(peer: str, threads: int, pipe: Connection) -> None:
         pipe.send(answer if shares else time.perf_counter() - start)
 
 
-def measure(peers: list[str], works: list[str], rounds: int, threads: int) -> tuple[Seconds, Shares]:
+def measure(peers: list[str], works: list[str], rounds: int, threads: int, precision: str) -> tuple[Seconds, Shares]:
     """Seconds by work and peer, one a round, after a round that is not counted; and tinyldm's shares of operators."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for peer in peers:
         pipes[peer], theirs = context.Pipe()
-        processes.append(context.Process(target=serve, args=(peer, threads, theirs), daemon=True))
+        processes.append(context.Process(target=serve, args=(peer, threads, precision, theirs), daemon=True))
         processes[-1].start()
         theirs.close()  # so that a process that ends is noticed
     seconds: Seconds = {}
@@ -221,16 +232,16 @@ def measure(peers: list[str], works: list[str], rounds: int, threads: int) -> tu
 # The page -------------------------------------------------------------------------------------------------------------
 
 
-def results(measured: dict[str, Seconds]) -> tuple[str, str]:
-    """Two tables: the medians of the seconds, and the ratios."""
+def results(measured: dict[str, Seconds], other: str) -> tuple[str, str]:
+    """Two tables: the medians of the seconds, and the ratios; `other` is what else of tinyldm was measured."""
     works = list(next(iter(measured.values())))
     first = next(iter(measured))
     times, ratios = [["work", "tinyldm"], *([work] for work in works)], [["work"], *([work] for work in works)]
     for row, work in zip(times[1:], works, strict=True):
         row.append(f"{statistics.median(measured[first][work][OURS]):.2f} s")
     for peer, seconds in measured.items():
-        columns = [(OURS, peer), *([(STRICT, peer)] if STRICT in seconds[works[0]] else [])]
-        for name in [peer, *([STRICT] if len(columns) > 1 else [])]:
+        columns = [(OURS, peer), *([(other, peer)] if other in seconds[works[0]] else [])]
+        for name in [peer, *([other] if len(columns) > 1 else [])]:
             times[0].append(TITLES.get(name, name))
             for row, work in zip(times[1:], works, strict=True):
                 row.append(f"{statistics.median(seconds[work][name]):.2f} s")
@@ -256,27 +267,31 @@ def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", nargs="+", default=list(TITLES), choices=TITLES)
+    parser.add_argument("--precision", default="f32", choices=PRECISIONS)
     parser.add_argument("--works", nargs="+", default=WORKS, choices=WORKS, metavar="WORK")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="JSON of what was measured; peers that are in it are not run again")
     parser.add_argument("-o", "--output", type=Path, help="Markdown page whose part is replaced")
     args = parser.parse_args()
-    asked = {"machine": setting(args.threads, []), "works": args.works, "rounds": args.rounds}
+    if args.precision == "bf16":
+        args.peers = [peer for peer in args.peers if peer != "onnxruntime"]
+    asked = {"machine": setting(args.threads, [], TYPES[args.precision]), "works": args.works, "rounds": args.rounds}
+    asked |= {"precision": args.precision}
     kept = json.loads(args.keep.read_text()) if args.keep and args.keep.exists() else {**asked, "peers": {}}
     if different := [name for name in asked if kept.get(name) != asked[name]]:
         raise SystemExit(f"{args.keep}: has another {', '.join(different)}; wanted the same, or a new file")
     for peer in args.peers:
         if peer not in kept["peers"]:
-            group = [OURS, *([STRICT] if peer == "torch" else []), peer]
-            kept["peers"][peer] = measure(group, args.works, args.rounds, args.threads)
+            group = [OURS, *([OTHER[args.precision]] if peer == "torch" else []), peer]
+            kept["peers"][peer] = measure(group, args.works, args.rounds, args.threads, args.precision)
             if args.keep:
                 args.keep.write_text(json.dumps(kept))
     measured: dict[str, Seconds] = {peer: kept["peers"][peer][0] for peer in args.peers}
     shares: Shares = kept["peers"][args.peers[0]][1]
-    times, ratios = results(measured)
+    times, ratios = results(measured, OTHER[args.precision])
     page = [
-        setting(args.threads, args.peers),
+        setting(args.threads, args.peers, TYPES[args.precision]),
         f"Medians of {args.rounds} rounds in which tinyldm and the peer take turns; a ratio below 1 is tinyldm faster.",
         "",
         ratios,
@@ -287,11 +302,12 @@ def main() -> None:
         "",
         by_operator(shares),
         "",
-        f"Made by `python tests/bench/side_by_side.py --peers {' '.join(args.peers)} --rounds {args.rounds}`.",
+        f"Made by `python tests/bench/side_by_side.py --precision {args.precision} --peers {' '.join(args.peers)} "
+        f"--rounds {args.rounds}`.",
     ]
     print("\n".join(page))
     if args.output:
-        write_section(args.output, "side_by_side.py", "\n".join(page))
+        write_section(args.output, SECTIONS[args.precision], "\n".join(page))
 
 
 if __name__ == "__main__":

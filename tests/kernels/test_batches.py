@@ -15,7 +15,7 @@ from tinyldm.kernels import pool
 
 batches, side, few = st.integers(2, 6), st.integers(1, 19), st.integers(1, 6)
 channels = st.sampled_from([1, 4, 16, 17, 33, 48, 96])
-precision = st.sampled_from(["fast", "strict"])
+precision = st.sampled_from(["fast", "strict", "bf16"])
 seeds = st.integers(0, 2**32 - 1)
 maybe = st.booleans()
 property_test = settings(deadline=None, max_examples=25)
@@ -85,17 +85,18 @@ def test_upsample_conv2d(seed, n, height, width, c_in, c_out, odd, precision):
 
 
 @property_test
-@given(seeds, batches, st.integers(1, 150), channels, channels, maybe)
-def test_linears(seed, n, tokens, c_in, c_out, flat):
+@given(seeds, batches, st.integers(1, 150), channels, channels, maybe, precision)
+def test_linears(seed, n, tokens, c_in, c_out, flat, precision):
     """Every composite of a linear layer, on tokens and on one vector a sample (the time embedding)."""
     between = () if flat else (tokens,)
     x, r = normal(seed, n, *between, c_in), normal(seed, n, *between, c_out)
     w, b = normal(seed, 2 * c_out, c_in), normal(seed, 2 * c_out)
-    single, gated = kernels.prepare_linear(w[:c_out]), kernels.prepare_linear(w, gated=True)
+    single, gated = (kernels.prepare_linear(*how, precision) for how in ((w[:c_out], False), (w, True)))
     same_alone("linear", lambda f, x: f(x, single, b[:c_out]), x)
     same_alone("linear_geglu", lambda f, x: f(x, gated, b), x)
     same_alone("linear_activation", lambda f, x: f(x, single, b[:c_out], "quick_gelu"), x)
-    same_alone("linears", lambda f, x: f(x, [w[:c_out], w[c_out:]], [None, None]), x)
+    both = kernels.prepare_linears([w[:c_out], w[c_out:]], precision)
+    same_alone("linears", lambda f, x: f(x, both, [None, None]), x)
     same_alone("linear_residual", lambda f, x, r: f(x, single, None, r), x, r)
 
 
@@ -114,11 +115,11 @@ def test_a_norm_of_many_chunks():
 
 
 @property_test
-@given(seeds, batches, st.integers(1, 150), st.integers(0, 300), st.integers(1, 3), channels, maybe)
-def test_attention(seed, n, queries, keys, heads, d, masked):
+@given(seeds, batches, st.integers(1, 150), st.integers(0, 300), st.integers(1, 3), channels, maybe, precision)
+def test_attention(seed, n, queries, keys, heads, d, masked, precision):
     q, k, v = (normal(seed + i, n, length, heads * d) for i, length in enumerate((queries, keys, keys)))
     mask = np.where(normal(seed, 1, heads, queries, keys) < 0, -np.inf, 0).astype(np.float32) if masked else None
-    same_alone("attention", lambda f, q, k, v: f(q, k, v, heads, mask), q, k, v)
+    same_alone("attention", lambda f, q, k, v: f(q, k, v, heads, mask, precision=precision), q, k, v)
 
 
 @property_test

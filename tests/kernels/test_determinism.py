@@ -34,7 +34,7 @@ def _pipeline(precision):
     return [up, kernels.linear_geglu(tokens, normal(192, 48)), kernels.gelu(tokens)]
 
 
-@pytest.mark.parametrize("precision", ["fast", "strict"])
+@pytest.mark.parametrize("precision", ["fast", "strict", "bf16"])
 def test_threads_and_runs(precision, monkeypatch):
     monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
     results = []
@@ -46,7 +46,7 @@ def test_threads_and_runs(precision, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("precision", ["fast", "strict"])
+@pytest.mark.parametrize("precision", ["fast", "strict", "bf16"])
 def test_every_operator(case, precision, monkeypatch):
     """`test_accuracy.py` sees to it that every operator that rounds has a case; the others copy."""
     monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
@@ -73,7 +73,7 @@ def _networks(model):
     }
 
 
-@pytest.mark.parametrize("precision", ["fast", "strict"])
+@pytest.mark.parametrize("precision", ["fast", "strict", "bf16"])
 def test_whole_networks(precision, monkeypatch):
     monkeypatch.setattr(pool, "WORTH_A_THREAD", 0)
     results = []
@@ -108,7 +108,7 @@ def test_another_process():
         assert done.stdout.strip() == digest(_networks(tinyldm.load()))
 
 
-@pytest.mark.parametrize("precision", ["fast", "strict"])
+@pytest.mark.parametrize("precision", ["fast", "strict", "bf16"])
 def test_where_arrays_lie(precision):
     """Arrays that begin anywhere in memory, on no vector's and no cache line's boundary."""
 

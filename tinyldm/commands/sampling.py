@@ -73,6 +73,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
 
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
     said |= {"image": args.image.name} if "image" in args else {}
+    said |= {"precision": "bf16"} if model.runtime.precision == "bf16" else {}
     images = []
     try:
         for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
