@@ -25,7 +25,7 @@ from llvmlite import binding, ir
 import tinyldm
 from tinyldm import kernels, ops
 from tinyldm.errors import InputError
-from tinyldm.kernels import matmul, tiles
+from tinyldm.kernels import matmul, permission, tiles
 from tinyldm.kernels.conv import PreparedConv
 from tinyldm.kernels.simd import DOTS, TILES, WIDENED, emitted_function, unit
 from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16, rounded
@@ -306,6 +306,28 @@ def test_configuration():
     assert data[0] == 1
     assert np.frombuffer(data[16:32], "<u2").tolist() == [64] * 8
     assert list(data[48:56]) == [16] * 8
+
+
+@pytest.mark.parametrize("answer", [0, -1])
+def test_the_system_is_asked_for_the_unit(monkeypatch, answer):
+    """By the system call that Linux has for it; whatever is not granted is not used."""
+    asked = []
+
+    class Library:
+        def syscall(self, *arguments):
+            asked.append(arguments)
+            return answer
+
+    monkeypatch.setattr(permission.ctypes, "CDLL", lambda *_, **__: Library())
+    monkeypatch.setattr(permission.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(permission.sys, "platform", "linux")
+    assert permission.permitted.__wrapped__() == (answer == 0)
+    assert asked == [(158, 0x1023, 18)]
+
+
+def test_other_systems_are_not_asked(monkeypatch):
+    monkeypatch.setattr(permission.platform, "machine", lambda: "arm64")
+    assert not permission.permitted.__wrapped__()
 
 
 # Which unit ---------------------------------------------------------------------------------------------------------

@@ -381,7 +381,7 @@ def test_every_operator_is_checked_here():
 
 @pytest.mark.parametrize(
     "file",
-    "activation attention conv embedding linear matmul norm ordered resample transpose winograd".split(),
+    "activation attention conv embedding linear matmul norm ordered resample rounding tiles transpose winograd".split(),
 )
 def test_every_file_of_operators_states_its_error(file):
     module = importlib.import_module(f"tinyldm.kernels.{file}")

@@ -32,7 +32,8 @@ precision="bf16")` those of its own. Everything else is the same in all. `unit()
 by default all processors of the process. The bytes that come out are the same for any number of threads, and from run
 to run.
 
-**Processor**: `target()` says which vectors are used (`.name`, `.width`); TINYLDM_SIMD overrides it.
+**Processor**: `target()` says which vectors are used (`.name`, `.width`); TINYLDM_SIMD overrides it (`avx512bf16` and
+`amx` are `avx512` with a unit for bfloat16, and `avx512` is that without one).
 
 **Compilation**: a kernel compiles when first called, and is then kept on disk (`compile.py`; TINYLDM_CACHE names
 another folder).

@@ -429,12 +429,12 @@ def attention(
     blocks = ceil_div(queries, block)
     row = (keys * FLOAT_BYTES // 64 | 1) * 16 + 16  # rows of values that begin in different sets of the cache
     rounded = precision == "bf16"
-    multiple, (transposing, attending) = ROW_MULTIPLE if rounded else TILE_ROWS, KERNELS[rounded]
+    multiple, (turn_values, attend_to) = ROW_MULTIPLE if rounded else TILE_ROWS, KERNELS[rounded]
     sizes = Sizes(heads, d, d_v, ceil_div(d_v, multiple) * multiple, block, d, d)
     v_rows, own = NO_ROWS, (d_v + multiple) * row
     if blocks > 1:
         v_rows, own = empty((n * heads + ceil_div(multiple, max(d_v, 1)), d_v, row)), 0
-        run(transposing, n * heads, v.size, WIDTH, v, distance(v), heads, v_rows)
+        run(turn_values, n * heads, v.size, WIDTH, v, distance(v), heads, v_rows)
     k_pitch = distance(k)
     if rounded:
         steps = steps_of(d)
@@ -448,7 +448,7 @@ def attention(
     arrays = q, k, v, v_rows.reshape(-1), columns, y
     masked = Masked(mask_sample, mask_head)
     scratch = panels + 2 * WIDTH + 2 * tables + own + 16
-    run(attending, n * heads * blocks, work, scratch, *arrays, tokens, masked, sizes, factor)
+    run(attend_to, n * heads * blocks, work, scratch, *arrays, tokens, masked, sizes, factor)
     return y
 
 

@@ -164,15 +164,31 @@ def _nested(lanes: Lanes, transform: Transform, matrix: Matrix, grid: Sequence[S
     return [transform(lanes, matrix, row) for row in zip(*first, strict=True)]
 
 
-def _over_channels(builder: ir.IRBuilder, count: ir.Value, body: Callable[[Lanes, ir.Value], None]) -> None:
-    """Emit body(lanes, byte offset) for whole vectors of channels; `count` is a multiple of the width."""
+def _transformed(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    transform: Transform,
+    matrix: Matrix,
+    side: int,
+    read: Callable[[Lanes, ir.Value, int, int], Value],
+    write: Callable[[Lanes, Value, ir.Value, int, int], None],
+) -> None:
+    """Emit matrix @ grid @ matrix^T for `count` channels, a multiple of the width; grids have `side` rows and columns.
+
+    `read(lanes, byte offset, row, column)` gives a value of the grid, `write(lanes, value, byte offset, row, column)`
+    takes one of the result.
+    """
     lanes = Lanes(builder, target().width)
 
-    def at(index: ir.Value) -> list[Value]:
-        body(lanes, builder.mul(index, constant(FLOAT_BYTES)))
+    def body(index: ir.Value) -> list[Value]:
+        at = builder.mul(index, constant(FLOAT_BYTES))
+        grid = [[read(lanes, at, r, c) for c in range(side)] for r in range(side)]
+        for r, values in enumerate(_nested(lanes, transform, matrix, grid)):
+            for c, value in enumerate(values):
+                write(lanes, value, at, r, c)
         return []
 
-    loop(builder, constant(0), count, lanes.width, [], at)
+    loop(builder, constant(0), count, lanes.width, [], body)
 
 
 @emitted(6)
@@ -187,17 +203,14 @@ def transform_input(
 ) -> None:
     """V = B^T d B for `count` channels of one tile; strides in bytes."""
 
-    def body(lanes: Lanes, at: ir.Value) -> None:
-        grid = []
-        for r in range(SIDE):
-            row = builder.add(builder.add(patch, at), builder.mul(row_stride, constant(r)))
-            grid.append([lanes.load(row, builder.mul(pixel_stride, constant(c))) for c in range(SIDE)])
-        for r, values in enumerate(_nested(lanes, transform_rows, B_T, grid)):
-            for c, value in enumerate(values):
-                place = builder.mul(place_stride, constant(r * SIDE + c))
-                lanes.store(value, builder.add(v, at), place)
+    def read(lanes: Lanes, at: ir.Value, r: int, c: int) -> Value:
+        row = builder.add(builder.add(patch, at), builder.mul(row_stride, constant(r)))
+        return lanes.load(row, builder.mul(pixel_stride, constant(c)))
 
-    _over_channels(builder, count, body)
+    def write(lanes: Lanes, value: Value, at: ir.Value, r: int, c: int) -> None:
+        lanes.store(value, builder.add(v, at), builder.mul(place_stride, constant(r * SIDE + c)))
+
+    _transformed(builder, count, transform_rows, B_T, SIDE, read, write)
 
 
 @emitted(5)
@@ -211,65 +224,50 @@ def transform_output(
 ) -> None:
     """y = A^T M A for `count` channels of one tile: 16 pixels, one after the other."""
 
-    def body(lanes: Lanes, at: ir.Value) -> None:
-        grid = []
-        for r in range(SIDE):
-            places = [builder.mul(place_stride, constant(r * SIDE + c)) for c in range(SIDE)]
-            grid.append([lanes.load(builder.add(m, at), place) for place in places])
-        for r, values in enumerate(_nested(lanes, transform_columns, A_T, grid)):
-            for c, value in enumerate(values):
-                lanes.store(value, builder.add(y, at), builder.mul(pixel_stride, constant(r * OUTPUTS + c)))
+    def read(lanes: Lanes, at: ir.Value, r: int, c: int) -> Value:
+        return lanes.load(builder.add(m, at), builder.mul(place_stride, constant(r * SIDE + c)))
 
-    _over_channels(builder, count, body)
+    def write(lanes: Lanes, value: Value, at: ir.Value, r: int, c: int) -> None:
+        lanes.store(value, builder.add(y, at), builder.mul(pixel_stride, constant(r * OUTPUTS + c)))
+
+    _transformed(builder, count, transform_columns, A_T, SIDE, read, write)
 
 
 @emitted(5)
-def transform_filters(
-    builder: ir.IRBuilder,
-    filters: ir.Value,
-    tap_stride: ir.Value,
-    u: ir.Value,
-    place_stride: ir.Value,
-    count: ir.Value,
-) -> None:
-    """U = G g G^T for `count` neighbouring values of packed filters (channels in × a panel's filters)."""
-    _transform_filters(builder, filters, tap_stride, u, place_stride, count, halves=False)
+def transform_filters(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+    """U = G g G^T of packed filters (channels in × a panel's filters).
+
+    The arguments: the address of the filters, the bytes from tap to tap, the address of U, the bytes from place to
+    place of it, and how many neighbouring values of the filters.
+    """
+    _transform_filters(builder, False, *arguments)
 
 
 @emitted(5)
-def transform_halves(
-    builder: ir.IRBuilder,
-    filters: ir.Value,
-    tap_stride: ir.Value,
-    u: ir.Value,
-    place_stride: ir.Value,
-    count: ir.Value,
-) -> None:
+def transform_halves(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
     """The same of filters in bfloat16."""
-    _transform_filters(builder, filters, tap_stride, u, place_stride, count, halves=True)
+    _transform_filters(builder, True, *arguments)
 
 
 def _transform_filters(
     builder: ir.IRBuilder,
+    halves: bool,
     filters: ir.Value,
     tap_stride: ir.Value,
     u: ir.Value,
     place_stride: ir.Value,
     count: ir.Value,
-    halves: bool,
 ) -> None:
-    def body(lanes: Lanes, at: ir.Value) -> None:
-        source = builder.add(filters, builder.lshr(at, constant(1)) if halves else at)
-        load = lanes.load_bfloat16 if halves else lanes.load
-        grid = []
-        for r in range(TAPS):
-            taps = [builder.mul(tap_stride, constant(r * TAPS + c)) for c in range(TAPS)]
-            grid.append([load(source, tap) for tap in taps])
-        for r, values in enumerate(_nested(lanes, transform_rows, G, grid)):
-            for c, value in enumerate(values):
-                lanes.store(value, builder.add(u, at), builder.mul(place_stride, constant(r * SIDE + c)))
+    def read(lanes: Lanes, at: ir.Value, r: int, c: int) -> Value:
+        tap = builder.mul(tap_stride, constant(r * TAPS + c))
+        if halves:
+            return lanes.load_bfloat16(builder.add(filters, builder.lshr(at, constant(1))), tap)
+        return lanes.load(builder.add(filters, at), tap)
 
-    _over_channels(builder, count, body)
+    def write(lanes: Lanes, value: Value, at: ir.Value, r: int, c: int) -> None:
+        lanes.store(value, builder.add(u, at), builder.mul(place_stride, constant(r * SIDE + c)))
+
+    _transformed(builder, count, transform_rows, G, TAPS, read, write)
 
 
 # The kernel ----------------------------------------------------------------------------------------------------------
