@@ -207,9 +207,9 @@ JUNK = st.recursive(
 
 @settings(deadline=None, max_examples=25)
 @given(name=st.sampled_from([SCHEDULER, COMPONENTS, PIPELINE]), value=JUNK)
-def test_a_header_may_state_anything(small, tmp_path_factory, name: str, value: object) -> None:
+def test_a_header_may_state_anything(small: Path, tmp_path_factory, name: str, value: object) -> None:
     folder = tmp_path_factory.mktemp("junk")
-    write_safetensors(folder / "a.safetensors", small, {name: json.dumps(value)})
+    write_safetensors(folder / "a.safetensors", tensors_of(small), {name: json.dumps(value)})
     with contextlib.suppress(TinyldmError):
         convert(folder / "a.safetensors", folder / "out")
     with contextlib.suppress(TinyldmError):
@@ -219,15 +219,19 @@ def test_a_header_may_state_anything(small, tmp_path_factory, name: str, value: 
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of few tensors, as `convert` writes it."""
     folder = tmp_path_factory.mktemp("small")
     convert(write_sd(folder / "sd"), folder / "sd.safetensors")
-    with read_safetensors(folder / "sd.safetensors") as file:
+    return folder / "sd.safetensors"
+
+
+def tensors_of(path: Path) -> dict[str, np.ndarray]:
+    with read_safetensors(path) as file:
         return {name: np.array(file.read(name)) for name in file.names}
 
 
 def test_a_distilled_checkpoint_says_its_sampler(small, tmp_path: Path) -> None:
     for name, word in (("sd_xl_turbo_1.0_fp16", "sampler euler_a"), ("sdxl_lightning_4step", "sampler euler ")):
-        write_safetensors(tmp_path / f"{name}.safetensors", small)
+        write_safetensors(tmp_path / f"{name}.safetensors", tensors_of(small))
         assert any(word in note for note in open_checkpoint(tmp_path / f"{name}.safetensors").notes)

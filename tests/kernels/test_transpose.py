@@ -19,7 +19,7 @@ def test_values_are_transposed(n, keys, heads, d, gap):
     wide = np.random.default_rng(keys).standard_normal((n, keys, heads * d + gap)).astype(np.float32)
     v = wide[..., : heads * d]
     rows = np.full((n * heads, d, keys + 3), np.nan, np.float32)
-    run(attention.transpose_kernel, n * heads, 0, 16, v, wide.strides[1], heads, rows)
+    run(attention.KERNELS[False][0], n * heads, 0, 16, v, wide.strides[1], heads, rows)
     wanted = v.reshape(n, keys, heads, d).transpose(0, 2, 3, 1).reshape(n * heads, d, keys)
     np.testing.assert_array_equal(rows[..., :keys], wanted)
     assert np.isnan(rows[..., keys:]).all()  # not a value more is written
