@@ -55,7 +55,13 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     with interrupts.watched(), patient_streams() as output:
-        status = outcome(argv)
+        try:
+            status = outcome(argv)
+        except SystemExit:  # of `--help`, and of words that the grammar refuses
+            output.flush()
+            if output.error is None:
+                raise
+            status = 0
         output.flush()
         if isinstance(output.error, BrokenPipeError):
             return status or 128 + 13

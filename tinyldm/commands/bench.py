@@ -6,12 +6,7 @@ import argparse
 import json
 import sys
 
-from tinyldm.commands.options import (
-    add_architecture_option,
-    add_model_options,
-    add_size_options,
-    open_model_or_architecture,
-)
+from tinyldm.commands.options import add_measured_options, open_measured
 from tinyldm.errors import InputError
 
 SUMMARY = "time each model and operator on this machine"
@@ -23,9 +18,7 @@ EXAMPLE = """example:
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    add_model_options(p)
-    add_architecture_option(p)
-    add_size_options(p)
+    add_measured_options(p)
     p.add_argument("--repeat", metavar="N", type=int, default=5, help="runs of which the median counts (default 5)")
     p.add_argument("--json", action="store_true", help="print JSON")
 
@@ -36,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.repeat < 1:
         raise InputError(f"--repeat must be 1 or more, not {args.repeat}")
-    model = open_model_or_architecture(args)
+    model = open_measured(args)
     h, w = model.parts.latent_size(args.height, args.width)
     factor = model.vae.config.factor
     report = bench(model, h * factor, w * factor, args.repeat, progress=lambda name: print(name, file=sys.stderr))

@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tinyldm.commands.options import (
-    add_architecture_option,
-    add_model_options,
-    add_size_options,
-    open_model_or_architecture,
-)
+from tinyldm.commands.options import add_measured_options, open_measured
 from tinyldm.errors import InputError
 
 SUMMARY = "count what a picture costs, and what the latent space saves"
@@ -23,17 +18,15 @@ EXAMPLE = """example:
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    add_model_options(p)
-    add_architecture_option(p)
+    add_measured_options(p)
     p.add_argument("--steps", metavar="N", type=int, default=25, help="steps of the sampler (default 25)")
-    add_size_options(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Count multiply-adds."""
     if args.steps < 1:
         raise InputError(f"--steps must be 1 or more, not {args.steps}")
-    print(describe_cost(open_model_or_architecture(args), args.height, args.width, args.steps))
+    print(describe_cost(open_measured(args), args.height, args.width, args.steps))
 
 
 def describe_cost(model: Any, height: int | None, width: int | None, steps: int) -> str:

@@ -113,13 +113,15 @@ def scaled(lora: str) -> tuple[str, float]:
         return lora, 1.0  # an @ in the name of the file
 
 
-def add_architecture_option(p: argparse.ArgumentParser) -> None:
-    """A published architecture in the place of a checkpoint, for the commands that measure."""
+def add_measured_options(p: argparse.ArgumentParser) -> None:
+    """What the commands that measure take: a checkpoint or a published architecture, and a size."""
+    add_model_options(p)
     known = "sd15, sd15-taesd, sd21, sdxl, ldm-imagenet, ldm-celebahq"
     p.add_argument("--architecture", metavar="NAME", help=f"random weights of a published one: {known}")
+    add_size_options(p)
 
 
-def open_model_or_architecture(args: argparse.Namespace) -> Any:
+def open_measured(args: argparse.Namespace) -> Any:
     """The checkpoint that the options name, or a published architecture with random weights."""
     from tinyldm.architectures import ARCHITECTURES, random_model
     from tinyldm.runtime import Runtime
