@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -23,12 +24,15 @@ from kernels import emulated_tiles
 from llvmlite import binding, ir
 
 import tinyldm
-from tinyldm import kernels, ops
+from tinyldm import kernels, nn, ops
+from tinyldm.cli import main
+from tinyldm.commands.golden.judging import arithmetic_of
 from tinyldm.errors import InputError
 from tinyldm.kernels import matmul, permission, tiles
 from tinyldm.kernels.conv import PreparedConv
 from tinyldm.kernels.simd import DOTS, TILES, WIDENED, emitted_function, unit
 from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16, rounded
+from tinyldm.runtime import Runtime
 
 FORMS = [matmul.HALVES] + [matmul.PAIRS] * (unit() != WIDENED)
 SINGLE = 4e-6  # of the largest result: float32's error
@@ -366,3 +370,33 @@ def test_widened_values(name, tmp_path):
         command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+# What else knows of it ------------------------------------------------------------------------------------------------
+
+
+def test_golden_tools_judge_it_by_what_bfloat16_costs():
+    """Its tensors are float32; its products are not."""
+    candidate = SimpleNamespace(metadata={"runtime": {"precision": "bf16"}})
+    assert arithmetic_of(None, candidate) == "bfloat16"
+
+
+def test_it_is_chosen_by_name_and_by_the_environment(monkeypatch):
+    assert Runtime.choose(precision="bf16").precision == "bf16"
+    monkeypatch.setenv("TINYLDM_PRECISION", "bf16")
+    assert Runtime.choose().precision == "bf16"
+
+
+def test_vectors_of_one_a_sample_are_never_rounded():
+    """The time embedding, and what is made of it, is float32."""
+    networks = [tinyldm.load(precision=precision).unet for precision in ("strict", "bf16")]
+    weights = [network.weights["time_embedding"]["linear_1"] for network in networks]
+    x = normal(0, 2, weights[0].shape()[1])
+    strict, half = (nn.linear(x, w) for w in weights)
+    np.testing.assert_array_equal(strict, half)
+    assert (nn.linear(x[None], weights[0]) != nn.linear(x[None], weights[1])).any()
+
+
+def test_info_says_what_multiplies(capsys):
+    assert main(["info", "--precision", "bf16"]) == 0
+    assert f"products of bfloat16 by {kernels.UNITS[unit()]}" in capsys.readouterr().out
