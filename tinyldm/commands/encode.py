@@ -24,6 +24,7 @@ EXAMPLE = """example:
   tinyldm encode apple.png -o apple.safetensors
 """
 RESIZE = "resize the picture to this first"
+RESIZE_HELP = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
     add_seed_option(p, "the draw")
     add_size_options(p, RESIZE)
+    p.add_argument("--resize", metavar="HOW", default="crop", help=RESIZE_HELP)
     add_force_option(p)
 
 
@@ -41,15 +43,17 @@ def run(args: argparse.Namespace) -> None:
     """Picture to latent."""
     from tinyldm.memory import check_memory
     from tinyldm.pipelines.latents import write_latent
-    from tinyldm.pipelines.pictures import check_writable
+    from tinyldm.pipelines.pictures import check_writable, fitted
 
     output = args.output or args.image.with_suffix(".safetensors")
     check_writable(output)
     image = resized_picture(args, args.image)
     seed = chosen_seed(args) if args.sample or args.seed is not None else None
     model = open_model(args)
+    factor = model.vae.config.factor
+    image = fitted(image, factor, args.resize)
     if not args.force:
-        factor, size = model.vae.config.factor, f"a picture of {image.width}×{image.height}"
+        size = f"a picture of {image.width}×{image.height}"
         check_memory(model, image.height // factor, image.width // factor, size, denoises=False)
     latent = model.encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.request import Request
 
-RESIZE_HELP = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
-
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of a request, and of its files."""

@@ -16,7 +16,7 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import Conditioner, choose_conditioner
 from tinyldm.pipelines.control import Control
-from tinyldm.pipelines.pictures import to_pixels
+from tinyldm.pipelines.pictures import fitted, to_pixels
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
@@ -78,8 +78,13 @@ class Parts:
         return sides[0], sides[1]
 
     def posterior(self, image: Image.Image | Array) -> tuple[Array, Array]:
-        """Mean and log-variance of a picture's latent, `(N, C, h, w)` each; pixels are `(N, 3, H, W)` in [-1, 1]."""
-        mean, logvar = self.vae.encode(to_pixels(image) if isinstance(image, Image.Image) else image)
+        """Mean and log-variance of a picture's latent, `(N, C, h, w)` each; pixels are `(N, 3, H, W)` in [-1, 1].
+
+        A picture whose sides do not fit is scaled and cropped, with a warning.
+        """
+        if isinstance(image, Image.Image):
+            image = to_pixels(fitted(image, self.vae.config.factor))
+        mean, logvar = self.vae.encode(image)
         return mean, logvar
 
     def encode(self, image: Image.Image | Array, rng: NoiseSource | None = None) -> Array:
