@@ -120,7 +120,7 @@ def run_case(model: LatentDiffusion, case: Case) -> Verdict:
 
     Raises `InputError` where the model makes pictures of another size or kind than the case.
     """
-    factor, channels = model.vae.config.factor, model.vae.config.latent_channels
+    factor, channels = model.vae.config.factor, model.vae.latent_channels
     _, height, width = case.shape
     if height % factor or width % factor:
         raise InputError(f"{model.path}: makes no pictures of {width}×{height}, which case {case.name} is of")

@@ -61,7 +61,7 @@ def describe(model: LatentDiffusion) -> str:
     if tokenizer is not None:
         lines.append(f"tokenizer      {tokenizer.vocab_size:,} tokens, {tokenizer.max_length} a prompt")
     lines.append(
-        f"latent         {model.vae.config.latent_channels}×{h}×{w} for {w * factor}×{h * factor} pixels, "
+        f"latent         {model.vae.latent_channels}×{h}×{w} for {w * factor}×{h * factor} pixels, "
         f"scaling factor {model.vae.config.scaling_factor:g}"
     )
     lines.append(

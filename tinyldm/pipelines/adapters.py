@@ -19,14 +19,15 @@ from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.learned_words import extend_tokenizer
 from tinyldm.text.wordpiece import WordPiece
 
+FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel")
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
 
 
 def replace_vae(found: Recognised, path: str | Path) -> None:
-    """Take the autoencoder from another checkpoint: the folder of one, or a file. Raises `CheckpointError`."""
+    """Take the first stage from another checkpoint: the folder of one, or a file. Raises `CheckpointError`."""
     other = open_checkpoint(path)
-    candidates = [c for name, c in other.components.items() if name == "vae" or "Autoencoder" in c.class_name]
+    candidates = [c for name, c in other.components.items() if name == "vae" or c.class_name in FIRST_STAGES]
     if len(candidates) != 1:
         has = ", ".join(other.components) or "nothing"
         raise CheckpointError(f"{path}: wanted a checkpoint with one autoencoder; it is {other.title} and has {has}")

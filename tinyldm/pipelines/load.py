@@ -14,7 +14,7 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
-from tinyldm.pipelines.adapters import Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
+from tinyldm.pipelines.adapters import FIRST_STAGES, Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
 from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import assembled, place
@@ -26,7 +26,7 @@ from tinyldm.text.wordpiece import WordPiece
 # The classes that a component may have, and which components there may be.
 CLASSES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
-    "vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel"),
+    "vae": FIRST_STAGES,
     "class_embedder": ("ClassEmbedder",),
     "controlnet": ("ControlNetModel",),
     "spatial_rescaler": ("SpatialRescaler",),
@@ -111,6 +111,10 @@ def load(
     networks = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
     if "controlnet" in networks:
         check_fits(networks["controlnet"], networks["unet"], controlnet or path)
+    predicted, coded = networks["unet"].config.out_channels, networks["vae"].latent_channels
+    if predicted != coded:
+        whose = f"{path}: its first stage" if vae is None else f"{vae}: a first stage that"
+        raise CheckpointError(f"{whose} has latents of {coded} channels; the UNet predicts {predicted}")
     parts = assembled(
         path=path,
         networks={name: networks[name] for name in sorted(networks, key=place)},
