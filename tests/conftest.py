@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from tiny_checkpoints import write_sd
+
+from tinyldm import cli
+
+Run = Callable[..., tuple[int, str, str]]  # of a command
 
 pytest_plugins = ["tinyldm.golden.pytest_plugin"]  # from the source tree too, where nothing is installed
 
@@ -55,3 +59,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_checkpoint(tmp_path: Path) -> Path:
     """The tiny checkpoint, for a test that damages it."""
     return write_sd(tmp_path / "tiny")
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an empty folder, on the tiny checkpoint: `run("sample", "a") -> status, out, err`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        name, *rest = words
+        try:
+            status = cli.main([name, "--model", str(checkpoint), "--backend", "reference", *rest])
+        except SystemExit as end:  # of the grammar
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

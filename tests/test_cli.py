@@ -21,20 +21,6 @@ from tinyldm.kernels import target, using_threads
 from tinyldm.models.vae import AutoencoderKL
 
 
-@pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run a command in an empty folder, on the tiny checkpoint: `run("sample", "a") -> status, out, err`."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        name, *rest = words
-        status = cli.main([name, "--model", str(checkpoint), "--backend", "reference", *rest])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def opened(path: str) -> Image.Image:
     with Image.open(path) as image:
         image.load()
