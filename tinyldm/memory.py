@@ -15,6 +15,7 @@ INTERPRETER_BYTES = 180 << 20  # Python, NumPy, Numba and their code
 LIBRARIES_BYTES = 290 << 20  # address space that they take beyond that memory: code, the stacks and heaps of threads
 LEAST_ADDRESS_SPACE = {"numba": INTERPRETER_BYTES + LIBRARIES_BYTES, "reference": 290 << 20}
 LITTLE_ADDRESS_SPACE = 4 << 30
+SCORES = 4  # matrices of them alive at once: as they are, masked, their softmax, its sums
 FEATURE_MAPS = 3  # of the largest size, alive at once: input, output, residual
 
 
@@ -24,7 +25,8 @@ def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, d
     The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
     a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture, which is all where
     nothing is denoised. With low memory, of the weights only the largest one at a time, as it was read and as it is
-    arranged for the kernel. `low_memory` is the model's own setting unless given.
+    arranged for the kernel. The reference holds attention's scores on top. `low_memory` is the model's own setting
+    unless given.
     """
     from tinyldm.pipelines.walk import GROUP_POSITIONS  # here, so that limits are looked at before NumPy is imported
 
@@ -39,6 +41,8 @@ def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, d
     decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
     held = (lambda weights: 2 * max(weights)) if low_memory else sum
     numbers = max(held(sizes["unet"]) + unet if denoises else 0, held(sizes["vae"]) + decoder)
+    if model.runtime.backend == "reference":  # has the scores of a head as a whole; both networks attend to all places
+        numbers += SCORES * (h * w) ** 2
     return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
 
 

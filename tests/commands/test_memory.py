@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import tinyldm
 from tinyldm import cli, memory
+from tinyldm.ops import attention
 
 ROOT = Path(cli.__file__).parents[1]
 
@@ -50,6 +53,20 @@ def test_encode_and_decode_are_refused_too(run, monkeypatch: pytest.MonkeyPatch)
         status, _, err = run(*words)
         assert (status, "1 B are available" in err) == (2, True)
         assert run(*words, "--force")[0] == 0
+
+
+def test_scores_of_the_reference(checkpoint: Path) -> None:
+    """The kernels never have them as a whole; here are as many as the operator really holds."""
+    kernels, reference = (tinyldm.load(checkpoint, backend=backend) for backend in ("numba", "reference"))
+    more = memory.expected_bytes(reference, 64, 64) - memory.expected_bytes(kernels, 64, 64)
+    assert more == 4 * 4 * 4096**2
+
+    tracemalloc.start()
+    q = np.ones((1, 1024, 8), np.float32)
+    attention(q, q, q, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak == pytest.approx(4 * 4 * 1024**2, rel=0.15)
 
 
 def test_a_picture_of_gigantic_size(run) -> None:
