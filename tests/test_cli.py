@@ -144,7 +144,7 @@ BAD = {
     "float64 of numba": (["sample", "x", "--backend", "numba", "--dtype", "float64"], "reference"),
     "no picture": (["img2img", "x", "--image", "nothing.png"], "nothing.png"),
     "text as picture": (["encode", "note.txt"], "note.txt"),
-    "picture size": (["encode", "odd.png"], "multiples of 2"),
+    "picture size": (["encode", "odd.png", "--resize", "none"], "multiple of 2 pixels"),
     "picture as latent": (["decode", "odd.png"], "is a picture (PNG), wanted a safetensors file"),
     "not a latent": (["decode", "other.safetensors"], "latent"),
     "latent of another model": (["decode", "wide.safetensors"], "4"),

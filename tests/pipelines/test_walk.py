@@ -138,6 +138,18 @@ def test_nothing_is_read_before_a_request_is_refused(checkpoint: Path) -> None:
     assert not any(node._cache for network in model.networks.values() for node in network.weights.modules())
 
 
+def test_guidance_is_rescaled(model) -> None:
+    """The standard deviation of a picture's prediction becomes that of its conditional one: the last step shows it."""
+    settings = {"steps": 1, "sampler": "ddim", "guidance_scale": 9.0, "seed": 3}
+    plain, mixed, rescaled = (
+        latents(model, request("a", "b", guidance_rescale=amount, **settings)) for amount in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_allclose(mixed, (plain + rescaled) / 2, rtol=0, atol=1e-5)
+    assert (plain != rescaled).any()
+    with pytest.raises(InputError, match="guidance_rescale must be from 0 to 1"):
+        request("a", guidance_rescale=2.0)
+
+
 def test_the_sampler_options_reach_the_sampler(model) -> None:
     settings = {"steps": 3, "sampler": "ddim", "seed": 1}
     plain, noisy = (np.asarray(model.text_to_image("a", sampler_options={"eta": e}, **settings)[0]) for e in (0, 1))

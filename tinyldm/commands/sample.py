@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_size_options
@@ -24,6 +25,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("prompt", metavar="PROMPT", nargs="*", help=meaning + PROMPT_HELP)
     sampling.add_options(p)
     add_size_options(p)
+    p.add_argument("--from", dest="repeat", metavar="PNG", type=Path, help="repeat the picture of this file exactly")
     p.add_argument("--grid", metavar="COLUMNS", type=int, help="write all pictures as one, in so many columns")
 
 

@@ -30,6 +30,13 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of turbo models 0)"
     )
+    p.add_argument(
+        "--guidance-rescale",
+        metavar="R",
+        type=float,
+        default=0.0,
+        help="0 to 1: undo the glare of a strong pull",
+    )
     p.add_argument("--sampler", metavar="NAME", help="default ddim, but for few-step models; `help` lists all")
     p.add_argument(
         "--sampler-option",
@@ -56,10 +63,14 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         return
     if args.count < 1:
         raise InputError(f"-n must be 1 or more, not {args.count}")
-    prompts = read_prompts(args.prompt)
-    named = ("negative_prompt", "steps", "guidance_scale", "sampler")
-    settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
-    wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
+    if getattr(args, "repeat", None) is not None:
+        wanted = repeated(args)
+        prompts = [prompt for prompt in wanted.prompts if prompt]
+    else:
+        prompts = read_prompts(args.prompt)
+        named = ("negative_prompt", "steps", "guidance_scale", "guidance_rescale", "sampler")
+        settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
+        wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     model = open_model(args)
@@ -86,6 +97,20 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
             args.written.append(files[0])
     print(*files, sep="\n")
     print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
+
+
+def repeated(args: argparse.Namespace) -> Request:
+    """The request that made the picture of `--from`, with the number of its seed where another is asked for."""
+    from tinyldm.pipelines.pictures import read_text
+    from tinyldm.pipelines.request import read_metadata
+
+    if args.prompt:
+        raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
+    said = read_text(args.repeat)
+    for made, why in (("image", "began from another picture"), ("one_stream", "shared its noise with others")):
+        if made in said:
+            raise InputError(f"{args.repeat}: {why} ({said[made]}), so its settings alone don't make it again")
+    return read_metadata(said if args.seed is None else {**said, "seed": str(chosen_seed(args))})
 
 
 def sampler_options(args: argparse.Namespace) -> dict[str, Any]:

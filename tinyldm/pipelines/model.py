@@ -40,6 +40,7 @@ class LatentDiffusion:
 
     - `steps`, `guidance_scale`, `sampler`: the model's `defaults` where they are not given; `sampler_options` are the
       sampler's own (`{"eta": 0.5}`) and fields of its published configuration.
+    - `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance.
     - `seed`: picture k has the noise of `torch.randn` for `seed + k`, so that it is the picture of a call with that
       seed. With `one_stream=True` all share the stream of `seed`, as diffusers' pictures do for one generator.
     - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
@@ -163,8 +164,8 @@ class LatentDiffusion:
         """Pictures for a prompt, or for each of several: 8-bit RGB, `num_images` for the first prompt, then the next.
 
         `height` and `width` in pixels, by default those that the model was trained for; `guidance_scale` above 1 draws
-        away from `negative_prompt`. `more`: `sampler_options`, `one_stream`, `batch_size`, `callback`, as the class
-        says.
+        away from `negative_prompt`. `more`: `sampler_options`, `guidance_rescale`, `one_stream`, `batch_size`,
+        `callback`, as the class says.
         """
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": num_images, "seed": seed, "height": height, "width": width}

@@ -147,6 +147,17 @@ def read_image(path: str | Path) -> Image.Image:
     return rgb
 
 
+def read_text(path: str | Path) -> dict[str, str]:
+    """The text entries of a PNG file. Raises `InputError` where it is missing or no PNG."""
+    try:
+        with Image.open(path) as image:
+            return {name: str(value) for name, value in getattr(image, "text", {}).items()}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: the picture can't be read: {error}") from None
+
+
 def write_png(path: str | Path, image: Image.Image, metadata: Mapping[str, object]) -> None:
     """Write a PNG with text metadata, whole or not at all."""
     text = PngImagePlugin.PngInfo()

@@ -45,6 +45,7 @@ class Request:
     `prompts` are texts, numbers of classes, or None for a model that takes no prompt. What is None is the model's own
     (`resolved`). `image` is a picture to begin from, or its latent `(1, C, h, w)`, and `strength` in (0, 1] the part of
     the steps that is taken; `resize` says how a picture is brought to a size that the model has (`pictures.fitted`).
+    `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`diffusion.guidance.rescale_guidance`).
     `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     """
@@ -54,6 +55,7 @@ class Request:
     seeds: tuple[int, ...]
     steps: int | None = None
     guidance_scale: float | None = None
+    guidance_rescale: float = 0.0
     sampler: str | None = None
     sampler_options: Mapping[str, Any] = field(default_factory=dict)
     height: int | None = None
@@ -109,6 +111,7 @@ class Request:
         """What the file of picture `k` says of how it was made, in words; `read_metadata` reads it again."""
         said: dict[str, object] = {"prompt": self.prompts[k] or "", "negative_prompt": self.negative_prompts[k]}
         said |= {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
+        said |= {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
         said |= {} if self.strength is None else {"strength": self.strength}
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
@@ -141,6 +144,8 @@ def request(
     scale = settings.get("guidance_scale")
     if scale is not None and not math.isfinite(scale):
         raise InputError(f"guidance_scale must be a finite number, not {scale}")
+    if not 0 <= settings.get("guidance_rescale", 0.0) <= 1:
+        raise InputError(f"guidance_rescale must be from 0 to 1, not {settings['guidance_rescale']}")
     if (settings.get("image") is None) != (settings.get("strength") is None):
         raise InputError("strength and the picture to begin from go together; one of them is missing")
     return Request(
@@ -163,10 +168,13 @@ def read_metadata(said: Mapping[str, str]) -> Request:
             seed=int(said["seed"]),
             steps=int(said["steps"]),
             guidance_scale=float(said["guidance_scale"]),
+            guidance_rescale=float(said.get("guidance_rescale", 0)),
             sampler=said["sampler"],
             sampler_options=json.loads(said.get("sampler_options", "{}")),
             height=int(said["height"]),
             width=int(said["width"]),
         )
-    except (KeyError, ValueError) as error:
+    except KeyError as missing:
+        raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None
+    except ValueError as error:
         raise InputError(f"the picture's settings can't be read: {error}") from None

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion import loop
-from tinyldm.diffusion.guidance import classifier_free_guidance
+from tinyldm.diffusion.guidance import classifier_free_guidance, rescale_guidance
 from tinyldm.diffusion.random import PictureStreams, TorchGenerator
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
@@ -99,7 +99,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
         sampler, first = request.begun(parts)
         z = first_latent(parts, request, group, sampler, start, rng)
-        predict = predictor(parts, condition, request.guidance_scale or 0.0, calls)
+        predict = predictor(parts, condition, request, calls)
         z = loop.denoise(predict, sampler, z, rng, start=first, callback=after_step)
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
@@ -166,7 +166,7 @@ def first_latent(
     return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1]))
 
 
-def predictor(parts: Parts, condition: Conditioning, guidance_scale: float, calls: Iterator[int]) -> Predict:
+def predictor(parts: Parts, condition: Conditioning, request: Request, calls: Iterator[int]) -> Predict:
     """What the sampler asks: the denoiser's output for a latent as it takes it, guided: `(N, C, h, w), t -> (N, …)`.
 
     With guidance, the predictions without and with the prompt are made in one batch. Before each call the next of
@@ -187,6 +187,8 @@ def predictor(parts: Parts, condition: Conditioning, guidance_scale: float, call
         if not guided:
             return output
         unconditional, conditional = np.split(output, 2)
-        return classifier_free_guidance(unconditional, conditional, guidance_scale)
+        prediction = classifier_free_guidance(unconditional, conditional, request.guidance_scale or 0.0)
+        amount = request.guidance_rescale
+        return rescale_guidance(prediction, conditional, amount) if amount else prediction
 
     return predict
