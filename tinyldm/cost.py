@@ -122,7 +122,7 @@ class CostTrace(tracing.Trace):
         """Note the shape, channels first, and count the products of the module's own weight."""
         if w is None:
             return
-        own = [tuple(w.shape(name)) for name in ("weight", "bias") if name in w]
+        own = [w.shapes[name] for name in ("weight", "bias") if name in w]
         # Every number of the output is a sum over one filter, or one row of the matrix.
         matrix = own[0][1:] if own and len(own[0]) > 1 and "embedding" not in w.path.rpartition(".")[2] else None
         products = output.size * math.prod(matrix) if matrix else 0

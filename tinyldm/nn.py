@@ -15,59 +15,53 @@ import numpy as np
 from tinyldm import ops
 from tinyldm.ops.composite import Operators
 from tinyldm.ops.conv import Padding
-from tinyldm.tracing import (
-    activation_path,
-    as_channels_first,
-    as_module,
-    as_tokens,
-    operator,
-    traced_end,
-    traced_node,
-    tracing,
-    wants_inputs,
-)
+from tinyldm.tracing import activated, as_channels_first, as_tokens, ended, module, module_with, tracing
 from tinyldm.tree import Weights
 from tinyldm.typing import Array, Integers
 
 T = TypeVar("T")
 
 
-@operator
+@module_with(layout=as_tokens)
 def linear(x: Array, w: Weights) -> Array:  # (…, C_in) -> (…, C_out)
     """`ops.linear` with the node's weight and bias; a 1×1 convolution's weight is taken as the matrix that it is."""
-    y: Array = w.runtime.ops.linear(x, _matrix(w, x), w.get("bias"))
-    return traced_node(w, y, x, layout=as_tokens)
+    y: Array = w.runtime.ops.linear(x, arranged(w, "linear", vectors=x.ndim < 3), w.get("bias"))
+    return y
 
 
-@operator
+def _padded(x: Array, w: Weights, stride: int = 1, padding: Padding | None = None) -> list[Array]:
+    """What the original's convolution is given: where the sides differ, it pads before."""
+    return [np.pad(x, ((0, 0), padding[:2], padding[2:], (0, 0))) if isinstance(padding, tuple) else x]
+
+
+@module_with(inputs=_padded)
 def conv2d(x: Array, w: Weights, stride: int = 1, padding: Padding | None = None) -> Array:  # (N,H,W,C) -> (N,H',W',C')
     """`ops.conv2d` with the node's weight and bias; the default padding keeps the size at stride 1."""
-    padding = _around(w) if padding is None else padding
-    y: Array = w.runtime.ops.conv2d(x, _filters(w, stride), w.get("bias"), stride=stride, padding=padding)
-    if isinstance(padding, tuple) and wants_inputs(w.path):
-        x = np.pad(x, ((0, 0), padding[:2], padding[2:], (0, 0)))  # the original pads before its convolution
-    return traced_node(w, y, x)
+    padding = (w.shapes["weight"][-1] - 1) // 2 if padding is None else padding
+    weight = arranged(w, "conv2d", stride)
+    y: Array = w.runtime.ops.conv2d(x, weight, w.get("bias"), stride=stride, padding=padding)
+    return y
 
 
-@operator
+@module_with(layout=as_channels_first)
 def group_norm(x: Array, w: Weights) -> Array:  # (N, …, C) -> (N, …, C)
     """`ops.group_norm` with the node's weight, bias, groups and epsilon."""
-    y: Array = w.runtime.ops.group_norm(x, w.weight, w.bias, w.setting("groups"), w.setting("eps"))
-    return traced_node(w, y, x, layout=as_channels_first)
+    y: Array = w.runtime.ops.group_norm(x, w.weight, w.bias, w.settings["groups"], w.settings["eps"])
+    return y
 
 
-@operator
+@module
 def layer_norm(x: Array, w: Weights) -> Array:  # (…, C) -> (…, C)
     """`ops.layer_norm` with the node's weight, bias and epsilon."""
-    y: Array = w.runtime.ops.layer_norm(x, w.weight, w.bias, w.setting("eps"))
-    return traced_node(w, y, x)
+    y: Array = w.runtime.ops.layer_norm(x, w.weight, w.bias, w.settings["eps"])
+    return y
 
 
-@operator
+@module
 def embedding(ids: Integers, w: Weights) -> Array:  # (…) -> (…, C)
     """`ops.embedding` with the node's table."""
     y: Array = w.runtime.ops.embedding(ids, w.weight)
-    return traced_node(w, y, np.asarray(ids))
+    return y
 
 
 def attention(
@@ -75,22 +69,13 @@ def attention(
 ) -> Array:  # (N,Lq,C), (N,Lk,C), (N,Lk,C) -> (N,Lq,C)
     """`ops.attention` with the node's number of heads."""
     how = {} if w.runtime.backend == "reference" else {"precision": w.runtime.precision}
-    y: Array = w.runtime.ops.attention(q, k, v, w.setting("heads"), mask, **how)
+    y: Array = w.runtime.ops.attention(q, k, v, w.settings["heads"], mask, **how)
     return y
 
 
 def silu(x: Array, w: Weights) -> Array:  # (…) -> (…)
     """`ops.silu` in front of the layer `w`; `w` is the block where the original has a function and no module."""
-    return _activation(x, "silu", w)
-
-
-def _activation(x: Array, name: str, w: Weights) -> Array:
-    path = activation_path(w) if tracing() else None
-    return _activate(x, name, w) if path is None else as_module(path, _activate, x, name, w)
-
-
-def _activate(x: Array, name: str, w: Weights) -> Array:
-    y: Array = getattr(w.runtime.ops, name)(x)
+    y: Array = activated(x, "silu", w) if tracing() else w.runtime.ops.silu(x)
     return y
 
 
@@ -101,36 +86,45 @@ def norm_silu_conv2d(
     x: Array, norm: Weights, conv: Weights, *, shift: Array | None = None, residual: Array | None = None
 ) -> Array:  # (N,H,W,C), (N,C'), (N,H,W,C') -> (N,H,W,C')
     """`ops.norm_silu_conv2d` with padding that keeps the size: norm, SiLU, convolution, plus shift, plus residual."""
-    settings = norm.setting("groups"), norm.setting("eps")
-    arrays = norm.weight, norm.bias, *settings, _filters(conv), conv.get("bias")
-    added = {"shift": shift, "residual": residual}
-    return _composite(ops.norm_silu_conv2d, (norm, conv), x, *arrays, padding=_around(conv), **added)
+    of_norm = norm.weight, norm.bias, norm.settings["groups"], norm.settings["eps"]
+    of_conv = arranged(conv, "conv2d"), conv.get("bias")
+    more = {"padding": (conv.shapes["weight"][-1] - 1) // 2, "shift": shift, "residual": residual}
+    return _composite(ops.norm_silu_conv2d, (norm, conv), x, *of_norm, *of_conv, **more)
 
 
 def upsample_conv2d(x: Array, w: Weights, size: tuple[int, int] | None = None) -> Array:  # (N,H,W,C) -> (N,2H,2W,C')
     """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
-    return _composite(ops.upsample_conv2d, (w,), x, _upsampling_filters(w), w.get("bias"), size)
+    return _composite(ops.upsample_conv2d, (w,), x, arranged(w, "upsample_conv2d"), w.get("bias"), size)
 
 
 def linear_residual(x: Array, w: Weights, residual: Array) -> Array:  # (…, C_in), (…, C_out) -> (…, C_out)
     """`ops.linear_residual`: a linear layer plus what goes around it."""
-    return _composite(ops.linear_residual, (w,), x, _matrix(w, x), w.get("bias"), residual)
+    return _composite(ops.linear_residual, (w,), x, arranged(w, "linear", vectors=x.ndim < 3), w.get("bias"), residual)
 
 
 def linears(x: Array, w: Weights, *names: str) -> list[Array]:  # (…, C_in) -> [(…, C_out), …]
     """`ops.linears`: the linear layers under these names of the node, all of the same x."""
     layers = [w[name] for name in names]
-    return _composite(ops.linears, layers, x, _matrices(w, x, names), [layer.get("bias") for layer in layers])
+    if w.runtime.backend == "reference" or tracing():
+        weights: Any = [arranged(layer, "linear", vectors=x.ndim < 3) for layer in layers]
+    else:
+        prepare, how = w.runtime.ops.prepare_linears, w.runtime.precision
+        key = "linears", names
+        weights = w.prepared(key, lambda node: prepare([node[name].read("weight") for name in names], how))
+    return _composite(ops.linears, layers, x, weights, [layer.get("bias") for layer in layers])
 
 
+@module
 def linear_geglu(x: Array, w: Weights) -> Array:  # (…, C_in) -> (…, C_out)
-    """`ops.linear_geglu`: a linear layer to twice the channels, one half gating the other."""
-    return _composite(ops.linear_geglu, (w,), x, _matrix(w, x, gated=True), w.get("bias"))
+    """`ops.linear_geglu`: the node's linear layer `proj` to twice the channels, one half gating the other."""
+    return _composite(ops.linear_geglu, (w.proj,), x, arranged(w.proj, "linear_geglu"), w.proj.get("bias"))
 
 
 def linear_activation(x: Array, w: Weights, activation: str) -> Array:  # (…, C_in) -> (…, C_out)
     """`ops.linear_activation`: a linear layer and one of `silu`, `gelu`, `quick_gelu`."""
-    return _composite(ops.linear_activation, (w,), x, _matrix(w, x), w.get("bias"), activation)
+    return _composite(
+        ops.linear_activation, (w,), x, arranged(w, "linear", vectors=x.ndim < 3), w.get("bias"), activation
+    )
 
 
 def _composite(composition: Callable[..., T], layers: Sequence[Weights], *args: Any, **more: Any) -> T:
@@ -139,6 +133,26 @@ def _composite(composition: Callable[..., T], layers: Sequence[Weights], *args: 
         return composition(*args, **more, operators=TakenApart(layers))
     y: T = getattr(layers[0].runtime.ops, composition.__name__)(*args, **more)
     return y
+
+
+def arranged(w: Weights, operator: str, stride: int = 1, vectors: bool = False) -> Any:
+    """What the backend makes of the node's weight for an operator, made once; the reference takes it as it is.
+
+    A trace takes composites apart, so that the weight is for the plain operator. `vectors`, one a sample, `(N, C)`, are
+    a time embedding and what is made of it: those are never rounded.
+    """
+    if w.runtime.backend == "reference":
+        return w.weight
+    if tracing():
+        operator = {"linear_geglu": "linear", "upsample_conv2d": "conv2d"}.get(operator, operator)
+    kernels, precision = w.runtime.ops, "strict" if vectors else w.runtime.precision
+    prepare: Callable[[Array], Any] = {
+        "linear": lambda weight: kernels.prepare_linear(weight, False, precision),
+        "linear_geglu": lambda weight: kernels.prepare_linear(weight, True, precision),
+        "conv2d": lambda weight: kernels.prepare_conv2d(weight, stride, precision),
+        "upsample_conv2d": lambda weight: kernels.prepare_upsample_conv2d(weight, precision),
+    }[operator]
+    return w.prepared((operator, stride, precision), lambda node: prepare(node.read("weight")))
 
 
 class TakenApart(Operators):
@@ -150,7 +164,7 @@ class TakenApart(Operators):
     def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         """The next layer: `(…, C_in) -> (…, C_out)`."""
         layer = self._next()
-        return traced_end(layer, linear(x, layer))
+        return ended(layer, linear(x, layer))
 
     def conv2d(
         self, x: Array, weight: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding = 0
@@ -164,7 +178,7 @@ class TakenApart(Operators):
 
     def activation(self, name: str, x: Array) -> Array:
         """The activation of a name, in front of the last layer or behind the only one: `(…) -> (…)`."""
-        return _activation(x, name, self._last)
+        return activated(x, name, self._last)
 
     def geglu(self, x: Array) -> Array:
         """`ops.geglu`, a part of the module that the composite is: `(…, 2·C) -> (…, C)`."""
@@ -175,53 +189,3 @@ class TakenApart(Operators):
         """`ops.upsample_nearest`, which is no module: `(N, H, W, C) -> (N, 2H, 2W, C)`, or to `size`."""
         y: Array = self._ops.upsample_nearest(x, size)
         return y
-
-
-# What a backend makes of a weight: the array itself, or a copy that was arranged for its kernels once -----------------
-
-
-def _around(w: Weights) -> int:
-    """The padding that keeps the size."""
-    return (w.shape()[-1] - 1) // 2
-
-
-def _matrix(w: Weights, x: Array, gated: bool = False) -> Any:
-    """The matrix of a linear layer of x, or of a 1×1 convolution; `gated` where a GEGLU is fused to it.
-
-    Vectors of one a sample, `(N, C)`, are a time embedding and what is made of it: those are never rounded.
-    """
-    if w.runtime.backend == "reference":
-        return _as_matrix(w.weight)
-    prepare, gated = w.runtime.ops.prepare_linear, gated and not tracing()
-    precision = w.runtime.precision if x.ndim > 2 else "strict"
-    key = "linear", gated, precision
-    return w.prepared(key, lambda node: prepare(_as_matrix(node.read("weight")), gated, precision))
-
-
-def _matrices(w: Weights, x: Array, names: tuple[str, ...]) -> Any:
-    """The matrices of the linear layers under these names."""
-    if w.runtime.backend == "reference" or tracing():
-        return [_matrix(w[name], x) for name in names]
-    prepare, precision = w.runtime.ops.prepare_linears, w.runtime.precision
-    key = "linears", names
-    return w.prepared(key, lambda node: prepare([node[name].read("weight") for name in names], precision))
-
-
-def _as_matrix(weight: Array) -> Array:
-    return weight.reshape(weight.shape[:2]) if weight.ndim == 4 else weight
-
-
-def _filters(w: Weights, stride: int = 1) -> Any:
-    """The filters of a convolution."""
-    if w.runtime.backend == "reference":
-        return w.weight
-    prepare, precision = w.runtime.ops.prepare_conv2d, w.runtime.precision
-    return w.prepared(("conv2d", stride), lambda node: prepare(node.read("weight"), stride, precision))
-
-
-def _upsampling_filters(w: Weights) -> Any:
-    """The filters of a convolution to which an upsampling is fused."""
-    if w.runtime.backend == "reference" or tracing():
-        return _filters(w)
-    prepare, precision = w.runtime.ops.prepare_upsample_conv2d, w.runtime.precision
-    return w.prepared("upsample_conv2d", lambda node: prepare(node.read("weight"), precision))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,19 +15,23 @@ BACKENDS = ("numba", "reference")
 PRECISIONS = ("fast", "strict", "bf16")
 
 
-class OnThreads:
-    """The functions of `tinyldm.kernels`, each call on so many threads, whatever others use meanwhile."""
+class Kernels:
+    """The functions of `tinyldm.kernels`, each call on so many threads, whatever others use meanwhile.
 
-    def __init__(self, kernels: ModuleType, count: int) -> None:
-        self._kernels, self._count = kernels, count
+    They are imported when the first is asked for, because Numba takes a while to import.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
 
     def __getattr__(self, name: str) -> Any:
-        function = getattr(self._kernels, name)
-        if not callable(function):
-            return function
-        bound = self._kernels.pool.on_threads(self._count, function)
-        setattr(self, name, bound)  # found at once the next time
-        return bound
+        from tinyldm import kernels
+
+        function = getattr(kernels, name)
+        if self._threads is not None and callable(function):
+            function = kernels.pool.on_threads(self._threads, function)
+        setattr(self, name, function)  # found at once the next time
+        return function
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Runtime:
 
     `backend="reference"` takes float32 and float64, `backend="numba"` float32 only. Raises `InputError` otherwise.
     `operators` compute in place of the backend's: any object with the functions of `tinyldm.ops` (of the Numba backend
-    those of `tinyldm.kernels`, which takes weights that it has prepared).
+    those of `tinyldm.kernels`, which takes weights that it has prepared). `ops` is what computes.
     """
 
     backend: str = "reference"
@@ -47,6 +49,7 @@ class Runtime:
     threads: int | None = None
     low_memory: bool = False
     operators: Any = field(default=None, repr=False, compare=False)
+    ops: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -63,6 +66,8 @@ class Runtime:
             raise InputError(f"the numba backend computes in float32, not {self.dtype}; choose backend='reference'")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads must be at least 1, not {self.threads}")
+        own = ops if self.backend == "reference" else Kernels(self.threads)
+        object.__setattr__(self, "ops", own if self.operators is None else self.operators)
 
     @classmethod
     def choose(
@@ -89,14 +94,3 @@ class Runtime:
         backend = backend or os.environ.get("TINYLDM_BACKEND") or "numba"
         precision = precision or os.environ.get("TINYLDM_PRECISION") or "fast"
         return cls(backend, dtype, precision, threads, low_memory)
-
-    @functools.cached_property
-    def ops(self) -> Any:
-        """What computes: the `operators`, else `tinyldm.ops` or `tinyldm.kernels`, that on `threads` threads."""
-        if self.operators is not None:
-            return self.operators
-        if self.backend == "reference":
-            return ops
-        from tinyldm import kernels  # here, because Numba takes a while to import
-
-        return kernels if self.threads is None else OnThreads(kernels, self.threads)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from tinyldm.typing import Array
 
 P = ParamSpec("P")
 T = TypeVar("T")
-X = TypeVar("X", bound=NDArray[Any])  # an array of floats or of integers
 
 Layout = Callable[[Array, Weights | None], Array]  # of an array that a node is about: as the original has it
 
@@ -101,12 +100,6 @@ def tracing() -> bool:
     return _current.get() is not None
 
 
-def wants_inputs(path: str) -> bool:
-    """Whether a trace is on that is to be given the inputs of the module `path`."""
-    t = _current.get()
-    return t is not None and t.wants_inputs(path)
-
-
 def begin(component: str, **inputs: NDArray[Any]) -> None:
     """Tell the trace that a model is called."""
     t = _current.get()
@@ -155,51 +148,62 @@ def as_channels_first(x: Array, w: Weights | None) -> Array:
 
 def as_tokens(x: Array, w: Weights | None) -> Array:
     """`(N, H, W, C) -> (N, H·W, C)`: the original's linear layers see tokens, its 1×1 convolutions images."""
-    linear = w is not None and len(w.shape()) == 2
+    linear = w is not None and len(w.shapes["weight"]) == 2
     return x.reshape(len(x), -1, x.shape[-1]) if linear and x.ndim == 4 else as_images(x, w)
 
 
 # Modules --------------------------------------------------------------------------------------------------------------
 
 
-def traced(path: str, y: X, *inputs: Array, w: Weights | None = None, layout: Layout = as_images) -> X:
-    """Tell the trace the output of the module `path`, in the original's layout, and hand it on."""
-    t = _current.get()
-    if t is not None:
-        given = tuple(layout(x, w) for x in inputs) if t.wants_inputs(path) else ()
-        t.record(path, layout(y, w), given, w)
-    return y
+def arrays_before(*args: Any, **more: Any) -> list[Array]:
+    """The arrays in front of the node; of the list of skips those that the block's residual blocks will use."""
+    arrays: list[Array] = []
+    for arg in args[: _place(args)]:
+        if isinstance(arg, np.ndarray):
+            arrays.append(arg)
+        elif isinstance(arg, list):
+            arrays += arg[-len(args[_place(args)].resnets) :]
+    return arrays
 
 
-def traced_node(w: Weights, y: X, *inputs: Array, layout: Layout = as_images) -> X:
-    """Tell the trace the output of the module that the node `w` is, and hand it on."""
-    return traced(w.path, y, *inputs, w=w, layout=layout)
+def module_with(
+    layout: Layout = as_images, inputs: Callable[..., list[Array]] = arrays_before, path: str | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Mark a function of arrays and a node as a module: a trace is told its output under the node's path.
 
-
-def traced_end(w: Weights, y: Array) -> Array:
-    """After the last layer of an attention or a perceptron, its output as that of the whole, too."""
-    ends = ENDS.fullmatch(w.path)
-    return y if ends is None else traced(ends[1], y)
-
-
-def activation_path(w: Weights) -> str | None:
-    """What the original calls the activation before the layer `w`, if it is a module there.
-
-    One that a block calls again is `name#2`, `name#3`, counted in the order of the original, whatever ours is.
+    `layout` is that of the original, `inputs` makes of the arguments the arrays that the original's module is given,
+    and `path` names a module that the original has and the weights' names do not show.
     """
-    block, layer = w.parent, w.path.rpartition(".")[2]
-    for name, layers in ACTIVATIONS.items():
-        if layer in layers:
-            call = [other for other in layers if other in block].index(layer) + 1
-            path = f"{block.path}.{name}" if block.path else name
-            return path if call == 1 else f"{path}#{call}"
-    return None
+
+    def mark(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            t = _current.get()
+            if t is None:
+                return function(*args, **kwargs)
+            node = cast(Weights, args[_place(args)])
+            name, w = (node.path, node) if path is None else (path, None)
+            given = [x.copy() for x in inputs(*args, **kwargs)] if t.wants_inputs(name) else []
+            y = _computed(t, name, functools.partial(function, **kwargs), *args)
+            t.record(name, layout(_first(y), w), tuple(layout(x, w) for x in given), w)
+            return y
+
+        return run
+
+    return mark
 
 
-def _computed(path: str, function: Callable[..., T], *args: Any) -> T:
+module = module_with()
+
+
+def _place(args: tuple[object, ...]) -> int:
+    """Where the node is among the arguments."""
+    return next(i for i, arg in enumerate(args) if isinstance(arg, Weights))
+
+
+def _computed(t: Trace, path: str, function: Callable[..., T], *args: Any) -> T:
     """`function(*args)`; the trace is told that it is what the module `path` computes."""
-    t = _current.get()
-    if t is None or not t.wants_call(path):
+    if not t.wants_call(path):
         return function(*args)
     kept = tuple(_snapshot(arg) for arg in args)
     y = function(*args)
@@ -217,45 +221,34 @@ def _snapshot(arg: Any) -> Any:
     return [x.copy() for x in arg] if isinstance(arg, list) else arg.copy() if isinstance(arg, np.ndarray) else arg
 
 
-def module(function: Callable[P, T]) -> Callable[P, T]:
-    """Mark a function whose last positional argument is its node as a module: its output is traced under that path."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        t = _current.get()
-        if t is None:
-            return function(*args, **kwargs)
-        w: Any = args[-1]
-        inputs = [x.copy() for x in _arrays(args[:-1], w)] if t.wants_inputs(w.path) else []
-        y = _computed(w.path, functools.partial(function, **kwargs), *args)
-        traced_node(w, _first(y), *inputs)
-        return y
-
-    return run
+def ended(w: Weights, y: Array) -> Array:
+    """After the last layer of an attention or a perceptron, its output as that of the whole, too."""
+    t, ends = _current.get(), ENDS.fullmatch(w.path)
+    if t is not None and ends is not None:
+        t.record(ends[1], as_images(y, None), (), None)
+    return y
 
 
-def as_module(path: str, function: Callable[..., Array], x: Array, *args: Any) -> Array:  # (…) -> (…)
-    """`function(x, *args)` as the module `path`, which the original has and the weights' names do not show."""
-    return traced(path, _computed(path, function, x, *args), x)
+def activated(x: Array, name: str, w: Weights) -> Array:  # (…) -> (…)
+    """The activation in front of the layer `w`, as a module where the original has one there."""
+    path = activation_path(w)
+    return _activation(x, name, w) if path is None else module_with(path=path)(_activation)(x, name, w)
 
 
-def operator(function: Callable[Concatenate[X, Weights, P], Array]) -> Callable[Concatenate[X, Weights, P], Array]:
-    """Mark a function of an array and a node that traces its own output: the trace is told how it is computed."""
-
-    @functools.wraps(function)
-    def run(x: X, w: Weights, /, *args: P.args, **kwargs: P.kwargs) -> Array:
-        t = _current.get()
-        if t is None:
-            return function(x, w, *args, **kwargs)
-        return _computed(w.path, functools.partial(function, **kwargs), x, w, *args)
-
-    return run
+def _activation(x: Array, name: str, w: Weights) -> Array:
+    y: Array = getattr(w.runtime.ops, name)(x)
+    return y
 
 
-def _arrays(args: tuple[Any, ...], w: Weights) -> Iterator[Array]:
-    """The arrays among the arguments; of the list of skips those that the block's resnets will use."""
-    for arg in args:
-        if isinstance(arg, np.ndarray):
-            yield arg
-        elif isinstance(arg, list):
-            yield from arg[-len(w.resnets) :]
+def activation_path(w: Weights) -> str | None:
+    """What the original calls the activation before the layer `w`, if it is a module there.
+
+    One that a block calls again is `name#2`, `name#3`, counted in the order of the original, whatever ours is.
+    """
+    block, layer = w.parent, w.path.rpartition(".")[2]
+    for name, layers in ACTIVATIONS.items():
+        if layer in layers:
+            call = [other for other in layers if other in block].index(layer) + 1
+            path = f"{block.path}.{name}" if block.path else name
+            return path if call == 1 else f"{path}#{call}"
+    return None

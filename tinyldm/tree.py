@@ -7,8 +7,9 @@ as it would walk the original's modules.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,11 +48,11 @@ class TensorSource(Protocol):
 
 
 class Weights:
-    """A node of the tree; the root is made from a source of tensors, every other node by walking.
+    """A node of the tree; the root is made from a source of tensors, and with it every other node.
 
-    `settings` bind what the configuration says to nodes by path pattern: the groups and epsilon of a norm, the heads
-    of an attention. `dtype` is what arrays are converted to; `keep=False` reads them anew each time instead of keeping
-    them (low memory).
+    `path` is the node's place, `shapes` has the shapes of its own arrays by name, `settings` what the configuration
+    says of it: the groups and epsilon of a norm, the heads of an attention, bound by path pattern. `dtype` is what
+    arrays are converted to; `keep=False` reads them anew each time instead of keeping them (low memory).
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class Weights:
         self.source = source
         self.dtype = np.dtype(dtype)
         self.keep = keep
-        self.rules = [(pattern, dict(values)) for pattern, values in settings]
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.settings: dict[str, Any] = {}
         self._children: dict[str, Weights] = {}
-        self._leaves: set[str] = set()
         self._cache: dict[Any, Any] = {}
         self._root = self
         for name in source.names:
             self._insert(name)
+        self.bind(settings)
 
     def _insert(self, name: str) -> None:
         """Create the nodes on the way to the tensor `name`."""
@@ -84,14 +86,22 @@ class Weights:
             if module not in node._children:
                 node._children[module] = node._child(module)
             node = node._children[module]
-        node._leaves.add(leaf)
+        node.shapes[leaf] = tuple(self.source.shape(name))
 
     def _child(self, name: str) -> Weights:
         child = Weights.__new__(Weights)
         child.path = f"{self.path}.{name}" if self.path else name
-        child.runtime, child.source = self.runtime, self.source
-        child._root, child._children, child._leaves, child._cache = self._root, {}, set(), {}
+        child.runtime, child.source, child.dtype, child.keep = self.runtime, self.source, self.dtype, self.keep
+        child._root, child._children, child._cache, child.shapes, child.settings = self._root, {}, {}, {}, {}
         return child
+
+    def bind(self, settings: Settings) -> None:
+        """Give the nodes here and below what a configuration says of them; of two rules for a node the later wins."""
+        rules = [(re.compile(translate(pattern)).match, values) for pattern, values in settings]
+        for node in self.modules():
+            for matches, values in rules:
+                if matches(node.path):
+                    node.settings |= values
 
     # Walking -------------------------------------------------------------------------------------------------------
 
@@ -101,10 +111,11 @@ class Weights:
             raise AttributeError(name)
         if name in self._children:
             return self._children[name]
-        if name in self._leaves:
-            return self.array(name)
-        here = ", ".join(sorted([*self._children, *self._leaves])) or "nothing"
-        raise CheckpointError(f"the weights have no {self._full(name)}; at {self.path or 'the root'} there is: {here}")
+        if name in self.shapes:
+            return self.prepared(name, lambda node: node.read(name))
+        here = ", ".join(sorted([*self._children, *self.shapes])) or "nothing"
+        full = f"{self.path}.{name}" if self.path else name
+        raise CheckpointError(f"the weights have no {full}; at {self.path or 'the root'} there is: {here}")
 
     def __getitem__(self, key: int | str) -> Weights:
         """The child `key`, a number or a name."""
@@ -112,7 +123,7 @@ class Weights:
         return child
 
     def __contains__(self, name: str) -> bool:
-        return name in self._children or name in self._leaves
+        return name in self._children or name in self.shapes
 
     def __iter__(self) -> Iterator[Weights]:
         """The numbered children in order: `for resnet in w.resnets`."""
@@ -133,33 +144,17 @@ class Weights:
         return self._root.at(self.path.rpartition(".")[0])
 
     def __repr__(self) -> str:
-        return f"<Weights {self.path or 'root'}: {', '.join([*self._children, *sorted(self._leaves)])}>"
-
-    def _full(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
+        return f"<Weights {self.path or 'root'}: {', '.join([*self._children, *sorted(self.shapes)])}>"
 
     # Reading -------------------------------------------------------------------------------------------------------
-
-    def shape(self, name: str = "weight") -> tuple[int, ...]:
-        """The shape of the array `name` of this node, without reading it."""
-        return tuple(self.source.shape(self._full(name)))
-
-    def setting(self, name: str) -> Any:
-        """What the configuration binds to this node: the last rule that matches its path and has `name`."""
-        if ("setting", name) not in self._cache:
-            found = [v[name] for pattern, v in self._root.rules if name in v and fnmatchcase(self.path, pattern)]
-            if not found:
-                raise KeyError(f"no setting {name!r} is bound to {self.path!r}")
-            self._cache["setting", name] = found[-1]
-        return self._cache["setting", name]
 
     def read(self, name: str, dtype: np.dtype | type | None = None) -> Array:
         """Read the array `name` from the source in `dtype` (by default the tree's), and keep nothing.
 
         Raises `CheckpointError` for an array that holds NaN or infinity.
         """
-        full = self._full(name)
-        array = self.source.read(full, self._root.dtype if dtype is None else np.dtype(dtype))
+        full = f"{self.path}.{name}" if self.path else name
+        array = self.source.read(full, self.dtype if dtype is None else dtype)
         self.source.release()  # the file's pages that were read for it and before; they come back when needed again
         with np.errstate(all="ignore"):  # the sum is only asked whether it is finite, which is quicker than to ask each
             suspect = array.dtype.kind == "f" and not np.isfinite(array.sum())
@@ -169,21 +164,16 @@ class Weights:
             raise CheckpointError(f"{where}: the weight {full} holds {bad} values that are NaN or infinite")
         return array
 
-    def array(self, name: str) -> Array:
-        """The array `name` in the tree's dtype; kept for the next time unless the tree was told not to."""
-        array: Array = self.prepared(name, lambda node: node.read(name))
-        return array
-
     def get(self, name: str) -> Array | None:
         """The array `name`, or None where the node has none (a layer without a bias)."""
-        return self.array(name) if name in self._leaves else None
+        return getattr(self, name) if name in self.shapes else None
 
     def prepared(self, key: Any, make: Callable[[Weights], Any]) -> Any:
-        """What `make` builds from this node, built once and kept under `key`."""
+        """What `make` builds from this node, built once and kept under `key` unless the tree was told not to."""
         if key in self._cache:
             return self._cache[key]
         value = make(self)
-        if self._root.keep:
+        if self.keep:
             self._cache[key] = value
         return value
 

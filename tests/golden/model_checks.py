@@ -77,8 +77,8 @@ def outputs_of(
     encoder, ids = text_encoder.TextEncoder(config, source, runtime), given["ids"]
     found = {"context": encoder(ids), "pooled": encoder.pooled(ids)}
     for layer in (-1, -2, 0):
-        found[f"hidden {layer}"] = encoder.hidden(ids, layer, final_norm=False)
-        found[f"hidden {layer}, normed"] = encoder.hidden(ids, layer, final_norm=True)
+        found[f"hidden {layer}"] = encoder(ids, layer, final_norm=False)
+        found[f"hidden {layer}, normed"] = encoder(ids, layer, final_norm=True)
     return found
 
 

@@ -27,7 +27,7 @@ def patch_ops(model, component, **changes):
 
 def wrong_epsilon(model):
     weights = model.unet.weights
-    weights.rules.append(("mid_block.resnets.0.norm2", {"eps": 1e-2}))
+    weights.bind([("mid_block.resnets.0.norm2", {"eps": 1e-2})])
 
 
 def tanh_gelu(model):
@@ -43,7 +43,7 @@ def tanh_gelu(model):
 
 def transposed_kernel(model):
     node = model.unet.weights.mid_block.resnets[1].conv1
-    node._cache["weight"] = np.ascontiguousarray(node.array("weight").swapaxes(2, 3))
+    node._cache["weight"] = np.ascontiguousarray(node.weight.swapaxes(2, 3))
 
 
 def skip_off_by_one(model, monkeypatch):
@@ -82,8 +82,8 @@ def half_in_one_block(model):
     def give(node, theirs):
         node.runtime = runtime
         node._cache = {}
-        for name in node._leaves:
-            node._cache[name] = theirs.array(name)
+        for name in node.shapes:
+            node._cache[name] = getattr(theirs, name)
         for key, child in node._children.items():
             give(child, theirs._children[key])
 
@@ -99,7 +99,7 @@ def timestep_off_by_one(model, monkeypatch):
 
 
 def layer_norm_epsilon(model):
-    model.unet.weights.rules.append(("*transformer_blocks.0.norm2", {"eps": 1e-3}))
+    model.unet.weights.bind([("*transformer_blocks.0.norm2", {"eps": 1e-3})])
 
 
 def no_causal_mask(model):
@@ -139,7 +139,7 @@ padding_below_and_right = convolution(lambda x: np.pad(x, ((0, 0), (0, 2), (0, 2
 
 def bias_left_out(model):
     node = model.unet.weights.conv_in
-    node._cache["bias"] = node.array("bias") * 0
+    node._cache["bias"] = node.bias * 0
 
 
 def cut_off_to_bfloat16(x):

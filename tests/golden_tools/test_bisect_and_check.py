@@ -80,14 +80,14 @@ def layer_by_layer(model, eps_factor=1.0):
         if node is None or "weight" not in node or len(inputs) != 1:
             return None
         x = inputs[0].astype(model.runtime.dtype)
-        if len(node.shape()) == 1 and x.ndim == 3:
-            return tinyldm.ops.layer_norm(x, node.weight, node.bias, node.setting("eps") * eps_factor)
+        if len(node.shapes["weight"]) == 1 and x.ndim == 3:
+            return tinyldm.ops.layer_norm(x, node.weight, node.bias, node.settings["eps"] * eps_factor)
         if x.ndim != 4:
             return tinyldm.nn.linear(x, node)
         x = np.moveaxis(x, 1, -1)
-        if len(node.shape()) == 1:
+        if len(node.shapes["weight"]) == 1:
             y = tinyldm.ops.group_norm(
-                x, node.weight, node.bias, node.setting("groups"), node.setting("eps") * eps_factor
+                x, node.weight, node.bias, node.settings["groups"], node.settings["eps"] * eps_factor
             )
         else:
             y = tinyldm.nn.conv2d(x, node, stride=2 if "downsamplers" in key else 1)

@@ -122,7 +122,7 @@ def test_faults_whose_inputs_are_right_are_independent(model, oracle, run, monke
         patch_ops(model, "unet", timestep_embedding=lambda original: lambda *a, **k: original(*a, **k) * 1.01)
 
     def norm(model):
-        model.text_encoder.weights.rules.append(("encoder.layers.1.layer_norm1", {"eps": 1e-2}))
+        model.text_encoder.weights.bind([("encoder.layers.1.layer_norm1", {"eps": 1e-2})])
 
     found = faulty([act, norm], model, oracle, run, monkeypatch)
     assert [f.key for f in found.faults] == ["0000/text_encoder/encoder.layers.1.layer_norm1", "0000/unet/time_proj"]

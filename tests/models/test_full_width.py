@@ -40,7 +40,7 @@ def outputs_of(model: Any, case: Published) -> dict[str, np.ndarray]:
         return found | ({"masked": model.decode(x["z"], x["image"], x["mask"])} if "mask" in x else {})
     if "ids" in x:
         if case.repository == SGM:
-            return {"context": model.hidden(x["ids"], -2, final_norm=False), "pooled": model.pooled(x["ids"])}
+            return {"context": model(x["ids"], -2, final_norm=False), "pooled": model.pooled(x["ids"])}
         return {"context": model(x["ids"])}
     if "hint" in x:
         residuals = model(x["z"], 321, x["context"], x["hint"])

@@ -167,7 +167,8 @@ class RoundedOps:
     def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         """`ops.linear`, its sums in float32 term by term."""
         x = self._round(x)
-        y = self._product(x.reshape(-1, x.shape[-1]), plain(weight).T).reshape(*x.shape[:-1], -1)
+        matrix = plain(weight).reshape(weight.shape[:2])  # of a 1×1 convolution, too
+        y = self._product(x.reshape(-1, x.shape[-1]), matrix.T).reshape(*x.shape[:-1], -1)
         return self._out(y if bias is None else y + plain(bias))
 
     def conv2d(

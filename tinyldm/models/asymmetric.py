@@ -21,9 +21,9 @@ from tinyldm.models.vae import (
     encoder,
     encoder_parameters,
     gaussian,
+    level,
     middle,
     settings,
-    up_block,
 )
 from tinyldm.nn import conv2d, linear, norm_silu_conv2d
 from tinyldm.ops import upsample_nearest
@@ -126,14 +126,13 @@ class AsymmetricAutoencoderKL(FirstStage[AsymmetricConfig]):
         if (image is None) != (mask is None):
             raise InputError("VAE: image and mask are given together or not at all")
         if image is None or mask is None:
-            return self.decoded(z, self.picture)
+            return super().decode(z)
         z = self.checked(z, self.latent_channels, "z")
         image, mask = self.checked(image, self.config.out_channels, "image"), self.checked(mask, 1, "mask")
-        size = tuple(self.config.factor * side for side in z.shape[2:])
+        size = tuple(self.factor * side for side in z.shape[2:])
         if image.shape[2:] != size or mask.shape[2:] != size:
             raise InputError(f"VAE: image and mask must be of {size} pixels, not {image.shape} and {mask.shape}")
-        known = channels_last(image), channels_last(mask)
-        return self.decoded(z, lambda h: self.picture(h, known))
+        return super().decode(z, known=(channels_last(image), channels_last(mask)))
 
     def picture(self, z: Array, known: tuple[Array, Array] | None = None) -> Array:  # (N,h,w,C) -> (N,H,W,3)
         """The decoder; `known` are image and mask."""
@@ -153,7 +152,7 @@ def decoder(
     for block in w.up_blocks:
         if known is not None:
             x = mixed(x, features, known[1])
-        x = up_block(x, block)
+        x = level(x, block)
     if known is not None:
         x = mixed(x, features, known[1])
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)

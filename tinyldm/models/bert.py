@@ -77,7 +77,7 @@ class BertEncoder(Network[BertConfig]):
         c, w = self.config, self.weights
         ids = checked_ids(ids, c.max_position_embeddings, c.vocab_size)
         begin(self.name, ids=ids)
-        h = embedding(ids, w.embed_tokens) + w.embed_positions.array("weight")[: ids.shape[1]]
+        h = embedding(ids, w.embed_tokens) + w.embed_positions.weight[: ids.shape[1]]
         for layer in w.layers:
             h = encoder_layer(h, layer)
         h = layer_norm(h, w.layer_norm)

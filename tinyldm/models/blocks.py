@@ -1,12 +1,14 @@
-"""The blocks that the UNet and the autoencoder share: residual block, down- and upsampling, attention over pixels.
+"""The blocks that models are made of: residual block, down- and upsampling, attention over pixels, transformer.
 
 Each is a function of its input and its node of the weight tree, in channels-last. `@module` lets a trace record its
-output under the node's path.
+output under the node's path. The spatial transformer is where the context enters the UNet, by cross-attention (Rombach
+et al. 2022, arXiv:2112.10752, section 3.3, equation 3, and appendix E.2.1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,14 +16,15 @@ from tinyldm.nn import (
     attention,
     conv2d,
     group_norm,
+    layer_norm,
     linear,
+    linear_geglu,
     linear_residual,
     linears,
     norm_silu_conv2d,
     silu,
     upsample_conv2d,
 )
-from tinyldm.ops import avg_pool2d, upsample_nearest
 from tinyldm.tracing import module
 from tinyldm.tree import Weights
 from tinyldm.typing import Array
@@ -38,7 +41,7 @@ def resnet_block(x: Array, temb: Array | None, w: Weights) -> Array:
     """
     shift = linear(silu(temb, w.time_emb_proj), w.time_emb_proj) if temb is not None else None
     shortcut = conv2d(x, w.conv_shortcut) if "conv_shortcut" in w else x
-    if shift is not None and w.setting("scale_shift"):
+    if shift is not None and w.settings["scale_shift"]:
         return scaled_and_shifted(norm_silu_conv2d(x, w.norm1, w.conv1), shift, w) + shortcut
     h = norm_silu_conv2d(x, w.norm1, w.conv1, shift=shift)
     return norm_silu_conv2d(h, w.norm2, w.conv2, residual=shortcut)
@@ -60,19 +63,9 @@ def resizing_block(x: Array, temb: Array, resize: Callable[[Array], Array], w: W
     """
     h = conv2d(resize(silu(group_norm(x, w.norm1), w.conv1)), w.conv1)
     shift = linear(silu(temb, w.time_emb_proj), w.time_emb_proj)
-    if w.setting("scale_shift"):
+    if w.settings["scale_shift"]:
         return scaled_and_shifted(h, shift, w) + resize(x)
     return norm_silu_conv2d(h + shift[:, None, None, :], w.norm2, w.conv2, residual=resize(x))
-
-
-def smaller(x: Array, temb: Array, w: Weights) -> Array:  # (N,H,W,C), (N,T) -> (N,⌈H/2⌉,⌈W/2⌉,C)
-    """Half the size, by a convolution or a residual block, whichever the node is."""
-    return downsample(x, w) if "conv" in w else resizing_block(x, temb, avg_pool2d, w)
-
-
-def larger(x: Array, temb: Array, size: tuple[int, int], w: Weights) -> Array:  # (N,H,W,C), (N,T) -> (N,*size,C)
-    """Twice the size, or a pixel less, by a convolution or a residual block, whichever the node is."""
-    return upsample(x, size, w) if "conv" in w else resizing_block(x, temb, upsample_nearest, w)
 
 
 @module
@@ -82,8 +75,7 @@ def downsample(x: Array, w: Weights) -> Array:
     The setting `padding` is 1 in the UNet; in the autoencoder's encoder it is 0, and the image is padded by one pixel
     below and to the right (so an even size is halved, an odd one rounded down).
     """
-    padding = w.setting("padding")
-    return conv2d(x, w.conv, stride=2, padding=padding or (0, 1, 0, 1))
+    return conv2d(x, w.conv, stride=2, padding=w.settings["padding"] or (0, 1, 0, 1))
 
 
 @module
@@ -103,6 +95,67 @@ def pixel_attention(x: Array, w: Weights) -> Array:
     h = group_norm(tokens, w.group_norm)
     q, k, v = linears(h, w, "to_q", "to_k", "to_v")
     return linear_residual(attention(q, k, v, w), w.to_out[0], tokens).reshape(x.shape)
+
+
+# The spatial transformer ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PreparedContext:
+    """What every cross-attention makes of a context: it stays the same for all steps, so it is made once.
+
+    `samples` is how many the context is for; `keys_values` has keys and values, `(N, L, C)`, by each attention's path.
+    """
+
+    samples: int
+    keys_values: dict[str, tuple[Array, Array]]
+
+
+Context = Array | PreparedContext
+
+
+def transformer(x: Array, context: Context | None, w: Weights) -> Array:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
+    """A transformer over the pixels, or where the node is plain attention over them, without a context, that."""
+    if context is None or "proj_in" not in w:
+        return pixel_attention(x, w)
+    return spatial_transformer(x, context, w)
+
+
+@module
+def spatial_transformer(x: Array, context: Context, w: Weights) -> Array:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
+    """Pixels become tokens, pass through transformer blocks, and are added to what they were.
+
+    Older checkpoints project in and out by 1×1 convolutions and newer ones by linear layers; in channels-last these are
+    the same product.
+    """
+    n, height, width, _ = x.shape
+    h = linear(group_norm(x, w.norm), w.proj_in).reshape(n, height * width, -1)
+    for block in w.transformer_blocks:
+        h = transformer_block(h, context, block)
+    return linear_residual(h.reshape(n, height, width, -1), w.proj_out, x)
+
+
+@module
+def transformer_block(x: Array, context: Context, w: Weights) -> Array:  # (N,P,C), (N,L,D) -> (N,P,C)
+    """Self-attention of the pixels, cross-attention to the context, a gated perceptron; each around a residual.
+
+    With the setting `only_cross_attention`, the first attention looks at the context too.
+    """
+    h = layer_norm(x, w.norm1)
+    x = attend(h, context if w.settings["only_cross_attention"] else None, x, w.attn1)
+    x = attend(layer_norm(x, w.norm2), context, x, w.attn2)
+    return linear_residual(linear_geglu(layer_norm(x, w.norm3), w.ff.net[0]), w.ff.net[2], x)
+
+
+def attend(x: Array, context: Context | None, residual: Array, w: Weights) -> Array:
+    """Attention of x `(N, P, C)` to a context `(N, L, D)`, or to itself, plus the residual: `-> (N, P, C)`."""
+    if context is None:
+        q, k, v = linears(x, w, "to_q", "to_k", "to_v")
+    elif isinstance(context, PreparedContext):
+        q, (k, v) = linear(x, w.to_q), context.keys_values[w.path]
+    else:
+        q, k, v = linear(x, w.to_q), linear(context, w.to_k), linear(context, w.to_v)
+    return linear_residual(attention(q, k, v, w), w.to_out[0], residual)
 
 
 # The weights of these blocks: name and shape of each --------------------------------------------------------------
@@ -134,3 +187,29 @@ def pixel_attention_parameters(name: str, channels: int) -> Parameters:
     yield from layer_parameters(f"{name}.group_norm", channels)
     for layer in ("to_q", "to_k", "to_v", "to_out.0"):
         yield from layer_parameters(f"{name}.{layer}", channels, channels)
+
+
+def transformer_parameters(
+    name: str, channels: int, context: int, layers: int, linear_projection: bool, only_cross_attention: bool = False
+) -> Parameters:
+    """The weights of `transformer` for a context of the width `context`."""
+    kernel = () if linear_projection else (1, 1)
+    yield from layer_parameters(f"{name}.norm", channels)
+    yield from layer_parameters(f"{name}.proj_in", channels, channels, *kernel)
+    for i in range(layers):
+        block = f"{name}.transformer_blocks.{i}"
+        yield from transformer_block_parameters(block, channels, context, context if only_cross_attention else channels)
+    yield from layer_parameters(f"{name}.proj_out", channels, channels, *kernel)
+
+
+def transformer_block_parameters(name: str, channels: int, context: int, first_context: int) -> Parameters:
+    """The weights of `transformer_block`; `first_context` is the width of what the first attention looks at."""
+    for i, (layer, width) in enumerate((("attn1", first_context), ("attn2", context)), start=1):
+        yield from layer_parameters(f"{name}.norm{i}", channels)
+        yield from layer_parameters(f"{name}.{layer}.to_q", channels, channels, bias=False)
+        yield from layer_parameters(f"{name}.{layer}.to_k", channels, width, bias=False)
+        yield from layer_parameters(f"{name}.{layer}.to_v", channels, width, bias=False)
+        yield from layer_parameters(f"{name}.{layer}.to_out.0", channels, channels)
+    yield from layer_parameters(f"{name}.norm3", channels)
+    yield from layer_parameters(f"{name}.ff.net.0.proj", 8 * channels, channels)
+    yield from layer_parameters(f"{name}.ff.net.2", channels, 4 * channels)

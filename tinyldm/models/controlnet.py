@@ -16,8 +16,7 @@ from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.config import read_config, require
 from tinyldm.models.network import Network
-from tinyldm.models.time_embedding import Conditions, time_embedding
-from tinyldm.models.unet import checked_context, checked_latents, mid_block, way_down
+from tinyldm.models.unet import Conditions, checked_context, checked_latents, mid_block, time_embedding, way_down
 from tinyldm.models.unet_config import INERT as UNET_INERT
 from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings
 from tinyldm.nn import conv2d, silu
@@ -137,7 +136,7 @@ class ControlNet(Network[ControlNetConfig]):
             )
         if c.hint.controlnet_conditioning_channel_order == "bgr":
             hint = hint[:, ::-1]
-        given = Conditions.check(conditions, c.unet, len(z), dtype)
+        given = Conditions.check(conditions, c.unet.conditions, len(z), dtype, c.unet.class_labels_are_ids)
         begin(self.name, z=z, t=t, context=context, hint=hint, **given.arrays())
         residuals = controlnet(channels_last(z), t, context, channels_last(hint), given, c.unet, self.weights)
         return [channels_first(r) * dtype.type(scale) for r in residuals]

@@ -7,14 +7,16 @@ Every one of them is called in the same way, whatever it is made of: `encode`, `
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.network import Network
+from tinyldm.runtime import Runtime
 from tinyldm.tracing import begin, channels_first, channels_last, note
+from tinyldm.tree import TensorSource
 from tinyldm.typing import Array
 
 
@@ -55,15 +57,11 @@ class FirstStage(Network[C]):
     component = "VAE"
     name = "vae"
 
-    @property
-    def latent_channels(self) -> int:
-        """The channels of its latents."""
-        return self.config.latent_channels
-
-    @property
-    def shift(self) -> float:
-        """What is taken from latents before they are scaled."""
-        return getattr(self.config, "shift_factor", None) or 0.0
+    def __init__(self, config: Mapping[str, Any] | C, source: TensorSource, runtime: Runtime | None = None) -> None:
+        super().__init__(config, source, runtime)
+        self.factor = self.config.factor  # how many pixels a latent is wide
+        self.latent_channels = self.config.latent_channels
+        self.shift: float = getattr(self.config, "shift_factor", None) or 0.0  # taken from latents before scaling
 
     def encode(self, pixels: Array) -> tuple[Array, Array]:
         """Pictures to Gaussians over latents: `(N, 3, H, W)` in [-1, 1] `-> mean, logvar`, each `(N, C, h, w)`.
@@ -74,7 +72,7 @@ class FirstStage(Network[C]):
         Raises `InputError` for another shape, or a size that is not a multiple of the factor.
         """
         pixels = self.checked(pixels, self.config.in_channels, "pixels")
-        factor, (height, width) = self.config.factor, pixels.shape[2:]
+        factor, (height, width) = self.factor, pixels.shape[2:]
         if height % factor or width % factor:
             raise InputError(
                 f"{self.component}: height and width must be multiples of {factor}, not {height} and {width}"
@@ -89,18 +87,14 @@ class FirstStage(Network[C]):
         note(logvar=logvar)
         return mean, logvar
 
-    def decode(self, z: Array) -> Array:
+    def decode(self, z: Array, *args: Any, **kwargs: Any) -> Array:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped; scaling is already undone.
 
-        Raises `InputError` for another shape.
+        What `picture` of a first stage takes besides may be given too. Raises `InputError` for another shape.
         """
-        return self.decoded(z, self.picture)
-
-    def decoded(self, z: Array, picture: Callable[[Array], Array]) -> Array:
-        """What `picture`, a decoder in channels-last, makes of latents: `(N, C, h, w) -> (N, 3, H, W)`, as `decode`."""
         z = self.checked(z, self.latent_channels, "z")
         begin(f"{self.name}.decode", z=z)
-        pixels = channels_first(picture(channels_last(z)))
+        pixels = channels_first(self.picture(channels_last(z), *args, **kwargs))
         note(pixels=pixels)
         return pixels
 
@@ -109,7 +103,7 @@ class FirstStage(Network[C]):
         """Mean and log-variance of the latents, channels-last; no log-variance where the mean is all there is."""
 
     @abstractmethod
-    def picture(self, z: Array) -> Array:  # (N,h,w,C) -> (N,H,W,3)
+    def picture(self, z: Array, *args: Any, **kwargs: Any) -> Array:  # (N,h,w,C) -> (N,H,W,3)
         """The decoder, channels-last."""
 
     def scale(self, z: Array) -> Array:

@@ -1,7 +1,7 @@
 """The CLIP text encoder: from token ids to the context that the UNet attends to.
 
-A transformer that reads left to right (Radford et al. 2021, arXiv:2103.00020, section 2.4). Read `TextEncoder.hidden`
-first: embeddings, layers, final norm; then `layer`.
+A transformer that reads left to right (Radford et al. 2021, arXiv:2103.00020, section 2.4). Read
+`TextEncoder.__call__` first: embeddings, layers, final norm; then `encoder_layer`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.network import Network
 from tinyldm.nn import attention, embedding, layer_norm, linear, linear_activation, linear_residual, linears
 from tinyldm.ops import causal_mask
-from tinyldm.tracing import begin, module, note, traced
+from tinyldm.tracing import begin, module, note
 from tinyldm.tree import Settings, TensorSource, Weights
 from tinyldm.typing import Array, Integers
 
@@ -87,11 +87,7 @@ class TextEncoder(Network[TextEncoderConfig]):
         return parameters(self.config, "text_projection.weight" in source.names)
 
     def __call__(self, ids: Integers, layer: int = -1, final_norm: bool = True) -> Array:
-        """The context of token ids: `(N, L) integers -> (N, L, D)`; see `hidden`."""
-        return self.hidden(ids, layer, final_norm)
-
-    def hidden(self, ids: Integers, layer: int = -1, final_norm: bool = True) -> Array:
-        """The output of a layer for token ids: `(N, L) integers -> (N, L, D)`.
+        """The context of token ids, which is the output of a layer: `(N, L) integers -> (N, L, D)`.
 
         `layer=-1` is the last layer's, `-2` that of the layer before, `0` the embeddings (as in the original's list of
         hidden states); `final_norm` says whether the final layer norm follows.
@@ -104,10 +100,7 @@ class TextEncoder(Network[TextEncoderConfig]):
             raise InputError(f"text encoder: layer {layer} is not there; it has {-count - 1} … {count}")
         begin(self.name, ids=ids)
         h = embeddings(ids, w.embeddings)
-        mask = causal_mask(ids.shape[1], h.dtype)
-        for i in range(layer % (count + 1)):
-            h = encoder_layer(h, mask, c.hidden_act, w.encoder.layers[i])
-        traced("encoder", h)
+        h = encoder(h, causal_mask(ids.shape[1], h.dtype), layer % (count + 1), c.hidden_act, w.encoder)
         h = layer_norm(h, w.final_layer_norm) if final_norm else h
         note(context=h)
         return h
@@ -118,7 +111,7 @@ class TextEncoder(Network[TextEncoderConfig]):
         The end of a text is its first end token. Published configs that state `eos_token_id` 2 predate that rule and
         take the largest id instead, which is the same token in CLIP's vocabulary.
         """
-        context, ids, eos = self.hidden(ids), np.asarray(ids), self.config.eos_token_id
+        context, ids, eos = self(ids), np.asarray(ids), self.config.eos_token_id
         end = ids.argmax(axis=1) if eos == 2 else (ids == eos).argmax(axis=1)
         pooled = context[np.arange(len(ids)), end]
         return linear(pooled, self.weights.text_projection) if "text_projection" in self.weights else pooled
@@ -149,24 +142,22 @@ class ProjectedTextEncoder(TextEncoder):
 @module
 def embeddings(ids: Integers, w: Weights) -> Array:
     """A vector for each token and one for each place, added: `(N, L) integers -> (N, L, D)`."""
-    position: Array = w.position_embedding.array("weight")[: ids.shape[1]]
-    traced(w.position_embedding.path, position[None])
+    position = embedding(np.arange(ids.shape[1])[None], w.position_embedding)
     return embedding(ids, w.token_embedding) + position
 
 
 @module
+def encoder(x: Array, mask: Array, layers: int, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
+    """The first so many transformer layers."""
+    for i in range(layers):
+        x = encoder_layer(x, mask, activation, w.layers[i])
+    return x
+
+
+@module
 def encoder_layer(x: Array, mask: Array, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
-    """One transformer layer, norms first: attention and a two-layer perceptron, each around a residual."""
-    x = self_attention(layer_norm(x, w.layer_norm1), x, mask, w.self_attn)
-    return mlp(layer_norm(x, w.layer_norm2), x, activation, w.mlp)
-
-
-def self_attention(x: Array, residual: Array, mask: Array, w: Weights) -> Array:
-    """Causal attention of the tokens to each other, plus the residual: `(N, L, D) -> (N, L, D)`."""
-    q, k, v = linears(x, w, "q_proj", "k_proj", "v_proj")
-    return linear_residual(attention(q, k, v, w, mask), w.out_proj, residual)
-
-
-def mlp(x: Array, residual: Array, activation: str, w: Weights) -> Array:
-    """Two linear layers with an activation between, plus the residual: `(N, L, D) -> (N, L, D)`."""
-    return linear_residual(linear_activation(x, w.fc1, activation), w.fc2, residual)
+    """Causal attention of the tokens to each other, then a perceptron; norms first, each around a residual."""
+    q, k, v = linears(layer_norm(x, w.layer_norm1), w.self_attn, "q_proj", "k_proj", "v_proj")
+    x = linear_residual(attention(q, k, v, w.self_attn, mask), w.self_attn.out_proj, x)
+    h = linear_activation(layer_norm(x, w.layer_norm2), w.mlp.fc1, activation)
+    return linear_residual(h, w.mlp.fc2, x)

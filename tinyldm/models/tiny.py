@@ -121,7 +121,7 @@ def encoder(x: Array, w: Weights) -> Array:  # (N,H,W,3) -> (N,h,w,C)
 @module
 def decoder(z: Array, config: TinyConfig, w: Weights) -> Array:  # (N,h,w,C) -> (N,H,W,3)
     """Blocks, then the doubled size and a convolution, level by level."""
-    x = np.maximum(conv2d(np.tanh(z / LIMIT) * LIMIT, w.layers[0]), 0)
+    x: Array = np.maximum(conv2d(np.tanh(z / LIMIT) * LIMIT, w.layers[0]), 0)
     layers = list(w.layers)[1:]
     for blocks in config.num_decoder_blocks:
         for layer in layers[:blocks]:

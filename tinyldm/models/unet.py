@@ -2,64 +2,56 @@
 
 Down through residual and transformer blocks with ever fewer pixels, a middle, and up again with what the way down left
 (Ronneberger et al. 2015, arXiv:1505.04597; Rombach et al. 2022, arXiv:2112.10752, section 3.3 and appendix E). Read
-`unet` first: it is the whole model; then `down_block`, `up_block` and, in `transformer.py`, how the context enters.
+`unet` first: it is the whole model; then `down_block`, `up_block` and, in `blocks.py`, how the context enters.
+
+Some models add further conditions to the time embedding, each made a vector as wide: class labels (the
+class-conditional models, the noise level of the upscaler), pooled text with picture size and crop (Podell et al. 2023,
+arXiv:2307.01952, section 2.2), the guidance scale of a distilled model (Meng et al. 2022, arXiv:2210.03142; Luo et al.
+2023, arXiv:2310.04378).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyldm.errors import InputError
-from tinyldm.models.blocks import larger, resnet_block, smaller
+from tinyldm.models.blocks import (
+    Context,
+    PreparedContext,
+    downsample,
+    resizing_block,
+    resnet_block,
+    transformer,
+    upsample,
+)
 from tinyldm.models.network import Network
-from tinyldm.models.time_embedding import Conditions, time_embedding
-from tinyldm.models.transformer import Context, PreparedContext, prepare_context, transformer
 from tinyldm.models.unet_config import INERT, BlocksConfig, UNetConfig, parameters, settings
-from tinyldm.nn import conv2d, linear, norm_silu_conv2d
-from tinyldm.tracing import begin, channels_first, channels_last, module, note, tracing
-from tinyldm.tree import Weights
+from tinyldm.nn import conv2d, embedding, linear, norm_silu_conv2d, silu
+from tinyldm.ops import avg_pool2d, upsample_nearest
+from tinyldm.runtime import Runtime
+from tinyldm.tracing import begin, channels_first, channels_last, module, module_with, note, tracing
+from tinyldm.tree import TensorSource, Weights
 from tinyldm.typing import Array
 
-C = TypeVar("C", bound=BlocksConfig)
 
-
-class DenoisingUNet(Network[C]):
-    """What both kinds of UNet have in common: what they check, and the one forward pass."""
-
-    component, name = "UNet", "unet"
-    parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
-
-    def conditions(self, given: Mapping[str, NDArray[Any]], n: int) -> Conditions:
-        """The conditions that were given for `n` samples. Raises `InputError` where they do not fit the model."""
-        return Conditions.check(given, self.config, n, self.runtime.dtype)
-
-    def predict(
-        self,
-        z: Array,
-        t: Array,
-        context: Context | None,
-        given: Conditions,
-        residuals: Sequence[Array] | None = None,
-    ) -> Array:  # (N,C,h,w), (N,), (N,L,D) -> (N,C',h,w)
-        """The prediction for arguments that are checked."""
-        if not isinstance(context, PreparedContext):
-            shown = {} if context is None else {"context": context}
-            begin(self.name, z=z, t=t, **shown, **given.arrays())
-            context = None if context is None else projected(context, self.weights)
-        control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
-        epsilon = channels_first(unet(channels_last(z), t, context, given, control, self.config, self.weights))
-        note(epsilon=epsilon)
-        return epsilon
-
-
-class UNet(DenoisingUNet[UNetConfig]):
+class UNet(Network[UNetConfig]):
     """The UNet of a checkpoint: `unet(z, t, context) -> epsilon`."""
 
+    component, name = "UNet", "unet"
     config_class, inert = UNetConfig, INERT
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
+
+    def __init__(
+        self, config: Mapping[str, Any] | UNetConfig, source: TensorSource, runtime: Runtime | None = None
+    ) -> None:
+        super().__init__(config, source, runtime)
+        self.context_dim = self.config.context_dim
+        self.takes, self.takes_ids = self.config.conditions, self.config.class_labels_are_ids
 
     def __call__(
         self,
@@ -80,21 +72,83 @@ class UNet(DenoisingUNet[UNetConfig]):
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
-        z, t = checked_latents(self.component, z, t, self.config.in_channels, self.runtime.dtype)
-        if not isinstance(context, PreparedContext):
-            context = checked_context(self.component, context, len(z), self.config.context_dim, z.dtype)
-        elif len(context) != len(z):
-            raise InputError(f"UNet: the context was prepared for {len(context)} samples, z has {len(z)}")
-        return self.predict(z, t, context, self.conditions(conditions, len(z)), residuals)
+        c, w = self.config, self.weights
+        z, t = checked_latents(self.component, z, t, c.in_channels, self.runtime.dtype)
+        given = Conditions.check(conditions, self.takes, len(z), z.dtype, self.takes_ids)
+        if isinstance(context, PreparedContext):
+            if context.samples != len(z):
+                raise InputError(f"UNet: the context was prepared for {context.samples} samples, z has {len(z)}")
+        else:
+            context = checked_context(self.component, context, len(z), self.context_dim, z.dtype)
+            begin(self.name, z=z, t=t, context=context, **given.arrays())
+            context = linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
+        control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
+        epsilon = channels_first(unet(channels_last(z), t, context, given, control, c, w))
+        note(epsilon=epsilon)
+        return epsilon
 
     def prepare(self, context: Array) -> Context:
         """A context with its keys and values, which are the same in every step: `(N, L, D) -> ` what `__call__` takes.
 
         While a trace is on it is returned as it is, so that every step's own modules are seen.
         """
-        c, dtype = self.config, self.runtime.dtype
-        context = checked_context(self.component, context, len(context), c.context_dim, dtype)
-        return context if tracing() else prepare_context(projected(context, self.weights), self.weights)
+        w, samples = self.weights, len(context)
+        context = checked_context(self.component, context, samples, self.context_dim, self.runtime.dtype)
+        if tracing():
+            return context
+        context = linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
+        keys_values = {
+            node.path: (linear(context, node.to_k), linear(context, node.to_v))
+            for node in w.modules()
+            if node.path.endswith(".attn2") or (node.path.endswith(".attn1") and node.settings["only_cross_attention"])
+        }
+        return PreparedContext(samples, keys_values)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a model takes besides z, t and the context; None where it takes none."""
+
+    class_labels: NDArray[Any] | None = None  # (N,) ids or levels, or (N, D) vectors
+    guidance: Array | None = None  # (N, D), an embedding of the guidance scale
+    text_embeds: Array | None = None  # (N, D), the pooled text
+    time_ids: Array | None = None  # (N, K) numbers: original size, crop, target size or aesthetic score
+
+    @classmethod
+    def check(
+        cls,
+        given: Mapping[str, NDArray[Any] | None],
+        takes: Sequence[str],
+        n: int,
+        dtype: np.dtype[Any],
+        ids: bool = False,
+    ) -> Conditions:
+        """The conditions as arrays for a batch of `n`, of a model that `takes` these by name.
+
+        `guidance` may be left out, whatever else the model has may not. Class labels that are `ids` stay integers.
+
+        Raises `InputError` naming a condition that the model lacks or does not know, or one of the wrong length.
+        """
+        arrays = {}
+        for name in (*takes, *given):
+            value = given.get(name)
+            if name not in takes:
+                raise InputError(
+                    f"UNet: it takes no condition {name!r}; the conditions of this model: {', '.join(takes) or 'none'}"
+                )
+            if value is None and name != "guidance":
+                raise InputError(f"UNet: the condition {name!r} is missing")
+            if value is not None:
+                array = np.asarray(value)
+                if array.ndim == 0 or len(array) not in (1, n):
+                    raise InputError(f"UNet: the condition {name!r} of shape {array.shape} must have {n} rows")
+                array = np.broadcast_to(array, (n, *array.shape[1:]))
+                arrays[name] = array if ids and name == "class_labels" else array.astype(dtype, copy=False)
+        return cls(**arrays)
+
+    def arrays(self) -> dict[str, Array]:
+        """Those that are there, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
 
 def checked_latents(
@@ -116,11 +170,6 @@ def checked_context(component: str, context: Array, n: int, width: int, dtype: n
     if context.ndim != 3 or context.shape[2] != width or len(context) not in (1, n) or not context.shape[1]:
         raise InputError(f"{component}: context must have the shape ({n}, tokens, {width}), not {context.shape}")
     return np.broadcast_to(context, (n, *context.shape[1:]))
-
-
-def projected(context: Array, w: Weights) -> Array:  # (N,L,D) -> (N,L,D')
-    """The context as the attentions take it, through a linear layer where the model has one."""
-    return linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
 
 
 def unet(
@@ -150,6 +199,69 @@ def unet(
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
 
 
+def time_embedding(t: Array, given: Conditions, config: BlocksConfig, w: Weights) -> Array:  # (N,) -> (N,T)
+    """Sines and cosines of the timestep through two linear layers, with what the model adds to that.
+
+    A guidance embedding is added between the two, the further conditions behind them; class labels are appended where
+    the model has it so: `(N, 2T)`.
+    """
+    emb = time_proj(t, config.block_out_channels[0], config, w)
+    if given.guidance is not None:
+        emb = emb + linear(given.guidance, w.time_embedding.cond_proj)
+    temb = two_layers(emb, w.time_embedding)
+    if given.class_labels is not None:
+        classes = class_embedding(given.class_labels, config, w)
+        temb = np.concatenate([temb, classes], axis=-1) if config.class_embeddings_concat else temb + classes
+    if given.time_ids is not None and given.text_embeds is not None and isinstance(config, UNetConfig):
+        temb = temb + added_embedding(given.text_embeds, given.time_ids, config, w)
+    return temb
+
+
+def sinusoidal(t: Array, width: int, config: BlocksConfig, w: Weights) -> Array:
+    """`ops.timestep_embedding` with the model's arrangement: `(N,) -> (N, width)`."""
+    arrangement = {"flip_sin_to_cos": config.flip_sin_to_cos, "freq_shift": config.freq_shift}
+    emb: Array = w.runtime.ops.timestep_embedding(t, width, **arrangement, dtype=w.runtime.dtype)
+    return emb
+
+
+# Modules of the original that have no weights.
+time_proj = module_with(path="time_proj")(sinusoidal)
+add_time_proj = module_with(path="add_time_proj")(sinusoidal)
+
+
+@module
+def two_layers(x: Array, w: Weights) -> Array:  # (N,C) -> (N,T)
+    """Linear, SiLU, linear."""
+    return linear(silu(linear(x, w.linear_1), w.linear_2), w.linear_2)
+
+
+def class_embedding(labels: NDArray[Any], config: BlocksConfig, w: Weights) -> Array:
+    """Class labels as a vector, in the way the config names: `(N,) or (N, D) -> (N, T)`."""
+    kind = config.class_embed_type
+    if kind is None:
+        return embedding(labels, w.class_embedding)
+    if kind == "timestep":
+        return two_layers(sinusoidal(labels, config.block_out_channels[0], config, w), w.class_embedding)
+    if kind == "projection":
+        return two_layers(labels, w.class_embedding)
+    return linear(labels, w.class_embedding) if kind == "simple_projection" else labels
+
+
+def added_embedding(text_embeds: Array, time_ids: Array, config: UNetConfig, w: Weights) -> Array:
+    """The pooled text beside the sines and cosines of the picture's sizes, as a vector: `(N, D), (N, K) -> (N, T)`.
+
+    Raises `InputError` where they do not make as many numbers as the model takes.
+    """
+    numbers = add_time_proj(time_ids.reshape(-1), config.addition_time_embed_dim or 0, config, w)
+    vector = np.concatenate([text_embeds, numbers.reshape(len(time_ids), -1)], axis=-1)
+    if vector.shape[1] != config.projection_class_embeddings_input_dim:
+        raise InputError(
+            f"UNet: text_embeds {text_embeds.shape} and time_ids {time_ids.shape} make {vector.shape[1]} numbers, "
+            f"the model takes {config.projection_class_embeddings_input_dim}"
+        )
+    return two_layers(vector, w.add_embedding)
+
+
 def way_down(
     x: Array, temb: Array, context: Context | None, w: Weights
 ) -> tuple[Array, list[Array]]:  # (N,H,W,C) -> (N,h,w,Cout), skips
@@ -173,7 +285,8 @@ def down_block(
             x = transformer(x, context, w.attentions[i])
         skips.append(x)
     if "downsamplers" in w:
-        x = smaller(x, temb, w.downsamplers[0])
+        resize = w.downsamplers[0]
+        x = downsample(x, resize) if "conv" in resize else resizing_block(x, temb, avg_pool2d, resize)
         skips.append(x)
     return x, skips
 
@@ -200,5 +313,6 @@ def up_block(
         if "attentions" in w:
             x = transformer(x, context, w.attentions[i])
     if "upsamplers" in w:
-        x = larger(x, temb, skips[-1].shape[1:3], w.upsamplers[0])
+        resize, size = w.upsamplers[0], skips[-1].shape[1:3]
+        x = upsample(x, size, resize) if "conv" in resize else resizing_block(x, temb, upsample_nearest, resize)
     return x

@@ -15,8 +15,10 @@ import numpy as np
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention_parameters
 from tinyldm.models.config import require
-from tinyldm.models.unet import DenoisingUNet, checked_latents
-from tinyldm.models.unet_config import FIXED_BLOCKS, BlocksConfig, block_name, resnet
+from tinyldm.models.network import Network
+from tinyldm.models.unet import Conditions, checked_latents, unet
+from tinyldm.models.unet_config import FIXED_BLOCKS, BlocksConfig, block_name, parameters, resnet, settings
+from tinyldm.tracing import begin, channels_first, channels_last, note
 from tinyldm.typing import Array, Integers
 
 INERT = ["dropout", "num_train_timesteps"]  # training only
@@ -85,10 +87,12 @@ class UNet2DConfig(BlocksConfig):
         return resnet(self, name, width, width)
 
 
-class UNet2D(DenoisingUNet[UNet2DConfig]):
+class UNet2D(Network[UNet2DConfig]):
     """The UNet without a context: `unet(z, t) -> epsilon`."""
 
+    component, name = "UNet", "unet"
     config_class, inert = UNet2DConfig, INERT
+    parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
 
     def __call__(self, z: Array, t: Array | float, class_labels: Integers | None = None) -> Array:
         """The prediction for noisy latents: `(N, C, h, w), t -> (N, C', h, w)`.
@@ -107,4 +111,8 @@ class UNet2D(DenoisingUNet[UNet2DConfig]):
         if (class_labels is None) != (c.num_class_embeds is None):
             raise InputError("UNet: class labels are " + ("missing" if class_labels is None else "not this model's"))
         labels = {} if class_labels is None else {"class_labels": np.asarray(class_labels)}
-        return self.predict(z, t, None, self.conditions(labels, len(z)))
+        given = Conditions.check(labels, c.conditions, len(z), z.dtype, ids=True)
+        begin(self.name, z=z, t=t, **given.arrays())
+        epsilon = channels_first(unet(channels_last(z), t, None, given, None, c, self.weights))
+        note(epsilon=epsilon)
+        return epsilon

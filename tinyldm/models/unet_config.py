@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tinyldm.models.blocks import Parameters, layer_parameters, resnet_parameters
+from tinyldm.models.blocks import Parameters, layer_parameters, resnet_parameters, transformer_parameters
 from tinyldm.models.config import per_block, require
-from tinyldm.models.transformer import transformer_parameters
 from tinyldm.tree import Settings
 
 # Training only, or how the original arranges half precision; none changes what is computed here.
@@ -115,9 +114,10 @@ class BlocksConfig(ABC):
         """Whether the class embedding is appended to the time embedding, rather than added."""
         return False
 
-    def takes(self, condition: str) -> bool:
-        """Whether the model takes a condition besides z, t and the context: `time_embedding.Conditions`."""
-        return condition == "class_labels" and self.has_class_embedding
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the model takes besides z, t and the context, by name: `unet.Conditions`."""
+        return ("class_labels",) if self.has_class_embedding else ()
 
     @abstractmethod
     def heads(self, level: int) -> int:
@@ -173,13 +173,11 @@ class UNetConfig(BlocksConfig):
         """The width of the context that the model takes."""
         return self.encoder_hid_dim or self.per_block("cross_attention_dim")[0]
 
-    def takes(self, condition: str) -> bool:
-        """Whether the model takes a condition besides z, t and the context: `time_embedding.Conditions`."""
-        if condition == "guidance":
-            return self.time_cond_proj_dim is not None
-        if condition in ("text_embeds", "time_ids"):
-            return self.addition_embed_type == "text_time"
-        return super().takes(condition)
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the model takes besides z, t and the context, by name: `unet.Conditions`."""
+        guidance = () if self.time_cond_proj_dim is None else ("guidance",)
+        return (*super().conditions, *guidance, *(("text_embeds", "time_ids") if self.addition_embed_type else ()))
 
     def heads(self, level: int) -> int:
         """The number of heads of the attentions of a level on the way down."""
@@ -251,7 +249,7 @@ def parameters(c: BlocksConfig) -> Parameters:
 
 
 def two_layer_parameters(name: str, c_in: int, c_out: int) -> Parameters:
-    """The weights of `time_embedding.two_layers`."""
+    """The weights of `unet.two_layers`."""
     yield from layer_parameters(f"{name}.linear_1", c_out, c_in)
     yield from layer_parameters(f"{name}.linear_2", c_out, c_out)
 

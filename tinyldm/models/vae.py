@@ -177,7 +177,7 @@ def encoder(x: Array, w: Weights) -> Array:  # (N,H,W,3) -> (N,h,w,2·C)
     """Residual blocks, halving the size between them; then the middle and a last norm, SiLU and convolution."""
     x = conv2d(x, w.conv_in)
     for block in w.down_blocks:
-        x = down_block(x, block)
+        x = level(x, block)
     x = middle(x, w.mid_block)
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
 
@@ -188,31 +188,23 @@ def decoder(z: Array, w: Weights) -> Array:  # (N,h,w,C) -> (N,H,W,3)
     x = conv2d(z, w.conv_in)
     x = middle(x, w.mid_block)
     for block in w.up_blocks:
-        x = up_block(x, block)
+        x = level(x, block)
     return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
 
 
 @module
-def down_block(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,H/2,W/2,Cout)
-    """Residual blocks, with attention where the level has it; then half the size (except in the last block)."""
-    x = level(x, w)
-    return downsample(x, w.downsamplers[0]) if "downsamplers" in w else x
+def level(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,H/2,W/2,Cout) or (N,2H,2W,Cout)
+    """Residual blocks, with attention over all pixels where the level has that; then half or twice the size.
 
-
-@module
-def up_block(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,2H,2W,Cout)
-    """Residual blocks, with attention where the level has it; then twice the size (except in the last block)."""
-    x = level(x, w)
-    return upsample(x, None, w.upsamplers[0]) if "upsamplers" in w else x
-
-
-def level(x: Array, w: Weights) -> Array:  # (N,H,W,Cin) -> (N,H,W,Cout)
-    """The residual blocks of a level, each with attention over all pixels behind it where the level has that."""
+    The last level of the encoder and of the decoder keeps the size.
+    """
     for i, resnet in enumerate(w.resnets):
         x = resnet_block(x, None, resnet)
         if "attentions" in w:
             x = pixel_attention(x, w.attentions[i])
-    return x
+    if "downsamplers" in w:
+        return downsample(x, w.downsamplers[0])
+    return upsample(x, None, w.upsamplers[0]) if "upsamplers" in w else x
 
 
 @module

@@ -15,7 +15,9 @@ from tinyldm.models.first_stage import FirstStage
 from tinyldm.models.vae import BlocksConfig, decoder, decoder_parameters, encoder, encoder_parameters, settings
 from tinyldm.nn import embedding, linear
 from tinyldm.ops.quantize import nearest_code
+from tinyldm.runtime import Runtime
 from tinyldm.tracing import channels_last
+from tinyldm.tree import TensorSource
 from tinyldm.typing import Array, Integers
 
 INERT = ["force_upcast"]
@@ -56,10 +58,11 @@ class VQModel(FirstStage[VQConfig]):
     component, config_class, inert = "VQ model", VQConfig, INERT
     parameters_of, settings_of = staticmethod(parameters), staticmethod(settings)
 
-    @property
-    def latent_channels(self) -> int:
-        """The channels of its latents: the width of the codebook's entries."""
-        return self.config.code_dim
+    def __init__(
+        self, config: Mapping[str, Any] | VQConfig, source: TensorSource, runtime: Runtime | None = None
+    ) -> None:
+        super().__init__(config, source, runtime)
+        self.latent_channels = self.config.code_dim
 
     def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), None
         """The latents, not yet replaced by those of the codebook; there is no randomness in them."""
@@ -70,15 +73,12 @@ class VQModel(FirstStage[VQConfig]):
 
         Raises `InputError` for another shape.
         """
-        return self.decoded(z, self.picture if quantize else self.picture_of_entries)
+        return super().decode(z, quantize=quantize)
 
-    def picture(self, z: Array) -> Array:  # (N,h,w,C) -> (N,H,W,3)
-        """The decoder of the entries of the codebook that are nearest."""
+    def picture(self, z: Array, quantize: bool = True) -> Array:  # (N,h,w,C) -> (N,H,W,3)
+        """The decoder, of the entries of the codebook that are nearest, or of the latents as they are."""
         entries = self.weights.quantize.embedding
-        return self.picture_of_entries(embedding(nearest_code(z, entries.weight), entries))
-
-    def picture_of_entries(self, z: Array) -> Array:  # (N,h,w,C) -> (N,H,W,3)
-        """The decoder of latents as they are."""
+        z = embedding(nearest_code(z, entries.weight), entries) if quantize else z
         return decoder(linear(z, self.weights.post_quant_conv), self.weights.decoder)
 
     def codes(self, z: Array) -> Integers:

@@ -64,7 +64,7 @@ class Parts:
 
         A control that guides has the size of its picture. Raises `InputError` for a size that no latent has.
         """
-        factor = self.vae.config.factor
+        factor = self.vae.factor
         size = self.predictor.config.sample_size or self.vae.config.sample_size // factor
         own = (size, size) if isinstance(size, int) else tuple(size)
         if self.controls:

@@ -93,7 +93,7 @@ class Request:
             given: Any = concat if image is None else image
             height, width = (side * vae.config.factor for side in given.shape[2:])
         h, w = parts.latent_size(height, width)
-        whole = replace(self, height=h * vae.config.factor, width=w * vae.config.factor, **filled)
+        whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
         whole.begun(parts)
