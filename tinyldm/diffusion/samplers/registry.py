@@ -80,6 +80,8 @@ def find_sampler(name: str) -> str:
     Upper and lower case, spaces, hyphens and underscores do not matter, and the name may end in that of a schedule of
     noise levels: `Euler Karras`. An unknown name is an `InputError` that tells the nearest one.
     """
+    if name in SAMPLERS:
+        return name
     asked = plain(name)
     if NAMES.get(asked) in SAMPLERS:
         return NAMES[asked]
