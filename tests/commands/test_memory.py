@@ -55,6 +55,14 @@ def test_encode_and_decode_are_refused_too(run, monkeypatch: pytest.MonkeyPatch)
         assert run(*words, "--force")[0] == 0
 
 
+def test_a_resized_picture_larger_than_the_memory(run) -> None:
+    Image.new("RGB", (16, 16)).save("a.png")
+    for words in (["encode", "a.png"], ["img2img", "x", "--image", "a.png"]):
+        status, _, err = run(*words, "--width", "3000000", "--height", "3000000")
+        assert (status, err.count("\n")) == (2, 1)
+        assert "3000000×3000000 is larger than the memory" in err
+
+
 def test_scores_of_the_reference(checkpoint: Path) -> None:
     """The kernels never have them as a whole; here are as many as the operator really holds."""
     kernels, reference = (tinyldm.load(checkpoint, backend=backend) for backend in ("numba", "reference"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyldm.commands.options import (
     add_force_option,
     add_model_options,
+    add_resize_options,
     add_seed_option,
-    add_size_options,
     chosen_seed,
     open_model,
 )
@@ -23,8 +24,6 @@ SUMMARY = "encode a picture to a latent file"
 EXAMPLE = """example:
   tinyldm encode apple.png -o apple.safetensors
 """
-RESIZE = "resize the picture to this first"
-RESIZE_HELP = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -34,8 +33,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="safetensors file (default: beside the picture)")
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
     add_seed_option(p, "the draw")
-    add_size_options(p, RESIZE)
-    p.add_argument("--resize", metavar="HOW", default="crop", help=RESIZE_HELP)
+    add_resize_options(p)
     add_force_option(p)
 
 
@@ -65,10 +63,13 @@ def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
     """The picture of a file, resized where `--width` or `--height` ask for it."""
     from PIL import Image
 
+    from tinyldm.memory import available_bytes
     from tinyldm.pipelines.pictures import read_image
 
     image = read_image(path)
     size = (args.width or image.width, args.height or image.height)
     if min(size) < 1:
         raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")
+    if 4 * size[0] * size[1] > (available_bytes() or math.inf):
+        raise InputError(f"--width and --height: a picture of {size[0]}×{size[1]} is larger than the memory")
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)

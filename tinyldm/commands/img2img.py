@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from tinyldm.commands import sampling
-from tinyldm.commands.encode import RESIZE, RESIZE_HELP, resized_picture
-from tinyldm.commands.options import add_model_options, add_size_options
+from tinyldm.commands.encode import resized_picture
+from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.prompts import PROMPT_HELP
 
 SUMMARY = "change a picture towards a prompt"
@@ -23,8 +23,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture, or latent file of `encode`")
     p.add_argument("--strength", metavar="X", type=float, default=0.8, help="0 keeps, 1 replaces (default 0.8)")
     sampling.add_options(p)
-    add_size_options(p, RESIZE)
-    p.add_argument("--resize", metavar="HOW", default="crop", help=RESIZE_HELP)
+    add_resize_options(p)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -139,6 +139,13 @@ def add_size_options(p: argparse.ArgumentParser, meaning: str = "in pixels (defa
     p.add_argument("--height", metavar="H", type=int, help=meaning)
 
 
+def add_resize_options(p: argparse.ArgumentParser) -> None:
+    """To which size a picture is brought, and how it is where its sides do not fit the model."""
+    add_size_options(p, "resize the picture to this first")
+    meaning = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
+    p.add_argument("--resize", metavar="HOW", default="crop", help=meaning)
+
+
 def add_seed_option(p: argparse.ArgumentParser, of: str = "the noise") -> None:
     """`--seed`."""
     p.add_argument("--seed", metavar="S", type=int, help=f"seed of {of} (default, and -1: drawn, and printed)")
