@@ -18,6 +18,7 @@ from tinyldm.diffusion.random import (
     mersenne_twister,
     picture_streams,
     torch_randn,
+    torch_randn_each,
 )
 from tinyldm.errors import InputError
 
@@ -149,3 +150,10 @@ def test_what_picture_streams_refuse() -> None:
             picture_streams(0, count)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="seed"):
         picture_streams(2**64, 1)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (16,), (3, 5), (), (1, 4, 8, 8)])
+def test_seeds_in_one_go_are_seeds_one_by_one(shape: tuple[int, ...]) -> None:
+    seeds = [0, 7, 2**31, 7]
+    for row, seed in zip(torch_randn_each(shape, seeds), seeds, strict=True):
+        assert row.tobytes() == torch_randn(shape, seed).tobytes()

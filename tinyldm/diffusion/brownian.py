@@ -10,15 +10,16 @@ the bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tinyldm.diffusion.random import TorchGenerator
+from tinyldm.diffusion.random import torch_randn_each
 from tinyldm.diffusion.types import Array
 
 DIGITS = 6  # times are rounded to this many digits
 POOL = 24  # words of the seeds' entropy pool
+Place = tuple[int, int]
 
 
 class BrownianTree:
@@ -30,47 +31,55 @@ class BrownianTree:
     def __init__(self, start: float, end: float, shape: tuple[int, ...], entropy: int, dtype: np.dtype):
         self.start, self.end = round(start, DIGITS), round(end, DIGITS)
         self.shape, self.entropy, self.dtype = shape, entropy, dtype
-        self.values: dict[tuple[int, int], Array] = {}  # at the middle of the intervals of the latest question
-        self.whole = self.normals(()) * math.sqrt(end - start)
+        self.values: dict[Place, Array] = {}  # normals at the middle of the intervals of the latest question
+        self.whole = self.normals([()])[0] * math.sqrt(end - start)
 
-    def normals(self, place: tuple[int, ...]) -> Array:
-        """The normals of an interval by its place in the tree."""
-        seed = np.random.SeedSequence(self.entropy, spawn_key=place, pool_size=POOL).generate_state(4)[0]
-        return TorchGenerator(int(seed)).randn(self.shape).astype(self.dtype)
+    def normals(self, places: Sequence[tuple[int, ...]]) -> Array:  # -> (len(places), *shape)
+        """The normals of intervals by their places in the tree."""
+        pools = [np.random.SeedSequence(self.entropy, spawn_key=place, pool_size=POOL) for place in places]
+        return torch_randn_each(self.shape, [int(pool.generate_state(4)[0]) for pool in pools]).astype(self.dtype)
 
     def __call__(self, a: float, b: float) -> Array:  # -> shape
         """The increment from `a` to `b`, both within the path, `a` first; times have six digits."""
         a, b = (min(max(round(t, DIGITS), self.start), self.end) for t in (a, b))
         if a == b:
             return np.zeros(self.shape, self.dtype)
-        kept, self.values = self.values, {}
-        first, *rest = self.parts(self.start, self.end, self.whole, (0, 0), a, b, kept)
+        places = list(self.split(self.start, self.end, (0, 0), a, b))
+        missing = [place for place in places if place not in self.values]
+        drawn = dict(zip(missing, self.normals(missing), strict=True)) if missing else {}
+        self.values = {place: drawn[place] if place in drawn else self.values[place] for place in places}
+        first, *rest = self.parts(self.start, self.end, self.whole, (0, 0), a, b)
         for part in rest:
             first = first + part
         return first
 
-    def parts(
-        self,
-        start: float,
-        end: float,
-        w: Array,
-        place: tuple[int, int],
-        a: float,
-        b: float,
-        kept: dict[tuple[int, int], Array],
-    ) -> Iterator[Array]:
+    def split(self, start: float, end: float, place: Place, a: float, b: float) -> Iterator[Place]:
+        """The intervals that have to be halved to find [a, b]."""
+        if (a, b) == (start, end):
+            return
+        yield place
+        middle, (left, right) = round(0.5 * (end + start), DIGITS), halves(place)
+        if a < middle:
+            yield from self.split(start, middle, left, a, min(b, middle))
+        if b > middle:
+            yield from self.split(middle, end, right, max(a, middle), b)
+
+    def parts(self, start: float, end: float, w: Array, place: Place, a: float, b: float) -> Iterator[Array]:
         """The increments of the largest intervals of the tree that make up [a, b], in order."""
         if (a, b) == (start, end):
             yield w
             return
         middle = round(0.5 * (end + start), DIGITS)
-        left, right, reciprocal = middle - start, end - middle, 1 / (end - start)
-        if place not in kept:
-            kept[place] = self.normals(place)
-        self.values[place] = kept[place]
-        w_left = left * w * reciprocal + math.sqrt(left * right * reciprocal) * kept[place]
-        number, depth = place
+        before, after, reciprocal = middle - start, end - middle, 1 / (end - start)
+        w_left = before * w * reciprocal + math.sqrt(before * after * reciprocal) * self.values[place]
+        left, right = halves(place)
         if a < middle:
-            yield from self.parts(start, middle, w_left, (2 * number, depth + 1), a, min(b, middle), kept)
+            yield from self.parts(start, middle, w_left, left, a, min(b, middle))
         if b > middle:
-            yield from self.parts(middle, end, w - w_left, (2 * number + 1, depth + 1), max(a, middle), b, kept)
+            yield from self.parts(middle, end, w - w_left, right, max(a, middle), b)
+
+
+def halves(place: Place) -> tuple[Place, Place]:
+    """The places of an interval's halves: number and depth."""
+    number, depth = place
+    return (2 * number, depth + 1), (2 * number + 1, depth + 1)

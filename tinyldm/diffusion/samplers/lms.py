@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.polynomial import Polynomial
-
+from tinyldm.diffusion.samplers.lagrange import lagrange_weights
 from tinyldm.diffusion.samplers.registry import register
 from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
@@ -39,20 +37,11 @@ class LMS(VarianceExplodingSampler):
         self.slopes = [slope, *self.slopes][:ORDER]
         # The order follows the step's number, so a run that begins midway (image-to-image) lacks slopes at first and
         # leaves their terms out: so do the published pictures.
-        coefficients = lms_coefficients(self.sigmas[: i + 2].astype(np.float64), min(i + 1, ORDER))
+        order = min(i + 1, ORDER)
+        # Measured from the present level, so that little cancels.
+        nodes = [self.sigma(i - k) - self.sigma(i) for k in range(order)]
+        end = self.sigma(i + 1) - self.sigma(i)
+        coefficients = lagrange_weights(nodes, [end ** (n + 1) / (n + 1) for n in range(order)])
         for c, d in zip(coefficients, self.slopes, strict=False):
             z = z + c * d
         return z
-
-
-def lms_coefficients(sigmas: Array, order: int) -> list[float]:  # (i + 2,) -> (order,)
-    """The weights of the newest `order` slopes for the step from `sigmas[-2]` to `sigmas[-1]`, newest first."""
-    nodes = sigmas[-2 : -2 - order : -1] - sigmas[-2]  # measured from the present level, so that little cancels
-    end = sigmas[-1] - sigmas[-2]
-    coefficients = []
-    for k, node in enumerate(nodes):
-        basis = Polynomial([1.0])
-        for other in np.delete(nodes, k):
-            basis = basis * Polynomial([-other, 1.0]) / (node - other)
-        coefficients.append(float(basis.integ()(end)))
-    return coefficients

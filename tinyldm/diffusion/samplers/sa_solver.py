@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.polynomial import Polynomial
-
+from tinyldm.diffusion.samplers.lagrange import lagrange_weights
 from tinyldm.diffusion.samplers.log_snr import LogSNRConfig, LogSNRSampler
 from tinyldm.diffusion.samplers.registry import register
 from tinyldm.diffusion.samplers.sigma import NotNegative
@@ -104,10 +102,4 @@ def adams_weights(nodes: list[float], h: float, rate: float, halved: bool = Fals
         moments.append((h**n - n * moments[-1]) / rate)
     if halved:
         moments[1] = h**2 / 2
-    weights = []
-    for k, node in enumerate(nodes):
-        basis = Polynomial([1.0])
-        for other in np.delete(nodes, k):
-            basis = basis * Polynomial([-other, 1.0]) / (node - other)
-        weights.append(sum(c * m for c, m in zip(basis.coef.tolist(), moments, strict=True)))
-    return weights
+    return lagrange_weights(nodes, moments)
