@@ -13,7 +13,13 @@ import tinyldm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN = ["README.md", "latent-diffusion.md", "checkpoints.md", "goldens.md"]  # golden-format.md has pieces of programs
+RUN = [
+    "README.md",
+    "latent-diffusion.md",
+    "checkpoints.md",
+    "goldens.md",
+    "samplers.md",
+]  # golden-format.md has pieces of programs
 
 
 @pytest.mark.parametrize("name", RUN)
