@@ -93,4 +93,4 @@ def differences(config: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str]
 
 def shown(config: Config, names: set[str]) -> str:
     """Fields with their values."""
-    return ", ".join(f"{name} {config[name]!r}" for name in sorted(names))
+    return ", ".join(f"{name} {config.get(name)!r}" for name in sorted(names))
