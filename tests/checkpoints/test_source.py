@@ -121,6 +121,7 @@ def test_the_content_decides_and_not_the_suffix(tmp_path):
     [
         (b"", "an empty file"),
         (b"GGUF\3\0\0\0rest", "a GGUF file"),
+        (b"what\3\0\0\0rest", "begins with b'what"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "a web page"),
         (b"\x80\x04K\x01.", "a Python pickle, but not one that torch"),

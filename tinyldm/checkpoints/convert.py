@@ -73,6 +73,7 @@ def lost_tokenizers(found: Recognised, folder: Path, tokenizers: Tokenizers) -> 
 def unread_tokens(found: Recognised) -> Iterator[str]:
     """Where the usual tokenizer, which a folder is given, has more tokens than the text encoder."""
     for name, component in found.components.items():
-        words = component.config.get("vocab_size", CLIP_TOKENS)
-        if found.family != "folder" and component.class_name.startswith("CLIP") and words < CLIP_TOKENS:
+        words = component.config.get("vocab_size")
+        written = found.family != "folder" and component.class_name.startswith("CLIP")
+        if written and isinstance(words, int) and words < CLIP_TOKENS:
             yield f"the {name} has {words} tokens, fewer than CLIP's tokenizer, which is written for want of its own"

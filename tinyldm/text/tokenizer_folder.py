@@ -24,8 +24,11 @@ def usual_tokenizer(component: Component) -> Tokenizer | WordPiece | None:
     if component.class_name.startswith("CLIP"):
         openclip = config.get("hidden_act") == "gelu"
         return Tokenizer.clip(pad_token=OPENCLIP_PAD if openclip else END_OF_TEXT)
-    words = WordPiece.bert(config["max_position_embeddings"])
-    return words if words.vocab_size == config["vocab_size"] else None
+    length = config.get("max_position_embeddings")
+    if component.class_name != "LDMBertModel" or not isinstance(length, int):
+        return None
+    words = WordPiece.bert(length)
+    return words if words.vocab_size == config.get("vocab_size") else None
 
 
 def tokenizer_folder(component: Component) -> tuple[str, dict[str, str]] | None:
