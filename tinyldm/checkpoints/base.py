@@ -99,13 +99,25 @@ class StoredTensor(Protocol):
 
 
 T = TypeVar("T", bound=StoredTensor)
+V = TypeVar("V")
+
+
+class Table(dict[str, V]):
+    """What a source has by the names of its tensors; a name that is not there is a `CheckpointError`."""
+
+    def __init__(self, path: object, entries: Mapping[str, V]) -> None:
+        super().__init__(entries)
+        self._path = path
+
+    def __missing__(self, name: str) -> V:
+        raise CheckpointError(f"{self._path}: has no tensor {quoted(name)}")
 
 
 class TableSource(TensorSource, Generic[T]):
     """A source that holds its tensors in a table by name: of an open file, or in memory."""
 
     _file: MappedFile | None = None
-    _tensors: Mapping[str, T]
+    _tensors: Table[T]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,15 +126,15 @@ class TableSource(TensorSource, Generic[T]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""
-        return self._get(name).shape
+        return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
         """The published tag of a tensor's type."""
-        return self._get(name).tag
+        return self._tensors[name].tag
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of what is stored where it can be."""
-        tensor = self._get(name)
+        tensor = self._tensors[name]
         try:
             return tensor.read(dtype)
         except CheckpointError as error:
@@ -140,11 +152,6 @@ class TableSource(TensorSource, Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
-
-    def _get(self, name: str) -> T:
-        if name not in self._tensors:
-            raise self.missing(name)
-        return self._tensors[name]
 
 
 class HeldArray:
@@ -177,7 +184,7 @@ class MemorySource(TableSource[HeldArray]):
     ):
         self.path = path
         self.metadata = dict(metadata or {})
-        self._tensors = {name: HeldArray(np.asarray(value)) for name, value in tensors.items()}
+        self._tensors = Table(path, {name: HeldArray(np.asarray(value)) for name, value in tensors.items()})
         for name in self._tensors:
             self.dtype(name)  # a type without a tag is refused here and not when it is read
 
@@ -196,7 +203,7 @@ class SourceView(TensorSource):
     ):
         self.path = path
         self.metadata = metadata
-        self._places = dict(places)
+        self._places = Table(path, places)
         self._sources = list(sources)
 
     @property
@@ -206,27 +213,27 @@ class SourceView(TensorSource):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of the tensor behind a name."""
-        source, inner = self._place(name)
+        source, inner = self._places[name]
         return source.shape(inner)
 
     def dtype(self, name: str) -> str:
         """The stored type of the tensor behind a name."""
-        source, inner = self._place(name)
+        source, inner = self._places[name]
         return source.dtype(inner)
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor behind a name."""
-        source, inner = self._place(name)
+        source, inner = self._places[name]
         return source.read(inner, dtype)
 
     def path_of(self, name: str) -> str:
         """The file that holds the tensor behind a name."""
-        source, inner = self._place(name)
+        source, inner = self._places[name]
         return source.path_of(inner)
 
     def original_name(self, name: str) -> str:
         """The name in the file."""
-        source, inner = self._place(name)
+        source, inner = self._places[name]
         return source.original_name(inner)
 
     def release(self) -> None:
@@ -241,11 +248,6 @@ class SourceView(TensorSource):
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
-
-    def _place(self, name: str) -> Place:
-        if name not in self._places:
-            raise self.missing(name)
-        return self._places[name]
 
 
 class RenamedSource(SourceView):

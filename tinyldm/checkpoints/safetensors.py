@@ -26,7 +26,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import TableSource, quoted
+from tinyldm.checkpoints.base import Table, TableSource, quoted
 from tinyldm.checkpoints.dtypes import FLOATING, STORED, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.file_kinds import kind_in_words
 from tinyldm.checkpoints.mapped_file import MappedFile
@@ -84,7 +84,9 @@ class FileTensor:
 
     def read(self, dtype: DTypeLike | None) -> np.ndarray:
         """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
-        return from_stored(np.frombuffer(self.raw, STORED[self.tag]).reshape(self.shape), self.tag, dtype)
+        e = self.entry
+        values = self.file.array(STORED[e.tag], self.data + e.begin, self.data + e.end)
+        return from_stored(values.reshape(e.shape), e.tag, dtype)
 
 
 class SafetensorsFile(TableSource[FileTensor]):
@@ -101,11 +103,11 @@ class SafetensorsFile(TableSource[FileTensor]):
         except BaseException:
             file.close()
             raise
-        self._tensors = {name: FileTensor(file, data, entry) for name, entry in entries.items()}
+        self._tensors = Table(path, {name: FileTensor(file, data, entry) for name, entry in entries.items()})
 
     def raw(self, name: str) -> memoryview:
         """The bytes of a tensor as they lie in the file."""
-        return self._get(name).raw
+        return self._tensors[name].raw
 
 
 def read_header(file: MappedFile) -> tuple[dict[str, Any], int]:

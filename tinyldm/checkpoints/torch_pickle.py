@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from tinyldm.checkpoints.base import TableSource, quoted
+from tinyldm.checkpoints.base import Table, TableSource, quoted
 from tinyldm.checkpoints.dtypes import STORED
 from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.pickle_globals import NumpyArray
@@ -64,7 +64,8 @@ class TorchFile(TableSource[LazyTensor | NumpyArray]):
         try:
             is_zip = file.view(0, min(4, file.size)) == ZIP_START
             self.root, length = open_zip(file) if is_zip else open_legacy(file)
-            self._tensors, self.extras = flatten(self.root, length, self.path)
+            tensors, self.extras = flatten(self.root, length, self.path)
+            self._tensors = Table(path, tensors)
             self.metadata = plain_entries(self.root)
             check_total(self._tensors, file.size, self.path)
         except BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from tinyldm.errors import InputError
@@ -13,12 +15,10 @@ def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray
 
     The means are summed in float64 whatever the dtype: in float32, that of a constant would not be the constant.
     """
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.mean(values, axis=axes, keepdims=True, dtype=np.float64).astype(x.dtype)
-
-    centred = x - mean(x)
-    standard: np.ndarray = centred / np.sqrt(mean(np.square(centred)) + x.dtype.type(eps))
+    mean = functools.partial(np.mean, axis=axes, keepdims=True, dtype=np.float64)
+    centred = x - mean(x).astype(x.dtype)
+    variance = mean(np.square(centred)).astype(x.dtype)
+    standard: np.ndarray = centred / np.sqrt(variance + x.dtype.type(eps))
     return standard
 
 

@@ -133,12 +133,12 @@ class LinkedSource(SourceView):
 
     def shape(self, name: str) -> Shape:
         """The shape of a tensor as the view gives it."""
-        self._place(name)
+        self._places[name]
         return self._shapes[name]
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor under a new name, split or joined as its link says."""
-        self._place(name)
+        self._places[name]
         link, i = self._links[name]
         arrays = [self._source.read(old, dtype) for old in self._inputs(link)]
         linked = np.ascontiguousarray(link.part(arrays[0], i) if self._to == "canonical" else link.whole(arrays))
