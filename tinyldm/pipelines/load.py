@@ -109,12 +109,7 @@ def load(
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
     networks = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
-    if "controlnet" in networks:
-        check_fits(networks["controlnet"], networks["unet"], controlnet or path)
-    predicted, coded = networks["unet"].config.out_channels, networks["vae"].latent_channels
-    if predicted != coded:
-        whose = f"{path}: its first stage" if vae is None else f"{vae}: a first stage that"
-        raise CheckpointError(f"{whose} has latents of {coded} channels; the UNet predicts {predicted}")
+    check_together(networks, path, vae, controlnet)
     parts = assembled(
         path=path,
         networks={name: networks[name] for name in sorted(networks, key=place)},
@@ -146,6 +141,16 @@ def check_components(path: Path, found: Recognised) -> None:
             raise CheckpointError(f"{path}: the {name} is a {component.class_name}; sampling takes {wanted}")
     if found.scheduler is None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
+
+
+def check_together(networks: Mapping[str, Any], path: Path, vae: object, controlnet: object) -> None:
+    """Raise `CheckpointError` unless the networks belong together; `vae` and `controlnet` came from elsewhere."""
+    if "controlnet" in networks:
+        check_fits(networks["controlnet"], networks["unet"], controlnet or path)
+    predicted, coded = networks["unet"].config.out_channels, networks["vae"].latent_channels
+    if predicted != coded:
+        whose = f"{path}: its first stage" if vae is None else f"{vae}: a first stage that"
+        raise CheckpointError(f"{whose} has latents of {coded} channels; the UNet predicts {predicted}")
 
 
 def folder_extras(path: Path) -> tuple[dict[str, Tokenizer | WordPiece], dict[str, Any]]:
