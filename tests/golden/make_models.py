@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
 from diffusers.models import embeddings
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -159,9 +159,15 @@ def run_unet(model: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torc
 
 
 def run_vae(model: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`pixels -> mean, logvar` and `z -> decoded`."""
+    """`pixels -> mean, logvar`, `z -> decoded`, and where each channel has a scale of its own `z -> scaled`."""
     posterior = model.encode(given["pixels"]).latent_dist
-    return {"mean": posterior.mean, "logvar": posterior.logvar, "decoded": model.decode(given["z"]).sample}
+    found = {"mean": posterior.mean, "logvar": posterior.logvar, "decoded": model.decode(given["z"]).sample}
+    if model.config.latents_mean is not None:
+        encoded = SimpleNamespace(config=model.config, encode=lambda pixels: SimpleNamespace(latents=given["z"]))
+        pipeline, dtype = SimpleNamespace(vae=encoded), given["z"].dtype
+        prepare = StableDiffusionXLImg2ImgPipeline.prepare_latents
+        found["scaled"] = prepare(pipeline, given["pixels"], None, 1, 1, dtype, "cpu", add_noise=False)
+    return found
 
 
 def run_text_encoder(model: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -163,6 +163,8 @@ UNETS = [
     # without padding on all sides, an odd size is rounded down
     Case("unet_downsample_padding", {**THREE_LEVELS, "downsample_padding": 0}, {**SMALL, "z": (1, 4, 6, 7)}),
     Case("unet_no_middle", {**TWO_LEVELS, "mid_block_type": None, "layers_per_block": [1, 2]}, SMALL),
+    # as in SSD-1B: of the middle only a residual block is left
+    Case("unet_short_middle", {**TWO_LEVELS, "mid_block_type": "UNetMidBlock2D"}, SMALL, ("mid_block",)),
     Case(
         "unet_depths",
         {
@@ -275,6 +277,20 @@ VAES = [
         "vae_one_level",
         vae_config(8, in_channels=4, out_channels=2, latent_channels=3, norm_num_groups=2, act_fn="swish"),
         {"pixels": (1, 4, 3, 5), "z": (1, 3, 5, 1)},
+    ),
+    # latents standardised channel by channel, as Playground 2.5 has them; numbers that float32 holds, where the
+    # original's pipeline has them
+    Case(
+        "vae_latents_std",
+        vae_config(
+            4,
+            8,
+            latents_mean=[-1.65625, 1.875, -1.375, 2.5],
+            latents_std=[8.5, 5.875, 6.5, 5.25],
+            scaling_factor=0.5,
+            force_upcast=False,
+        ),
+        {"pixels": (1, 3, 4, 8), "z": (1, 4, 1, 2)},
     ),
     # log-variances far outside -30 … 20, which the original clamps
     Case("vae_clamp", vae_config(4, 8), {"pixels": (1, 3, 4, 8), "z": (1, 4, 1, 1)}, gains={"quant_conv.weight": 60.0}),

@@ -73,7 +73,10 @@ def outputs_of(
     if model == "vae":
         autoencoder = vae.AutoencoderKL(config, source, runtime)
         mean, logvar = autoencoder.encode(given["pixels"])
-        return {"mean": mean, "logvar": logvar, "decoded": autoencoder.decode(given["z"])}
+        found = {"mean": mean, "logvar": logvar, "decoded": autoencoder.decode(given["z"])}
+        return found | (
+            {"scaled": autoencoder.scale(given["z"].astype(runtime.dtype))} if config.get("latents_mean") else {}
+        )
     encoder, ids = text_encoder.TextEncoder(config, source, runtime), given["ids"]
     found = {"context": encoder(ids), "pooled": encoder.pooled(ids)}
     for layer in (-1, -2, 0):

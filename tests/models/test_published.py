@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from golden.family_cases import CONTROLLED, PUBLISHED
@@ -13,6 +15,8 @@ from tinyldm.checkpoints.base import MemorySource
 from tinyldm.errors import CheckpointError, ConfigError, InputError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
 from tinyldm.models.build import build, expected
+from tinyldm.models.unet import UNet
+from tinyldm.models.vae import AutoencoderKL
 from tinyldm.runtime import Runtime
 
 FLOAT64 = Runtime(backend="reference", dtype=np.dtype(np.float64))
@@ -128,6 +132,50 @@ def test_unet_without_a_context_refuses() -> None:
         other(np.zeros((1, 3, 5, 4)), 1)
     with pytest.raises(ConfigError, match="attn_norm_num_groups"):
         model_of("unet2d_resnet", attn_norm_num_groups=None)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"addition_embed_type": "text_time", "num_class_embeds": 3},
+            "class_embeddings_concat with addition_embed_type",
+        ),
+        ({}, "class_embeddings_concat with classes"),
+    ],
+)
+def test_class_embeddings_that_nothing_fits_are_refused(config: dict[str, Any], message: str) -> None:
+    fields = {**config, "class_embeddings_concat": True, "projection_class_embeddings_input_dim": 8}
+    with pytest.raises(ConfigError, match=message):
+        UNet.read(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"latents_mean": [0, 1, 2, 3]}, "latents_mean without latents_std"),
+        ({"latents_mean": [0, 1], "latents_std": [1, 1]}, "the number of latents_mean"),
+        ({"latents_mean": [0] * 4, "latents_std": [1, 1, 0, 1]}, "latents_std above 0"),
+        ({"latents_mean": [0] * 4, "latents_std": [1] * 4, "shift_factor": 0.5}, "shift_factor beside latents_mean"),
+    ],
+)
+def test_latents_that_cannot_be_standardised_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AutoencoderKL.read(fields)
+
+
+def test_standardised_latents_go_there_and_back() -> None:
+    """Playground 2.5's numbers, by its pipeline's formula."""
+    mean, std = [-1.6574, 1.886, -1.383, 2.5155], [8.4927, 5.9022, 6.5498, 5.2299]
+    config = {"block_out_channels": [32], "latents_mean": mean, "latents_std": std, "scaling_factor": 0.5}
+    source = MemorySource(seeded_weights(expected("AutoencoderKL", config)))
+    z = np.random.default_rng(0).standard_normal((2, 4, 3, 5))
+    vae = AutoencoderKL(config, source, FLOAT64)
+    scaled = vae.scale(z)
+    for c in range(4):
+        np.testing.assert_allclose(scaled[:, c], (z[:, c] - mean[c]) * 0.5 / std[c], rtol=1e-12)
+    np.testing.assert_allclose(vae.unscale(scaled), z, rtol=1e-12, atol=1e-12)
+    assert vae.scale(z.astype(np.float32)).dtype == np.float32
 
 
 def test_controlnet() -> None:

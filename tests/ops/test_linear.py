@@ -29,3 +29,10 @@ def test_linear_is_the_naive_sum(seed, dtype, batch, c_in, c_out, biased):
 def test_linear_refuses_other_channels():
     with pytest.raises(InputError, match="x has 3 channels"):
         linear(np.zeros((2, 3)), np.zeros((3, 2)))
+
+
+def test_linear_takes_a_1x1_convolution_as_the_matrix_that_it_is():
+    x, weight = normal(0, (2, 5, 3), np.float64), normal(1, (4, 3), np.float64)
+    np.testing.assert_array_equal(linear(x, weight[:, :, None, None]), linear(x, weight))
+    with pytest.raises(InputError, match="1×1 convolution, not"):
+        linear(x, np.zeros((4, 3, 3, 3)))

@@ -61,7 +61,14 @@ class FirstStage(Network[C]):
         super().__init__(config, source, runtime)
         self.factor = self.config.factor  # how many pixels a latent is wide
         self.latent_channels = self.config.latent_channels
-        self.shift: float = getattr(self.config, "shift_factor", None) or 0.0  # taken from latents before scaling
+        # What is taken from latents before they are scaled, and what they are divided by: of some models a number for
+        # each channel, (C, 1, 1).
+        self.shift: Array | float = getattr(self.config, "shift_factor", None) or 0.0
+        self.std: Array | float = 1.0
+        if getattr(self.config, "latents_mean", None) is not None:
+            self.shift, self.std = (
+                np.array(getattr(self.config, name))[:, None, None] for name in ("latents_mean", "latents_std")
+            )
 
     def encode(self, pixels: Array) -> tuple[Array, Array]:
         """Pictures to Gaussians over latents: `(N, 3, H, W)` in [-1, 1] `-> mean, logvar`, each `(N, C, h, w)`.
@@ -107,12 +114,14 @@ class FirstStage(Network[C]):
         """The decoder, channels-last."""
 
     def scale(self, z: Array) -> Array:
-        """From the decoder's latents to those of the diffusion: `(z - shift) · scaling_factor`, `(…) -> (…)`."""
-        return ((z - self.shift) * self.config.scaling_factor).astype(z.dtype, copy=False)
+        """The decoder's latents for the diffusion: `(z - shift) · scaling_factor / std`, `(N, C, h, w)`."""
+        scaled: Array = (z - self.shift) * self.config.scaling_factor / self.std
+        return scaled.astype(z.dtype, copy=False)
 
     def unscale(self, z: Array) -> Array:
-        """From the latents of the diffusion to the decoder's: `z / scaling_factor + shift`, `(…) -> (…)`."""
-        return (z / self.config.scaling_factor + self.shift).astype(z.dtype, copy=False)
+        """From the latents of the diffusion to the decoder's: `z · std / scaling_factor + shift`, `(N, C, h, w)`."""
+        unscaled: Array = z * self.std / self.config.scaling_factor + self.shift
+        return unscaled.astype(z.dtype, copy=False)
 
     def checked(self, x: Array, channels: int, name: str) -> Array:
         """`x` in the dtype of the runtime. Raises `InputError` if it is not `(N, channels, H, W)`, or empty."""

@@ -293,11 +293,15 @@ def down_block(
 
 @module
 def mid_block(x: Array, temb: Array, context: Context | None, w: Weights) -> Array:
-    """At the smallest size: residual block, transformer, residual block: `(N, H, W, C) -> (N, H, W, C)`."""
+    """At the smallest size: residual block, transformer, residual block: `(N, H, W, C) -> (N, H, W, C)`.
+
+    Some distilled models keep only the first (SSD-1B: Gupta et al. 2024, arXiv:2401.02677).
+    """
     x = resnet_block(x, temb, w.resnets[0])
     if "attentions" in w:
         x = transformer(x, context, w.attentions[0])
-    return resnet_block(x, temb, w.resnets[1])
+        x = resnet_block(x, temb, w.resnets[1])
+    return x
 
 
 @module

@@ -33,7 +33,7 @@ FIXED: dict[str, list[Any]] = {
     "dual_cross_attention": [False],
     "attention_type": ["default"],
     "cross_attention_norm": [None],
-    "mid_block_type": ["UNetMidBlock2DCrossAttn", None],
+    "mid_block_type": ["UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None],
     "resnet_skip_time_act": [False],
     "resnet_out_scale_factor": [1, 1.0],
     "time_embedding_act_fn": [None],
@@ -167,6 +167,9 @@ class UNetConfig(BlocksConfig):
         if self.class_embed_type in ("projection", "simple_projection") or self.addition_embed_type:
             width = self.projection_class_embeddings_input_dim
             require("UNet", "projection_class_embeddings_input_dim is set", width is not None, [True])
+        if self.class_embeddings_concat:  # the original fails with other kinds at its first step: the widths differ
+            require("UNet", "class_embeddings_concat with classes", self.has_class_embedding, [True])
+            require("UNet", "class_embeddings_concat with addition_embed_type", self.addition_embed_type, [None])
 
     @property
     def context_dim(self) -> int:
@@ -301,9 +304,11 @@ def down_parameters(c: BlocksConfig) -> Parameters:
 
 
 def mid_parameters(c: BlocksConfig) -> Parameters:
-    """The weights of the middle."""
+    """The weights of the middle; of a UNet with a context, `UNetMidBlock2D` is one residual block and no attention."""
     width = c.block_out_channels[-1]
     yield from resnet(c, "mid_block.resnets.0", width, width)
+    if isinstance(c, UNetConfig) and c.mid_block_type == "UNetMidBlock2D":
+        return
     yield from c.attention_parameters("mid", c.blocks - 1, 0)
     yield from resnet(c, "mid_block.resnets.1", width, width)
 

@@ -76,14 +76,24 @@ class AutoencoderConfig(BlocksConfig):
     """The fields of a published AutoencoderKL's `config.json`; defaults are those of the original class."""
 
     shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {
-        **BlocksConfig.supported,
-        "latents_mean": [None],
-        "latents_std": [None],
-    }
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mean, std = self.latents_mean, self.latents_std
+        require("VAE", "latents_mean without latents_std, or the reverse", (mean is None) != (std is None), [False])
+        if mean is not None and std is not None:
+            require(
+                "VAE",
+                "the number of latents_mean and latents_std",
+                (len(mean), len(std)),
+                [(self.latent_channels,) * 2],
+            )
+            require("VAE", "latents_std above 0", min(std) > 0, [True])
+            require("VAE", "shift_factor beside latents_mean", self.shift_factor, [None])
 
 
 def parameters(config: AutoencoderConfig) -> Parameters:
