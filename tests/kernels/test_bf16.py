@@ -392,7 +392,7 @@ def test_vectors_of_one_a_sample_are_never_rounded():
     """The time embedding, and what is made of it, is float32."""
     networks = [tinyldm.load(precision=precision).unet for precision in ("strict", "bf16")]
     weights = [network.weights["time_embedding"]["linear_1"] for network in networks]
-    x = normal(0, 2, weights[0].shapes["weight"][1])
+    x = normal(0, 2, weights[0].weight.shape[1])
     strict, half = (nn.linear(x, w) for w in weights)
     np.testing.assert_array_equal(strict, half)
     assert (nn.linear(x[None], weights[0]) != nn.linear(x[None], weights[1])).any()
