@@ -70,6 +70,6 @@ def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
     size = (args.width or image.width, args.height or image.height)
     if min(size) < 1:
         raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")
-    if size != image.size and 4 * size[0] * size[1] > (available_bytes() or math.inf):
+    if size != image.size and not args.force and 4 * size[0] * size[1] > (available_bytes() or math.inf):
         raise InputError(f"--width and --height: a picture of {size[0]}×{size[1]} is larger than the memory")
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
