@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyldm.diffusion.guidance import classifier_free_guidance, rescale_guidance
+from tinyldm.diffusion.prediction import classifier_free_guidance, rescale_guidance
 
 
 @given(st.integers(0, 2**32), st.floats(-2, 20), st.sampled_from([np.float32, np.float64]))

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyldm.diffusion import schedule
-from tinyldm.diffusion.spacing import karras_sigmas, sigma_to_timestep, spaced_timesteps
+from tinyldm.diffusion.schedule import spaced_timesteps
+from tinyldm.diffusion.spacing import karras_sigmas, sigma_to_timestep
 
 TABLE = schedule.sigmas(schedule.alpha_bar(schedule.scaled_linear_betas(0.00085, 0.012, 1000)))
 

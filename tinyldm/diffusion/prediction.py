@@ -1,4 +1,4 @@
-r"""What the network predicts, and how the predictions turn into each other.
+r"""What the network predicts, how the predictions turn into each other, and how guidance joins two of them.
 
 The network takes a latent of unit variance, $z = \alpha\, x_0 + s\, \epsilon$ with $\alpha^2 + s^2 = 1$: the signal's
 share is $\alpha = \sqrt{\bar\alpha}$, the noise's $s = \sqrt{1 - \bar\alpha}$. Knowing $z$, any one of
@@ -11,6 +11,9 @@ share is $\alpha = \sqrt{\bar\alpha}$, the noise's $s = \sqrt{1 - \bar\alpha}$. 
 gives the other two. With $\alpha = \cos\phi$ and $s = \sin\phi$, the pair $(z, v)$ is the pair $(x_0, \epsilon)$ turned
 by the angle $\phi$. Models trained by flow matching predict the velocity $\epsilon - x_0$ of a latent with
 $\alpha + s = 1$ (`flow_prediction`); only the clean latent is asked of it.
+
+With guidance the network predicts twice, with the prompt and without it, and `classifier_free_guidance` makes
+of both the output that is used.
 
 `signal` ($\alpha$) and `noise` ($s$) are numbers, or arrays that broadcast against `z`. Results have the dtype of `z`.
 """
@@ -67,6 +70,28 @@ def to_velocity(prediction_type: str, output: Array, z: Array, signal: Array | f
     if prediction_type == "sample":
         return (signal * z - output) / noise
     raise unknown(prediction_type)
+
+
+def classifier_free_guidance(unconditional: Array, conditional: Array, scale: float) -> Array:
+    r"""$\tilde\epsilon = \epsilon_\varnothing + s\,(\epsilon_c - \epsilon_\varnothing)$; any shape, both the same.
+
+    Ho and Salimans (2022), arXiv 2207.12598, eq. 6 with $s = 1 + w$: scale 1 is the conditional prediction, 0 the
+    unconditional one, and more than 1 goes beyond the prompt.
+    """
+    return unconditional + scale * (conditional - unconditional)
+
+
+def rescale_guidance(guided: Array, conditional: Array, amount: float) -> Array:  # (N, …) -> (N, …)
+    r"""Undo the over-exposure of strong guidance (Lin et al. 2023, arXiv 2305.08891, section 3.4, eqs. 15 and 16).
+
+    Each sample is scaled to the standard deviation of its conditional prediction, and mixed with the unscaled one:
+    $\phi\, \tilde\epsilon\, \mathrm{std}(\epsilon_c) / \mathrm{std}(\tilde\epsilon) + (1 - \phi)\, \tilde\epsilon$,
+    $\phi$ = `amount` from 0 (no change) to 1. The standard deviations are those of a sample (n - 1).
+    """
+    axes = tuple(range(1, guided.ndim))
+    ratio: Array = conditional.std(axis=axes, keepdims=True, ddof=1) / guided.std(axis=axes, keepdims=True, ddof=1)
+    rescaled: Array = amount * (guided * ratio) + (1 - amount) * guided
+    return rescaled
 
 
 def dynamic_threshold(x0: Array, ratio: float, largest: float) -> Array:  # (N, …) -> (N, …)

@@ -1,4 +1,4 @@
-r"""The noise schedule: how much noise is in a latent at each of the $T$ training timesteps.
+r"""The noise schedule: how much noise is in a latent at each of the $T$ training timesteps, and which are visited.
 
 The forward process adds a little noise a step, $q(z_t | z_{t-1}) = N(\sqrt{1 - \beta_t}\, z_{t-1}, \beta_t I)$
 (Ho et al. 2020, arXiv 2006.11239, eq. 2), which has the closed form
@@ -81,6 +81,20 @@ def alpha_bar(betas: Array) -> Array:  # (T,) -> (T,)
     The running product is kept in float64 and each value of it rounded to the dtype of the betas.
     """
     return np.cumprod(1 - betas, dtype=np.float64).astype(betas.dtype)
+
+
+def spaced_timesteps(spacing: str, steps: int, train_timesteps: int, offset: int) -> Array:  # -> (steps,)
+    """Descending timesteps, float64, not yet rounded (table 2 of Lin et al. 2023, arXiv 2305.08891).
+
+    `leading` counts up from 0 in whole strides, so it never reaches the noisiest timestep; `offset` is added.
+    `linspace` has both ends. `trailing` counts down from the noisiest. The last may come out one longer than `steps`
+    where the stride is no binary fraction; so it does in the published code.
+    """
+    if spacing == "linspace":
+        return np.linspace(0, train_timesteps - 1, steps)[::-1]
+    if spacing == "leading":
+        return (np.arange(steps) * (train_timesteps // steps) + float(offset))[::-1]
+    return np.round(np.arange(train_timesteps, 0, -train_timesteps / steps)) - 1
 
 
 def rescale_zero_terminal_snr(betas: Array) -> Array:  # (T,) -> (T,)

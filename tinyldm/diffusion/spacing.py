@@ -1,4 +1,4 @@
-r"""Which timesteps, or which noise levels, a sampler visits: the way from $T$ training timesteps to a few steps."""
+r"""Which noise levels a sampler of $\sigma$ visits; which timesteps the others do is `schedule.spaced_timesteps`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ import numpy as np
 from tinyldm.diffusion.types import Array
 
 KARRAS_RHO = 7.0
-
-
-def spaced_timesteps(spacing: str, steps: int, train_timesteps: int, offset: int) -> Array:  # -> (steps,)
-    """Descending timesteps, float64, not yet rounded (table 2 of Lin et al. 2023, arXiv 2305.08891).
-
-    `leading` counts up from 0 in whole strides, so it never reaches the noisiest timestep; `offset` is added.
-    `linspace` has both ends. `trailing` counts down from the noisiest. The last may come out one longer than `steps`
-    where the stride is no binary fraction; so it does in the published code.
-    """
-    if spacing == "linspace":
-        return np.linspace(0, train_timesteps - 1, steps)[::-1]
-    if spacing == "leading":
-        return (np.arange(steps) * (train_timesteps // steps) + float(offset))[::-1]
-    return np.round(np.arange(train_timesteps, 0, -train_timesteps / steps)) - 1
 
 
 def karras_sigmas(largest: float, smallest: float, steps: int) -> Array:  # -> (steps,)

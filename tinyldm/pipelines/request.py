@@ -45,7 +45,7 @@ class Request:
     `prompts` are texts, numbers of classes, or None for a model that takes no prompt. What is None is the model's own
     (`resolved`). `image` is a picture to begin from, or its latent `(1, C, h, w)`, and `strength` in (0, 1] the part of
     the steps that is taken; `resize` says how a picture is brought to a size that the model has (`pictures.fitted`).
-    `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`diffusion.guidance.rescale_guidance`).
+    `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`prediction.rescale_guidance`).
     `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion import loop
-from tinyldm.diffusion.guidance import classifier_free_guidance, rescale_guidance
+from tinyldm.diffusion.prediction import classifier_free_guidance, rescale_guidance
 from tinyldm.diffusion.random import PictureStreams, TorchGenerator
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict

@@ -28,7 +28,6 @@ import numpy as np
 
 from tinyldm.diffusion import prediction, schedule
 from tinyldm.diffusion.config import SchedulerConfig
-from tinyldm.diffusion.spacing import spaced_timesteps
 from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
 from tinyldm.errors import ConfigError, InputError
 
@@ -113,11 +112,6 @@ class Sampler(ABC):
         noise: Array = np.asarray(rng.randn(z.shape)).astype(z.dtype, copy=False)
         return noise
 
-    def spaced_timesteps(self, steps: int) -> Array:
-        """Descending timesteps in the spacing of the config, float64."""
-        c = self.config
-        return spaced_timesteps(c.timestep_spacing, steps, c.num_train_timesteps, c.steps_offset)
-
 
 class AlphaBarSampler(Sampler):
     r"""A sampler of variance-preserving latents, whose steps go from one $\bar\alpha$ to the next."""
@@ -141,7 +135,9 @@ class AlphaBarSampler(Sampler):
 
     def make_timesteps(self) -> Timesteps:
         """The timesteps that the steps begin at, int64."""
-        return np.round(self.spaced_timesteps(self.steps)).astype(np.int64)
+        c = self.config
+        spaced = schedule.spaced_timesteps(c.timestep_spacing, self.steps, c.num_train_timesteps, c.steps_offset)
+        return np.round(spaced).astype(np.int64)
 
     def alpha_bar_at(self, t: int) -> float:
         r"""$\bar\alpha_t$; a negative `t` is past the last step."""

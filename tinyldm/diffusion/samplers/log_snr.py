@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from tinyldm.diffusion import prediction
+from tinyldm.diffusion import prediction, schedule
 from tinyldm.diffusion.config import Range, Thresholding
 from tinyldm.diffusion.samplers.sigma import SigmaConfig, SigmaSampler
-from tinyldm.diffusion.spacing import sigma_to_timestep, spaced_timesteps
+from tinyldm.diffusion.spacing import sigma_to_timestep
 from tinyldm.diffusion.types import Array, Predict, Timesteps
 
 
@@ -63,7 +63,7 @@ class LogSNRSampler(SigmaSampler):
         last = total - int(np.searchsorted(log_snr[::-1], c.lambda_min_clipped))
         if c.timestep_spacing == "trailing":
             return np.round(np.arange(last, 0, -total / self.steps)) - 1
-        return np.round(spaced_timesteps(c.timestep_spacing, self.steps + 1, last, c.steps_offset)[:-1])
+        return np.round(schedule.spaced_timesteps(c.timestep_spacing, self.steps + 1, last, c.steps_offset)[:-1])
 
     def log_snr(self, i: int) -> float:
         r"""$\lambda_i$; infinite where no noise is left."""

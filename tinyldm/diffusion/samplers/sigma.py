@@ -85,9 +85,11 @@ class SigmaSampler(Sampler):
 
     def make_levels(self) -> tuple[Array, Timesteps]:
         """The levels of the run, float64 (S,), or (S + 1,) with a final one of their own, and their timesteps (S,)."""
-        timesteps = self.spaced_timesteps(self.steps).astype(np.float32)
+        c = self.config
+        spaced = schedule.spaced_timesteps(c.timestep_spacing, self.steps, c.num_train_timesteps, c.steps_offset)
+        timesteps = spaced.astype(np.float32)
         levels = self.levels_at(timesteps)
-        name = self.config.chosen_schedule()
+        name = c.chosen_schedule()
         if name is not None:
             levels = self.scheduled_levels(name, levels)
             timesteps = sigma_to_timestep(levels[: self.steps], self.sigma_table).astype(np.float32)
