@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations, as_rows
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Kernel, Numbers, Row, Rows
@@ -31,7 +32,6 @@ from tinyldm.kernels.rows import (
 )
 from tinyldm.kernels.simd import address, next_unit
 from tinyldm.ops.activation import gated_size
-from tinyldm.ops.shapes import channels_of
 
 CHUNK = 1 << 14  # values of one unit of work, about
 
@@ -108,7 +108,8 @@ def geglu(x: np.ndarray) -> np.ndarray:
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """`exp(x) / sum(exp(x))` along `axis`."""
-    channels_of("softmax", x)
+    if x.ndim == 0:
+        raise InputError("softmax: x is a single number, and must have a last axis of channels")
     moved = activations(np.moveaxis(x, axis, -1), "softmax")
     y, rows = empty(moved.shape), as_rows(moved)
     chunk = max(1, CHUNK // max(1, rows.shape[1]))

@@ -41,8 +41,7 @@ from tinyldm.kernels.rows import SILU
 from tinyldm.kernels.simd import TILES, unit
 from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
-from tinyldm.ops.conv import Padding, conv2d_sizes
-from tinyldm.ops.resample import enlarged_size
+from tinyldm.ops.conv import Padding, conv2d_sizes, enlarged_size
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than they save
 MOST_REPEATS = 2  # blocks of columns for which normalising again and again beats a pass of its own

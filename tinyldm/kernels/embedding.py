@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm import ops
-from tinyldm.ops.embedding import timestep_embedding
+from tinyldm.ops.vectors import timestep_embedding
 
 __all__ = ["embedding", "timestep_embedding"]
 

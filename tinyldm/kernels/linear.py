@@ -17,7 +17,6 @@ from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import added, as_rows, float32_only, parameters
 from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, packed_form, pad_bias
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
-from tinyldm.ops.shapes import channels_of
 
 LinearWeight = np.ndarray | PackedWeight
 
@@ -73,10 +72,9 @@ def _linear(
     gated = ending == GEGLU
     packed = weight if isinstance(weight, PackedWeight) else prepare_linear(weight, gated)
     c_out, c_in = packed.shape[:2]
-    if channels_of(operator, x) != c_in:
-        raise InputError(
-            f"{operator}: x has {x.shape[-1]} channels, the weight of shape {packed.shape[:2]} takes {c_in}"
-        )
+    if x.ndim == 0 or x.shape[-1] != c_in:
+        channels = x.shape[-1] if x.ndim else "no"
+        raise InputError(f"{operator}: x has {channels} channels, the weight of shape {packed.shape[:2]} takes {c_in}")
     if packed.gated != gated:
         raise InputError(
             f"{operator}: the weight was prepared with gated={packed.gated}, which is for linear_geglu only"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm import ops
-from tinyldm.ops.resample import enlarged_size, pooled_size
+from tinyldm.ops.conv import enlarged_size, pooled_size
 
 
 def upsample_nearest(x: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:

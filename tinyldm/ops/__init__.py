@@ -4,7 +4,7 @@ Layout is channels-last: images `(N, H, W, C)`, sequences `(N, tokens, C)`. Weig
 `(C_out, C_in, k_h, k_w)` for a convolution, `(C_out, C_in)` for a linear layer. Every function keeps the dtype of its
 input (float64 in, float64 out), changes none of its arguments, and takes batches and sequences of size zero.
 
-One file an operator family; start with `activation` and `linear`, end with `attention` and `composite`.
+One file an operator family; start with `activation` and `vectors`, end with `attention` and `composite`.
 """
 
 from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu, softmax
@@ -19,11 +19,9 @@ from tinyldm.ops.composite import (
     norm_silu_conv2d,
     upsample_conv2d,
 )
-from tinyldm.ops.conv import conv2d
-from tinyldm.ops.embedding import embedding, timestep_embedding
-from tinyldm.ops.linear import linear
+from tinyldm.ops.conv import avg_pool2d, conv2d, upsample_nearest
 from tinyldm.ops.norm import group_norm, layer_norm
-from tinyldm.ops.resample import avg_pool2d, upsample_nearest
+from tinyldm.ops.vectors import embedding, linear, timestep_embedding
 
 __all__ = [
     "attention",

@@ -6,7 +6,6 @@ import numpy as np
 import scipy  # which imports scipy.special when it is first used: the Numba backend never does
 
 from tinyldm.errors import InputError
-from tinyldm.ops.shapes import channels_of
 
 
 def _times(x: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -43,8 +42,10 @@ def quick_gelu(x: np.ndarray) -> np.ndarray:
 
 
 def gated_size(x: np.ndarray) -> int:
-    """Half the size of the last axis. Raises `InputError` where that is odd."""
-    channels = channels_of("geglu", x)
+    """Half the size of the last axis. Raises `InputError` where that is odd, or x has no axes."""
+    if x.ndim == 0:
+        raise InputError("geglu: x is a single number, and must have a last axis of channels")
+    channels: int = x.shape[-1]
     if channels % 2:
         raise InputError(f"geglu: the last axis holds two halves, so its size must be even, not {channels}")
     return channels // 2
@@ -55,7 +56,7 @@ def geglu(x: np.ndarray) -> np.ndarray:
 
     Source: Shazeer 2020, arXiv:2002.05202, equation 6 (the halves in the order of the published checkpoints).
 
-    Raises `InputError` where the last axis is odd.
+    Raises `InputError` where the last axis is odd, or x has no axes.
     """
     gated_size(x)
     a, g = np.split(x, 2, axis=-1)
@@ -69,7 +70,8 @@ def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     The largest value is subtracted first, which changes nothing but keeps $e^{x}$ from overflowing. Raises `InputError`
     where x has no axes.
     """
-    channels_of("softmax", x)
+    if x.ndim == 0:
+        raise InputError("softmax: x is a single number, and must have a last axis of channels")
     e = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
     y: np.ndarray = e / np.sum(e, axis=axis, keepdims=True)
     return y

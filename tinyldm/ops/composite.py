@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 
 from tinyldm.errors import InputError
 from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu
-from tinyldm.ops.conv import Padding, conv2d
-from tinyldm.ops.linear import linear
+from tinyldm.ops.conv import Padding, conv2d, upsample_nearest
 from tinyldm.ops.norm import group_norm
-from tinyldm.ops.resample import upsample_nearest
+from tinyldm.ops.vectors import linear
 from tinyldm.typing import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}
@@ -62,7 +61,7 @@ def norm_silu_conv2d(
     `(N, H, W, C_in) -> (N, H', W', C_out)`;
     `shift` is `(N, C_out)`, one number per sample and channel (the time embedding); `residual` has the result's shape.
     """
-    h = norm_silu(x, norm_weight, norm_bias, groups, eps, operators=operators)
+    h = operators.activation("silu", operators.group_norm(x, norm_weight, norm_bias, groups, eps))
     h = operators.conv2d(h, weight, bias, stride=stride, padding=padding)
     if shift is not None:
         h = h + shift[:, None, None, :]

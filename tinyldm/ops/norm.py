@@ -7,7 +7,6 @@ import functools
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.ops.shapes import channels_of
 
 
 def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
@@ -24,7 +23,9 @@ def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray
 
 def check_norm(operator: str, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int | None = None) -> None:
     """Raise `InputError` where the groups do not divide the channels, or gain or bias is not one number a channel."""
-    channels = channels_of(operator, x)
+    if x.ndim == 0:
+        raise InputError(f"{operator}: x is a single number, and must have a last axis of channels")
+    channels = x.shape[-1]
     if groups is not None and x.ndim < 2:
         raise InputError(f"{operator}: x must be samples, pixels and channels, (N, …, C), not of the shape {x.shape}")
     if groups is not None and (groups < 1 or channels % groups):
