@@ -45,16 +45,12 @@ def denoise(
     `predict` is called `sampler.calls(start)` times. `callback` is called after every step: a latent that it returns
     takes the place of the step's; with `Stopped` it ends the run.
     """
-    asked: list[np.number] = []  # the timestep of every call of the model
-
-    def counted(z: Array, t: np.number) -> Array:
-        asked.append(t)
-        return predict(z, t)
-
+    asked = sampler.asked  # the timestep of every call of the model
+    first = len(asked)
     for i in range(start, len(sampler)):
         before = len(asked)
-        z = sampler.step(counted, i, z, rng)
+        z = sampler.step(predict, i, z, rng)
         if callback is not None:
-            changed = callback(Step(i, len(sampler), asked[before], z, sampler.clean, len(asked)))
+            changed = callback(Step(i, len(sampler), asked[before], z, sampler.clean, len(asked) - first))
             z = z if changed is None else changed
     return z

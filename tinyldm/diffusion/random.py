@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -65,13 +66,14 @@ class TorchGenerator:
     """
 
     def __init__(self, seed: int = 0):
-        self.manual_seed(seed)
-
-    def manual_seed(self, seed: int) -> TorchGenerator:
-        """Start the stream of `seed` from its beginning; returns the generator itself."""
         self._initial_seed = check_seed(seed)
         self._twister = mersenne_twister(self._initial_seed & 0xFFFFFFFF)
         self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
+
+    def manual_seed(self, seed: int) -> TorchGenerator:
+        """Start the stream of `seed` from its beginning; returns the generator itself."""
+        new = TorchGenerator(seed)
+        self._initial_seed, self._twister, self._kept = new._initial_seed, new._twister, new._kept
         return self
 
     @property
@@ -86,12 +88,12 @@ class TorchGenerator:
 
     def rand(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Uniforms in [0, 1) of the shape, float32 or float64: `torch.rand(shape, generator=self, dtype=dtype)`."""
-        shape, dtype = check_shape(shape), check_dtype(dtype)
+        shape, dtype = checked(shape, dtype)
         return self._uniforms(math.prod(shape), dtype).reshape(shape)
 
     def randn(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape, float32 or float64: `torch.randn(shape, generator=self, dtype=dtype)`."""
-        shape, dtype = check_shape(shape), check_dtype(dtype)
+        shape, dtype = checked(shape, dtype)
         size = math.prod(shape)
         if size < BLOCK:
             return np.array([self._one_normal() for _ in range(size)], dtype).reshape(shape)
@@ -136,23 +138,20 @@ def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
     )  # adding 0 turns -0 into 0, as the mean does
 
 
-def check_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The shape as a tuple of integers that are not negative."""
+def checked(
+    shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32
+) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape as a tuple of integers that are not negative, and the dtype: float32 or float64."""
     try:
         sizes = (operator.index(shape),) if isinstance(shape, int | np.integer) else tuple(map(operator.index, shape))
     except TypeError:
         raise InputError(f"shape: {shape!r} is neither an integer nor a tuple of integers") from None
     if any(n < 0 for n in sizes):
         raise InputError(f"shape: {shape!r} has a negative size")
-    return sizes
-
-
-def check_dtype(dtype: type | str | np.dtype) -> np.dtype:
-    """The dtype, if the stream has it: float32 or float64."""
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise InputError(f"dtype: {dtype} has no random stream here; take float32 or float64")
-    return dtype
+    return sizes, dtype
 
 
 def torch_randn(
@@ -187,14 +186,14 @@ class Generator(Protocol):
 GENERATORS: dict[str, Callable[[int], Generator]] = {"torch": TorchGenerator}
 
 
+@dataclass(frozen=True)
 class PictureStreams:
     """A stream for each picture of a batch: row k of every draw comes from the generator of picture k alone.
 
     So a picture is the same alone and in any batch. The bits are those that diffusers draws with a list of generators.
     """
 
-    def __init__(self, generators: Sequence[Generator]):
-        self.generators = list(generators)
+    generators: Sequence[Generator]
 
     def __len__(self) -> int:
         return len(self.generators)
@@ -206,7 +205,7 @@ class PictureStreams:
 
     def randn(self, shape: tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape (N, …), float32 or float64; N is the number of pictures."""
-        shape = check_shape(shape)
+        shape, _ = checked(shape, dtype)
         if shape[:1] != (len(self.generators),):
             raise InputError(f"shape: {shape} is not of {len(self.generators)} pictures, one for each generator")
         return np.concatenate([generator.randn((1, *shape[1:]), dtype) for generator in self.generators])

@@ -6,7 +6,8 @@ A sampler walks from noise to picture in steps; the model is a function. One pic
     for i in range(len(sampler)):
         z = sampler.step(predict, i, z, rng)
 
-and `tinyldm.diffusion.loop.denoise` is this loop. A step asks `predict(z, t)` as often as its method needs.
+and `tinyldm.diffusion.loop.denoise` is this loop. A step asks `predict(z, t)` as often as its method needs,
+always by `Sampler.ask`, which notes the call.
 
 Some samplers keep a latent of constant variance, $z = \sqrt{\bar\alpha} x_0 + \sqrt{1 - \bar\alpha} \epsilon$
 ("variance preserving": DDPM, DDIM, PNDM, LCM); others let the noise stand on top of the signal,
@@ -41,7 +42,7 @@ class Sampler(ABC):
 
     `timesteps` are those of all calls of the model, in order: int64, or float32 where a sampler visits fractional ones.
     `init_noise_sigma` is the standard deviation of the first latent. `clean` is the clean latent that the model saw in
-    its latest call, in bounds if the config has any.
+    its latest call, in bounds if the config has any; `asked` are the timesteps of the calls so far.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Sampler(ABC):
     timesteps: Timesteps
     init_noise_sigma: float = 1.0
     clean: Array | None = None
+    variance_exploding: ClassVar[bool] = False  # the latent is scaled before the network sees it
 
     def __init__(self, config: SchedulerConfig, steps: int):
         if not 1 <= steps <= config.num_train_timesteps:
@@ -62,6 +64,7 @@ class Sampler(ABC):
         self.config = config
         self.steps = steps
         self.alpha_bar = schedule.alpha_bar(config.betas())
+        self.asked: list[np.number] = []
 
     def __len__(self) -> int:
         """The steps of a whole run; rounding in the published spacing may make them one more than was asked for."""
@@ -92,16 +95,16 @@ class Sampler(ABC):
             raise InputError(f"strength {strength} of {self.steps} steps leaves no step to take; raise one of them")
         return self.steps - taken
 
-    def ask(self, predict: Predict, z: Array, t: np.number, signal: float, noise: float) -> Array:
-        r"""One call of the model for $z = \alpha\, x_0 + s\, \epsilon$: its raw output; sets `clean`. (N, …) both."""
-        output = predict(self.scale_input(z, noise), t)
-        clean = prediction.to_sample(self.config.prediction_type, output, z, signal, noise)
-        self.clean = self.config.bounded(clean)
-        return output
+    def ask(self, predict: Predict, z: Array, t: np.number, signal: float, noise: float) -> tuple[Array, Array]:
+        r"""One call of the model at timestep `t` for $z = \alpha\, x_0 + s\, \epsilon$; (N, …) all.
 
-    def scale_input(self, z: Array, noise: float) -> Array:
-        """The latent as the network takes it: of unit variance. `noise` is the deviation of the noise in it."""
-        return z
+        Returns its raw output, and the clean latent in bounds. The network takes a latent of unit variance: that of a
+        variance-exploding sampler, $z = x_0 + \sigma\epsilon$, is divided by $\sqrt{\sigma^2 + 1}$.
+        """
+        self.asked.append(t)
+        output = predict(z / math.hypot(noise, 1) if self.variance_exploding else z, t)
+        self.clean = self.config.bounded(prediction.to_sample(self.config.prediction_type, output, z, signal, noise))
+        return output, self.clean
 
     def draw_noise(self, rng: NoiseSource | None, z: Array) -> Array:
         """Noise of the shape and dtype of `z`; an error if there is nowhere to take it from."""
@@ -150,9 +153,7 @@ class AlphaBarSampler(Sampler):
 
     def predicted(self, predict: Predict, z: Array, t: np.number) -> tuple[Array, Array]:
         """One call of the model at timestep `t`: its raw output and the clean latent in bounds, (N, …) each."""
-        output = self.ask(predict, z, t, *self.signal_and_noise(int(t)))
-        assert self.clean is not None
-        return output, self.clean
+        return self.ask(predict, z, t, *self.signal_and_noise(int(t)))
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
         """See `Sampler.add_noise`; here a draw from the forward process (DDPM, eq. 4)."""

@@ -45,9 +45,10 @@ class DDIM(AlphaBarSampler):
         t_prev = int(t) - self.config.num_train_timesteps // self.steps
         a_bar, a_bar_prev = self.alpha_bar_at(int(t)), self.alpha_bar_at(t_prev)
 
-        output, x0 = self.predicted(predict, z, t)
+        signal, noise = math.sqrt(a_bar), math.sqrt(1 - a_bar)
+        output, x0 = self.ask(predict, z, t, signal, noise)
         # The noise is the one that was predicted, even where x0 had to be held in bounds.
-        epsilon = prediction.to_epsilon(self.config.prediction_type, output, z, *self.signal_and_noise(int(t)))
+        epsilon = prediction.to_epsilon(self.config.prediction_type, output, z, signal, noise)
         sigma = eta * math.sqrt((1 - a_bar_prev) / (1 - a_bar) * (1 - a_bar / a_bar_prev))
         z_prev = math.sqrt(a_bar_prev) * x0 + math.sqrt(1 - a_bar_prev - sigma**2) * epsilon
         return z_prev + sigma * self.draw_noise(rng, z) if eta > 0 else z_prev

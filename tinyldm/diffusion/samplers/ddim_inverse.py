@@ -42,10 +42,9 @@ class DDIMInverse(AlphaBarSampler):
         t = self.timesteps[i]
         t_from = min(int(t) - self.config.num_train_timesteps // self.steps, self.config.num_train_timesteps - 1)
         mix = self.signal_and_noise(t_from)
-        output = self.ask(predict, z, t, *mix)
-        assert self.clean is not None
+        output, x0 = self.ask(predict, z, t, *mix)
         epsilon = prediction.to_epsilon(self.config.prediction_type, output, z, *mix)
-        return math.sqrt(self.alpha_bar_at(int(t))) * self.clean + math.sqrt(1 - self.alpha_bar_at(int(t))) * epsilon
+        return math.sqrt(self.alpha_bar_at(int(t))) * x0 + math.sqrt(1 - self.alpha_bar_at(int(t))) * epsilon
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
         """See `Sampler.add_noise`; here the latent at the less noisy end of step `i`."""

@@ -55,8 +55,8 @@ class FlowSampler(Sampler):
         """The levels of the run from evenly spaced ones, (S,)."""
         return np.asarray(self.shifted(levels))
 
-    def velocity(self, predict: Predict, z: Array, i: int, t: np.number) -> Array:
-        """The model's velocity at level `i`, (N, …); one call."""
+    def velocity(self, predict: Predict, z: Array, i: int, t: np.number) -> tuple[Array, Array]:
+        """The model's velocity at level `i`, and the clean latent, (N, …) each; one call."""
         sigma = float(self.sigmas[i])
         return self.ask(predict, z, t, 1 - sigma, sigma)
 
@@ -126,10 +126,9 @@ class FlowEuler(FlowSampler):
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
-        v = self.velocity(predict, z, i, self.timesteps[i])
+        v, x0 = self.velocity(predict, z, i, self.timesteps[i])
         if self.config.stochastic_sampling:
-            assert self.clean is not None
-            return self.add_noise(self.clean, self.draw_noise(rng, z), i + 1)
+            return self.add_noise(x0, self.draw_noise(rng, z), i + 1)
         return z + self.length(i) * v
 
 
@@ -151,9 +150,9 @@ class FlowHeun(TwoCalls, FlowSampler):
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """See `Sampler.step`."""
         t, *t_next = self.calls_of(i)
-        v = self.velocity(predict, z, i, t)
+        v, _ = self.velocity(predict, z, i, t)
         end = z + self.length(i) * v
         if self.sigmas[i + 1] == 0:
             return end
-        v_end = self.velocity(predict, end, i + 1, t_next[0])
+        v_end, _ = self.velocity(predict, end, i + 1, t_next[0])
         return z + self.length(i) * ((v + v_end) / 2)

@@ -76,10 +76,9 @@ class LogSNRSampler(SigmaSampler):
     def noise_prediction(self, predict: Predict, z: Array, i: int) -> Array:
         r"""The noise $\epsilon$ that the model sees in `z`; that of the clean latent in bounds, if there are any."""
         signal, noise = self.signal_and_noise(self.sigma(i))
-        output = self.ask(predict, z, self.timesteps[i], signal, noise)
+        output, clean = self.ask(predict, z, self.timesteps[i], signal, noise)
         if self.config.thresholding:
-            assert self.clean is not None
-            return (z - signal * self.clean) / noise
+            return (z - signal * clean) / noise
         return prediction.to_epsilon(self.config.prediction_type, output, z, signal, noise)
 
     def data_prediction(self, predict: Predict, z: Array, i: int) -> Array:

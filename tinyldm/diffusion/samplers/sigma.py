@@ -131,9 +131,8 @@ class SigmaSampler(Sampler):
 
     def denoised(self, predict: Predict, z: Array, sigma: float, t: np.number) -> Array:
         """The clean latent that the model sees in `z` at this level, (N, …); one call of the model."""
-        self.ask(predict, z, t, *self.signal_and_noise(sigma))
-        assert self.clean is not None
-        return self.clean
+        _, clean = self.ask(predict, z, t, *self.signal_and_noise(sigma))
+        return clean
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
         r"""See `Sampler.add_noise`; here $\alpha_i z_0 + s_i\epsilon$."""
@@ -144,6 +143,8 @@ class SigmaSampler(Sampler):
 class VarianceExplodingSampler(SigmaSampler):
     r"""A sampler of latents $z = x_0 + \sigma\epsilon$ (k-diffusion's form)."""
 
+    variance_exploding = True
+
     def __init__(self, config: SigmaConfig, steps: int):
         super().__init__(config, steps)
         largest = float(self.sigmas.max())
@@ -153,10 +154,6 @@ class VarianceExplodingSampler(SigmaSampler):
     def signal_and_noise(self, sigma: float) -> tuple[float, float]:
         r"""See `SigmaSampler.signal_and_noise`; here $(1, \sigma)$."""
         return 1.0, sigma
-
-    def scale_input(self, z: Array, noise: float) -> Array:
-        r"""See `Sampler.scale_input`; here $z / \sqrt{\sigma^2 + 1}$."""
-        return z / math.hypot(noise, 1)
 
     def slope(self, predict: Predict, z: Array, sigma: float, t: np.number) -> Array:
         r"""$\frac{dz}{d\sigma} = \frac{z - x_0}{\sigma}$ of the probability-flow ODE, (N, …); one call of the model."""

@@ -46,7 +46,7 @@ class TCD(AlphaBarSampler):
         t_beyond = math.floor((1 - eta) * t_next)
 
         kind, mix = self.config.prediction_type, self.signal_and_noise(int(t))
-        output = self.ask(predict, z, t, *mix)
+        output, _ = self.ask(predict, z, t, *mix)
         x0, epsilon = prediction.to_sample(kind, output, z, *mix), prediction.to_epsilon(kind, output, z, *mix)
         signal, noise = self.signal_and_noise(t_beyond)
         z = signal * x0 + noise * epsilon
