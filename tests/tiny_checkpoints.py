@@ -8,7 +8,7 @@ from pathlib import Path
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.golden.seeded import seeded_weight, seeded_weights
 from tinyldm.models.build import expected
-from tinyldm.text.clip_tokenizer import byte_alphabet
+from tinyldm.text.clip_tokenizer import BYTE_ALPHABET
 
 UNET = {
     "_class_name": "UNet2DConditionModel",
@@ -183,8 +183,7 @@ def write_word_pieces(folder: Path) -> None:
 
 def write_tokenizer(folder: Path) -> None:
     """A vocabulary of bytes alone, and the two special tokens."""
-    symbols = byte_alphabet()
-    tokens = [*symbols, *(s + "</w>" for s in symbols), "<|startoftext|>", "<|endoftext|>"]
+    tokens = [*BYTE_ALPHABET, *(s + "</w>" for s in BYTE_ALPHABET), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir()
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")

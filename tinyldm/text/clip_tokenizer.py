@@ -33,9 +33,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import cache
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -126,35 +124,25 @@ def split_words(text: str) -> list[str]:
 # 3. ------------------------------------------------------------------------------------------------------ bytes
 
 
-@cache
-def byte_alphabet() -> list[str]:
-    """One printable character for each byte 0..255, so that any byte string can be shown and stored as a text.
-
-    Bytes that are printable in Latin-1 stand for themselves, the other 68 for U+0100, U+0101, … in their order.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    spare = count(0x100)
-    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+# One printable character for each byte 0..255, so that any byte string can be shown and stored as a text: bytes that
+# are printable in Latin-1 stand for themselves, the other 68 for U+0100, U+0101, … in their order.
+PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+OTHERS = [byte for byte in range(256) if byte not in PRINTABLE]
+BYTE_ALPHABET = [chr(byte if byte in PRINTABLE else 0x100 + OTHERS.index(byte)) for byte in range(256)]
+# The inverse: the byte that a character stands for.
+BYTE_VALUES = {character: byte for byte, character in enumerate(BYTE_ALPHABET)}
 
 
 def byte_symbols(word: str) -> list[str]:
     """The UTF-8 bytes of a word as symbols of the byte alphabet, the last one with the end-of-word mark."""
-    alphabet = byte_alphabet()
-    symbols = [alphabet[byte] for byte in word.encode()]
+    symbols = [BYTE_ALPHABET[byte] for byte in word.encode()]
     return [*symbols[:-1], symbols[-1] + END_OF_WORD]
-
-
-@cache
-def byte_values() -> dict[str, int]:
-    """The inverse of `byte_alphabet`: the byte that a character stands for."""
-    return {character: byte for byte, character in enumerate(byte_alphabet())}
 
 
 def token_bytes(token: str) -> bytes:
     """The bytes that a token stands for (its end-of-word mark stays); one of other characters is taken as UTF-8."""
-    values = byte_values()
-    if all(character in values for character in token):
-        return bytes(values[character] for character in token)
+    if all(character in BYTE_VALUES for character in token):
+        return bytes(BYTE_VALUES[character] for character in token)
     return token.encode()
 
 
@@ -255,7 +243,7 @@ class Tokenizer:
         Built from the merge list that the package carries. In a prompt the special tokens count as written.
         """
         blob = files("tinyldm.text").joinpath("data/bpe_simple_vocab_16e6.txt.gz").read_bytes()
-        return cls.from_vocabulary(*parse_openai_merges(blob, sorted(byte_alphabet())), pad_token=pad_token)
+        return cls.from_vocabulary(*parse_openai_merges(blob, sorted(BYTE_ALPHABET)), pad_token=pad_token)
 
     @classmethod
     def from_vocabulary(
@@ -323,15 +311,25 @@ class Tokenizer:
         return text.replace(END_OF_WORD, " ").strip()
 
     def _words(self, text: str) -> list[tuple[str, list[str]]]:
-        """Each word of a text with its tokens; added tokens are words of their own."""
-        _check_text(text)
+        """Each word of a text with its tokens; added tokens are words of their own.
+
+        Raises `InputError` unless it is a text that UTF-8 can hold.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"a prompt must be a text, not {type(text).__name__}")
+        if surrogate := LONE_SURROGATE.search(text):
+            raise InputError(
+                f"character {surrogate.start()} of the prompt is U+{ord(surrogate[0]):04X}, a lone surrogate, "
+                "which is half a character; decode the text with its right encoding"
+            )
         words = []
-        for part, written in _split_at(self._added_as_written, text):
-            if written:
+        # Cut before and after each added token: at the odd places of what a pattern splits are its matches.
+        for place, part in enumerate(self._added_as_written.split(text)):
+            if place % 2:
                 words.append((part, self._spelled(part)))
                 continue
-            for piece, known in _split_at(self._added_normalized, normalize(part)):
-                if known:
+            for place_in_part, piece in enumerate(self._added_normalized.split(normalize(part))):
+                if place_in_part % 2:
                     words.append((piece, self._spelled(self._added_by_form[piece])))
                 else:
                     words += [(word, self._pieces(word)) for word in split_words(piece)]
@@ -353,16 +351,10 @@ class Tokenizer:
         return self.vocab[token]
 
 
-def _any_of(literals: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern for the leftmost, and there the longest, of some strings; None for no strings."""
+def _any_of(literals: Iterable[str]) -> re.Pattern[str]:
+    """A pattern, one group, for the leftmost, and there the longest, of some strings; of no strings it finds none."""
     ordered = sorted(filter(None, literals), key=len, reverse=True)
-    return re.compile("(" + "|".join(map(re.escape, ordered)) + ")") if ordered else None
-
-
-def _split_at(pattern: re.Pattern[str] | None, text: str) -> list[tuple[str, bool]]:
-    """The text cut before and after each match, in order: (part, whether it is a match)."""
-    parts = pattern.split(text) if pattern else [text]
-    return [(part, index % 2 == 1) for index, part in enumerate(parts)]
+    return re.compile("(" + ("|".join(map(re.escape, ordered)) or "(?!)") + ")")
 
 
 def _warn_of_truncation(words: list[tuple[str, list[str]]], room: int) -> None:
@@ -378,17 +370,6 @@ def _warn_of_truncation(words: list[tuple[str, list[str]]], room: int) -> None:
         TruncationWarning,
         stacklevel=3,
     )
-
-
-def _check_text(text: str) -> None:
-    """Raise `InputError` unless it is a text that UTF-8 can hold."""
-    if not isinstance(text, str):
-        raise InputError(f"a prompt must be a text, not {type(text).__name__}")
-    if surrogate := LONE_SURROGATE.search(text):
-        raise InputError(
-            f"character {surrogate.start()} of the prompt is U+{ord(surrogate[0]):04X}, a lone surrogate, "
-            "which is half a character; decode the text with its right encoding"
-        )
 
 
 def _check_vocabulary(vocab: dict[str, int], merges: list[tuple[str, str]]) -> None:
