@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyldm.checkpoints.dtypes import (
+from tinyldm.checkpoints.stored import (
     STORED,
     bfloat16_to_float32,
     float32_to_bfloat16,

@@ -10,8 +10,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.dtypes import from_stored, tag_of
-from tinyldm.checkpoints.mapped_file import MappedFile
+from tinyldm.checkpoints.stored import MappedFile, from_stored, tag_of
 from tinyldm.errors import CheckpointError
 from tinyldm.errors import quoted as quoted  # where the readers look for it
 
@@ -20,12 +19,14 @@ class TensorSource(ABC):
     """Named tensors whose shapes and types are known at once and whose values are read one at a time when asked for.
 
     `path` is what messages call the whole source (a file, an index, …); `metadata` its free text entries; `extras` what
-    it holds beside the tensors, by name and in a word each (`optimizer_states`: `list of 1`).
+    it holds beside the tensors, by name and in a word each (`optimizer_states`: `list of 1`); `files` the open files
+    that hold the tensors, none for a source in memory.
     """
 
     path: str
     metadata: Mapping[str, str]
     extras: Mapping[str, str] = MappingProxyType({})
+    files: tuple[MappedFile, ...] = ()
 
     @property
     @abstractmethod
@@ -57,11 +58,15 @@ class TensorSource(ABC):
         self.shape(name)
         return name
 
-    def release(self) -> None:  # noqa: B027  (a source without pages has nothing to give back)
+    def release(self) -> None:
         """Give the memory pages of all that was read back to the system; they return from the disk when needed."""
+        for file in self.files:
+            file.release()
 
-    def close(self) -> None:  # noqa: B027
-        """Let go of the files."""
+    def close(self) -> None:
+        """Let go of the files; arrays that point into them stay valid."""
+        for file in self.files:
+            file.close()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -116,7 +121,6 @@ class Table(dict[str, V]):
 class TableSource(TensorSource, Generic[T]):
     """A source that holds its tensors in a table by name: of an open file, or in memory."""
 
-    _file: MappedFile | None = None
     _tensors: Table[T]
 
     @property
@@ -139,16 +143,6 @@ class TableSource(TensorSource, Generic[T]):
             return tensor.read(dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
-
-    def release(self) -> None:
-        """Give all resident pages of the file back to the system."""
-        if self._file is not None:
-            self._file.release()
-
-    def close(self) -> None:
-        """Let go of the file; arrays that point into it stay valid."""
-        if self._file is not None:
-            self._file.close()
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
@@ -195,7 +189,8 @@ Place = tuple[TensorSource, str]  # a source, and the name of a tensor there
 class SourceView(TensorSource):
     """Tensors of other sources under names of its own, in the order of `places`: where each name's tensor is.
 
-    A view that changes what it shows overrides `shape` and `read`. `sources` are what it lets go of with `close`.
+    A view that changes what it shows overrides `shape` and `read`. `sources` are those whose files are the view's, too:
+    it lets go of them with `close`.
     """
 
     def __init__(
@@ -204,7 +199,7 @@ class SourceView(TensorSource):
         self.path = path
         self.metadata = metadata
         self._places = Table(path, places)
-        self._sources = list(sources)
+        self.files = tuple(file for source in sources for file in source.files)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -235,16 +230,6 @@ class SourceView(TensorSource):
         """The name in the file."""
         source, inner = self._places[name]
         return source.original_name(inner)
-
-    def release(self) -> None:
-        """Give the pages of all sources back."""
-        for source in self._sources:
-            source.release()
-
-    def close(self) -> None:
-        """Close all sources."""
-        for source in self._sources:
-            source.close()
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

@@ -27,9 +27,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import Table, TableSource, quoted
-from tinyldm.checkpoints.dtypes import FLOATING, STORED, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.file_kinds import kind_in_words
-from tinyldm.checkpoints.mapped_file import MappedFile
+from tinyldm.checkpoints.stored import FLOATING, STORED, MappedFile, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.temporary import held, reason, temporary_for
 from tinyldm.errors import CheckpointError
 
@@ -85,7 +84,7 @@ class FileTensor:
     def read(self, dtype: DTypeLike | None) -> np.ndarray:
         """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
         e = self.entry
-        values = self.file.array(STORED[e.tag], self.data + e.begin, self.data + e.end)
+        values = np.frombuffer(self.file.view(self.data + e.begin, self.data + e.end), STORED[e.tag])
         return from_stored(values.reshape(e.shape), e.tag, dtype)
 
 
@@ -94,7 +93,8 @@ class SafetensorsFile(TableSource[FileTensor]):
 
     def __init__(self, path: str | PathLike[str]):
         self.path = str(path)
-        self._file = file = MappedFile(path)
+        file = MappedFile(path)
+        self.files = (file,)
         try:
             header, data = read_header(file)
             self.metadata = check_metadata(header.pop("__metadata__", {}), self.path)

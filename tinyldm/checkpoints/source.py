@@ -13,8 +13,8 @@ from typing import Any
 
 from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
 from tinyldm.checkpoints.file_kinds import kind_in_words
-from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.safetensors import PREFIX, encodable, parse_json_object, read_safetensors
+from tinyldm.checkpoints.stored import MappedFile
 from tinyldm.checkpoints.torch_pickle import LEGACY_START, ZIP_START, read_torch
 from tinyldm.errors import CheckpointError
 

@@ -16,10 +16,9 @@ from os import PathLike
 from typing import Any
 
 from tinyldm.checkpoints.base import Table, TableSource, quoted
-from tinyldm.checkpoints.dtypes import STORED
-from tinyldm.checkpoints.mapped_file import MappedFile
 from tinyldm.checkpoints.pickle_globals import NumpyArray
 from tinyldm.checkpoints.pickle_reader import Name, PickleReader
+from tinyldm.checkpoints.stored import STORED, MappedFile
 from tinyldm.checkpoints.torch_tensors import BUILDERS, LazyTensor, Storage, TypedStorage, typed_storage
 from tinyldm.checkpoints.zip_entries import ZipEntry, read_directory, read_entry
 from tinyldm.errors import CheckpointError
@@ -60,7 +59,8 @@ class TorchFile(TableSource[LazyTensor | NumpyArray]):
 
     def __init__(self, path: str | PathLike[str]):
         self.path = str(path)
-        self._file = file = MappedFile(path)
+        file = MappedFile(path)
+        self.files = (file,)
         try:
             is_zip = file.view(0, min(4, file.size)) == ZIP_START
             self.root, length = open_zip(file) if is_zip else open_legacy(file)

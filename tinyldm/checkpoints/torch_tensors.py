@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import quoted
-from tinyldm.checkpoints.dtypes import STORED, from_stored
 from tinyldm.checkpoints.pickle_globals import PLAIN, NumpyArray, is_shape
 from tinyldm.checkpoints.pickle_reader import Builder, Name, PickleReader
+from tinyldm.checkpoints.stored import STORED, from_stored
 from tinyldm.errors import CheckpointError
 
 TORCH_DTYPES = {

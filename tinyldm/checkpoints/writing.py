@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.base import Place
-from tinyldm.checkpoints.dtypes import FLOATING
 from tinyldm.checkpoints.safetensors import SafetensorsWriter
+from tinyldm.checkpoints.stored import FLOATING
 
 METADATA = {"format": "pt"}  # without it the original libraries refuse the file
 

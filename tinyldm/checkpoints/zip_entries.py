@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from tinyldm.checkpoints.base import quoted
-from tinyldm.checkpoints.mapped_file import MappedFile
+from tinyldm.checkpoints.stored import MappedFile
 from tinyldm.errors import CheckpointError
 
 LOCAL_HEADER = 30  # bytes in front of an entry's name and extra field

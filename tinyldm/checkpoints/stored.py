@@ -1,12 +1,18 @@
-"""The element types of checkpoints: their published tags, how they lie in a file, and conversion when they are used.
+"""What is stored in a file: its bytes, mapped into memory, and the element types that they are read as.
 
-A tag is the name that the safetensors format gives a type (`F32`, `BF16`, `I64`, …); torch storages map onto the same
-tags. NumPy has no bfloat16, so its bits are stored as `uint16` and widened to float32: a bfloat16 is the upper half
-of the float32 with the same value.
+Each element type has a published tag, a form in which it lies in a file, and a conversion for when it is used. A tag is
+the name that the safetensors format gives a type (`F32`, `BF16`, `I64`, …); torch storages map onto the same tags.
+NumPy has no bfloat16, so its bits are stored as `uint16` and widened to float32: a bfloat16 is the upper half of the
+float32 with the same value.
 """
 
 from __future__ import annotations
 
+import mmap
+import stat
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,6 +40,46 @@ STORED: dict[str, np.dtype] = {
 FLOATING = ("F64", "F32", "F16", "BF16")
 TAG_OF_NUMPY = {dtype.newbyteorder("="): tag for tag, dtype in STORED.items() if tag not in ("BOOL", "BF16")}
 TAG_OF_NUMPY[np.dtype(bool)] = "BOOL"
+
+
+class MappedFile:
+    """The bytes of one regular file, mapped into memory, read-only, without reading them: `size`, `view(begin, end)`.
+
+    Pages come from the disk when they are touched and can be given back.
+    """
+
+    def __init__(self, path: str | PathLike[str]):
+        self.path = Path(path)
+        try:
+            # Opening a named pipe would wait for a writer; so look first.
+            mode = self.path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+                raise CheckpointError(f"{path}: is {what}, wanted a checkpoint file")
+            with self.path.open("rb") as file:
+                self.size = file.seek(0, 2)
+                self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+    def view(self, begin: int, end: int) -> memoryview:
+        """The bytes from `begin` up to `end`, not copied; the range must lie in the file."""
+        if not 0 <= begin <= end <= self.size:
+            raise CheckpointError(f"{self.path}: bytes {begin} to {end} asked of a file of {self.size} bytes")
+        return memoryview(self._map or b"")[begin:end]
+
+    def release(self) -> None:
+        """Give the resident pages back to the system; touched again, they are read from the disk again."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def close(self) -> None:
+        """Let go of the file. Arrays that were read from it without a copy stay valid, and keep the mapping alive."""
+        if self._map is not None:
+            with suppress(BufferError):  # arrays still point into it: it goes with the last of them
+                self._map.close()
+        self._map = None
+        self.size = 0
 
 
 def tag_of(dtype: DTypeLike) -> str:
