@@ -8,12 +8,13 @@ that was chosen at load, and tells the trace, if one is on, the output under the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tinyldm import ops
-from tinyldm.ops.composite import Operators
+from tinyldm.ops.composite import ACTIVATIONS, Operators
 from tinyldm.ops.conv import Padding
 from tinyldm.tracing import activated, as_channels_first, as_tokens, ended, module, module_with, tracing
 from tinyldm.tree import Weights
@@ -159,7 +160,9 @@ class TakenApart(Operators):
     """The plain operators of a composite, each traced: those that have weights are its layers, one after the other."""
 
     def __init__(self, layers: Sequence[Weights]) -> None:
-        self._last, self._ops, self._next = layers[-1], layers[0].runtime.ops, iter(layers).__next__
+        self._ops, self._next = layers[0].runtime.ops, iter(layers).__next__
+        # In front of the last layer or behind the only one.
+        self.activations = {name: partial(activated, name=name, w=layers[-1]) for name in ACTIVATIONS}
 
     def linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         """The next layer: `(…, C_in) -> (…, C_out)`."""
@@ -175,10 +178,6 @@ class TakenApart(Operators):
     def group_norm(self, x: Array, weight: Array, bias: Array, groups: int, eps: float) -> Array:
         """The next layer: `(N, …, C) -> (N, …, C)`."""
         return group_norm(x, self._next())
-
-    def activation(self, name: str, x: Array) -> Array:
-        """The activation of a name, in front of the last layer or behind the only one: `(…) -> (…)`."""
-        return activated(x, name, self._last)
 
     def geglu(self, x: Array) -> Array:
         """`ops.geglu`, a part of the module that the composite is: `(…, 2·C) -> (…, C)`."""

@@ -7,7 +7,7 @@ that it is composed of: those of this package, or others of the same names (a tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tinyldm.errors import InputError
 from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu
@@ -27,10 +27,7 @@ class Operators:
     group_norm = staticmethod(group_norm)
     linear = staticmethod(linear)
     upsample_nearest = staticmethod(upsample_nearest)
-
-    def activation(self, name: str, x: Array) -> Array:
-        """The activation of a name, which must be in `ACTIVATIONS`: `(…) -> (…)`."""
-        return ACTIVATIONS[name](x)
+    activations: Mapping[str, Callable[[Array], Array]] = ACTIVATIONS
 
 
 PLAIN = Operators()
@@ -38,7 +35,7 @@ PLAIN = Operators()
 
 def norm_silu(x: Array, weight: Array, bias: Array, groups: int, eps: float, *, operators: Operators = PLAIN) -> Array:
     """`silu(group_norm(x))`: `(N, H, W, C) -> (N, H, W, C)`."""
-    return operators.activation("silu", operators.group_norm(x, weight, bias, groups, eps))
+    return operators.activations["silu"](operators.group_norm(x, weight, bias, groups, eps))
 
 
 def norm_silu_conv2d(
@@ -61,7 +58,7 @@ def norm_silu_conv2d(
     `(N, H, W, C_in) -> (N, H', W', C_out)`;
     `shift` is `(N, C_out)`, one number per sample and channel (the time embedding); `residual` has the result's shape.
     """
-    h = operators.activation("silu", operators.group_norm(x, norm_weight, norm_bias, groups, eps))
+    h = operators.activations["silu"](operators.group_norm(x, norm_weight, norm_bias, groups, eps))
     h = operators.conv2d(h, weight, bias, stride=stride, padding=padding)
     if shift is not None:
         h = h + shift[:, None, None, :]
@@ -129,4 +126,4 @@ def linear_activation(
     """
     if activation not in ACTIVATIONS:
         raise InputError(f"linear_activation: unknown activation {activation!r}; known are {', '.join(ACTIVATIONS)}")
-    return operators.activation(activation, operators.linear(x, weight, bias))
+    return operators.activations[activation](operators.linear(x, weight, bias))
