@@ -69,6 +69,10 @@ def test_a_sharded_checkpoint_reads_as_one(tmp_path):
         source.release()
         with pytest.raises(CheckpointError, match="has no tensor 'z'"):
             source.read("z")
+        view = RenamedSource(source, {"x": "c"})
+        assert [file.path for file in view.files] == [tmp_path / TWO, tmp_path / ONE]
+    with pytest.raises(CheckpointError, match="asked of a file of 0 bytes"):
+        view.read("x")
 
 
 @pytest.mark.parametrize(

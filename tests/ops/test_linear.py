@@ -27,6 +27,8 @@ def test_linear_is_the_naive_sum(seed, dtype, batch, c_in, c_out, biased):
 
 
 def test_linear_refuses_other_channels():
+    with pytest.raises(InputError, match=r"x has no channels, the weight of shape \(2, 4\) takes 4"):
+        linear(np.zeros(()), np.zeros((2, 4)))
     with pytest.raises(InputError, match="x has 3 channels"):
         linear(np.zeros((2, 3)), np.zeros((3, 2)))
 
