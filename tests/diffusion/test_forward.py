@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinyldm.diffusion import forward, prediction, schedule
 from tinyldm.errors import InputError
 
-ALPHA_BAR = schedule.alpha_bar(schedule.scaled_linear_betas(0.00085, 0.012, 1000))
+ALPHA_BAR = schedule.alpha_bar(schedule.make_betas("scaled_linear", 0.00085, 0.012, 1000))
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 999), min_size=1, max_size=4))
@@ -37,7 +37,7 @@ def test_marginal_statistics(t: int) -> None:
 
 def test_one_step_at_a_time_is_the_closed_form() -> None:
     rng = np.random.default_rng(0)
-    betas = schedule.linear_betas(0.01, 0.2, 20)
+    betas = schedule.make_betas("linear", 0.01, 0.2, 20)
     z = np.full((1, 200_000), 3.0)
     for beta in betas.astype(np.float64):
         z = np.sqrt(1 - beta) * z + np.sqrt(beta) * rng.standard_normal(z.shape)

@@ -480,7 +480,7 @@ def test_no_default_sampler(config: dict[str, Any]) -> None:
 
 def test_forward_process_agrees_with_the_schedule() -> None:
     z0, noise = TorchGenerator(5).randn((2, 1, 4, 2, 2), np.float64)
-    a = schedule.alpha_bar(schedule.scaled_linear_betas(0.00085, 0.012, 1000))
+    a = schedule.alpha_bar(schedule.make_betas("scaled_linear", 0.00085, 0.012, 1000))
     for name in DIFFUSION:
         if SAMPLERS[name].sampler.scheduler_class == "DPMSolverSinglestepScheduler" or name == "ddim_inverse":
             continue  # which visit timesteps of their own

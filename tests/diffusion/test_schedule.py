@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyldm.diffusion import schedule
-from tinyldm.errors import InputError
+from tinyldm.errors import ConfigError, InputError
 
 TENSORS, PROVENANCE = load_golden("diffusion/tables")
 
@@ -87,6 +87,8 @@ def test_zero_terminal_snr(kind: tuple[str, float, float], count: int) -> None:
 
 
 def test_trained_betas_and_unknown_schedule() -> None:
-    assert schedule.make_betas("linear", 0, 0, 0, [0.1, 0.2]).tolist() == [np.float32(0.1), np.float32(0.2)]
+    assert schedule.make_betas("linear", 0, 0, 2, [0.1, 0.2]).tolist() == [np.float32(0.1), np.float32(0.2)]
+    with pytest.raises(ConfigError, match="trained_betas has 2 values"):
+        schedule.make_betas("linear", 0, 0, 3, [0.1, 0.2])
     with pytest.raises(InputError, match="sigmoid"):
         schedule.make_betas("sigmoid", 0.1, 0.2, 10)

@@ -11,7 +11,7 @@ from tinyldm.diffusion import schedule
 from tinyldm.diffusion.schedule import spaced_timesteps
 from tinyldm.diffusion.spacing import karras_sigmas, sigma_to_timestep
 
-TABLE = schedule.sigmas(schedule.alpha_bar(schedule.scaled_linear_betas(0.00085, 0.012, 1000)))
+TABLE = schedule.sigmas(schedule.alpha_bar(schedule.make_betas("scaled_linear", 0.00085, 0.012, 1000)))
 
 
 @given(st.sampled_from(["leading", "linspace", "trailing"]), st.integers(1, 1000))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 
 import numpy as np
 
-from tinyldm.diffusion import prediction, schedule
+from tinyldm.diffusion import prediction
 from tinyldm.diffusion.types import Array
 from tinyldm.errors import ConfigError, TinyldmError
 
@@ -57,21 +57,6 @@ class SchedulerConfig:
     prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
     timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
     steps_offset: Annotated[int, Range(0, 1_000_000)] = 0
-
-    def __post_init__(self) -> None:
-        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
-            raise ConfigError(
-                f"scheduler config: trained_betas has {len(self.trained_betas)} values, "
-                f"num_train_timesteps is {self.num_train_timesteps}; they must agree"
-            )
-
-    def betas(self) -> Array:  # -> (T,)
-        r"""$\beta_t$ of the training timesteps; rescaled to pure noise at the end if the config says so."""
-        betas = schedule.make_betas(
-            self.beta_schedule, self.beta_start, self.beta_end, self.num_train_timesteps, self.trained_betas
-        )
-        rescaled = getattr(self, "rescale_betas_zero_snr", False)
-        return schedule.rescale_zero_terminal_snr(betas) if rescaled else betas
 
     def bounded(self, x0: Array) -> Array:  # (N, …) -> (N, …)
         """The predicted clean latent, held in bounds if the config has any."""

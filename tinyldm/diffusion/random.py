@@ -2,7 +2,9 @@ r"""The random stream of PyTorch on an x86 processor, from the seed: `torch.Gene
 
 Published pictures are named by their seed, and the seed means this stream. It has three layers:
 
-1. **Words**: Mersenne Twister MT19937 (Matsumoto and Nishimura 1998), 32 bits each.
+1. **Words**: Mersenne Twister MT19937 (Matsumoto and Nishimura 1998), 32 bits each. Its state begins with the low 32
+   bits of the seed, $s_0$, and goes on with $s_i = 1812433253\,(s_{i-1} \oplus \lfloor s_{i-1} / 2^{30} \rfloor) + i
+   \bmod 2^{32}$ (`init_genrand` of their implementation of 2002).
 2. **Uniforms** in $[0, 1)$: the low 24 bits of a word times $2^{-24}$ (float32), or the low 53 bits of two words, the
    first on top, times $2^{-53}$ (float64).
 3. **Normals** by Box and Muller (1958): $r = \sqrt{-2 \ln(1 - u_1)}$, $\theta = 2 \pi u_2$, and the pair
@@ -13,8 +15,12 @@ of 16, where elements $j$ and $j + 8$ are a pair; if the size is no multiple of 
 transformed anew. Smaller arrays take one value at a time in float64, from two uniforms in the opposite roles
 ($u_2$ gives the radius), and the second value of a pair is kept for the next call.
 
-The blocks of float32 run in PyTorch's AVX2 code, on AVX-512 processors too; `cephes` has its polynomials. Bits are the
-same as PyTorch 2.13's, except in the float64 blocks, whose last digit is the C library's.
+The blocks of float32 run in PyTorch's AVX2 code, on AVX-512 processors too. A seed gives the same picture here and
+there only if the noise has the same bits, so logarithm, sine and cosine are rounded exactly as that code rounds them:
+these are the polynomials of the Cephes library (S. L. Moshier, "Methods and Programs for Mathematical Functions", 1989;
+single precision), with a fused multiply-add wherever the compiled original has one. Every other operation is one IEEE
+float32 operation, which NumPy rounds as any processor does. Bits are the same as PyTorch 2.13's, except in the float64
+blocks, whose last digit is the C library's.
 """
 
 from __future__ import annotations
@@ -27,22 +33,39 @@ from typing import Protocol
 
 import numpy as np
 
-from tinyldm.diffusion import cephes
 from tinyldm.errors import InputError
 
 BLOCK = 16
-TWO_PI_F32 = np.float32(2 * math.pi)
 
+F32 = np.float32
+TWO_PI = F32(2 * math.pi)
 
-def mersenne_twister(seed: int) -> np.random.MT19937:
-    r"""NumPy's MT19937 with the state that the reference implementation derives from a 32-bit seed.
+SQRT_HALF = F32(0.707106781186547524)
+LOG_POLYNOMIAL = [
+    F32(c)
+    for c in (
+        7.0376836292e-2,
+        -1.1514610310e-1,
+        1.1676998740e-1,
+        -1.2420140846e-1,
+        1.4249322787e-1,
+        -1.6668057665e-1,
+        2.0000714765e-1,
+        -2.4999993993e-1,
+        3.3333331174e-1,
+    )
+]
+# ln 2 = 0.693359375 - 2.12194440e-4: the first part has so few bits that a product with the exponent is exact.
+LN2_HIGH, LN2_LOW = F32(0.693359375), F32(-2.12194440e-4)
 
-    $s_0$ is the seed, $s_i = 1812433253\,(s_{i-1} \oplus \lfloor s_{i-1} / 2^{30} \rfloor) + i \bmod 2^{32}$
-    (Matsumoto and Nishimura, `init_genrand` of 2002).
-    """
-    twister = np.random.MT19937(0)
-    np.random.RandomState(twister).seed(seed)  # which is this
-    return twister
+FOUR_OVER_PI = F32(1.27323954473516)
+# π/4 in three parts, for the same reason.
+PI_4_PARTS = [F32(c) for c in (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)]
+SIN_POLYNOMIAL = [F32(c) for c in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)]
+COS_POLYNOMIAL = [F32(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)]
+
+BELOW_FLOAT32 = np.int64((1 << 29) - 1)  # the 29 bits of a float64 that a float32 has no room for
+HALFWAY = np.int64(1 << 28)
 
 
 def check_seed(seed: int) -> int:
@@ -67,7 +90,8 @@ class TorchGenerator:
 
     def __init__(self, seed: int = 0):
         self._initial_seed = check_seed(seed)
-        self._twister = mersenne_twister(self._initial_seed & 0xFFFFFFFF)
+        self._twister = np.random.MT19937(0)
+        np.random.RandomState(self._twister).seed(self._initial_seed & 0xFFFFFFFF)  # `init_genrand`
         self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
 
     def manual_seed(self, seed: int) -> TorchGenerator:
@@ -127,8 +151,8 @@ def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
     """Uniforms in [0, 1) to standard normals, in blocks of 16 whose elements j and j + 8 make a pair."""
     u1, u2 = np.split(uniforms.reshape(-1, BLOCK), 2, axis=1)
     if uniforms.dtype == np.float32:
-        log = cephes.log(np.float32(1) - u1)
-        sin, cos = cephes.sincos(TWO_PI_F32 * u2)
+        log = log_f32(F32(1) - u1)
+        sin, cos = sincos_f32(TWO_PI * u2)
     else:
         theta = 2 * math.pi * u2
         log, sin, cos = np.log(1 - u1), np.sin(theta), np.cos(theta)
@@ -136,6 +160,65 @@ def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
     return (
         np.concatenate([radius * cos, radius * sin], axis=1).ravel() + 0
     )  # adding 0 turns -0 into 0, as the mean does
+
+
+def fma(a: np.ndarray | F32, b: np.ndarray | F32, c: np.ndarray | F32) -> np.ndarray:
+    r"""$a b + c$ of float32 arrays with a single rounding to float32, as the processor's instruction gives it.
+
+    The product of two float32 is exact in float64. The sum rounds to float64 and then again to float32; the second
+    rounding goes wrong only where the first one landed exactly halfway between two float32 values, so there the part
+    that the first rounding lost (Knuth's two-sum) decides.
+    """
+    product = np.multiply(a, b, dtype=np.float64)
+    total = np.asarray(product + c)
+    halfway = (total.view(np.int64) & BELOW_FLOAT32) == HALFWAY
+    if halfway.any():
+        rest = total - product
+        lost = (product - (total - rest)) + (c - rest)
+        total = np.where(halfway & (lost != 0), np.nextafter(total, np.copysign(np.inf, lost)), total)
+    return total.astype(np.float32)
+
+
+def horner(coefficients: list[F32], x: np.ndarray) -> np.ndarray:
+    """The polynomial with these coefficients, highest power first, at `x`; one `fma` a coefficient."""
+    y: np.ndarray | F32 = coefficients[0]
+    for c in coefficients[1:]:
+        y = fma(y, x, c)
+    return np.asarray(y)
+
+
+def log_f32(x: np.ndarray) -> np.ndarray:
+    r"""$\ln x$ for positive, normal float32 `x`.
+
+    With $x = m 2^e$ and $m$ in $[\sqrt{1/2}, \sqrt 2)$: $\ln x = e \ln 2 + f - f^2/2 + f^3 P(f)$, $f = m - 1$.
+    """
+    m, e = np.frexp(x)
+    low = m < SQRT_HALF
+    f = np.where(low, (m - F32(1)) + m, m - F32(1))
+    e = e.astype(np.float32) - low.astype(np.float32)
+    square = f * f
+    y = fma(horner(LOG_POLYNOMIAL, f) * f, square, e * LN2_LOW)
+    y = fma(-square, F32(0.5), y)
+    return fma(e, LN2_HIGH, f + y)
+
+
+def sincos_f32(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""$(\sin x, \cos x)$ for float32 `x` in $[0, 8192)$.
+
+    $x = j \pi/4 + r$ with even $j$ and $|r| \le \pi/4$; one polynomial serves the sine of $r$, one the cosine, and
+    $j \bmod 8$ says which is which and with what sign.
+    """
+    j = ((x * FOUR_OVER_PI).astype(np.int32) + 1) & ~1
+    r = x
+    for part in PI_4_PARTS:
+        r = fma(-j.astype(np.float32), part, r)
+    square = r * r
+    cos_r = fma(horner(COS_POLYNOMIAL, square) * square, square, -(square * F32(0.5))) + F32(1)
+    sin_r = fma(horner(SIN_POLYNOMIAL, square) * square, r, r)
+    swapped = (j & 2) != 0
+    sin_x = np.where(swapped, cos_r, sin_r)
+    cos_x = np.where(swapped, sin_r, cos_r)
+    return np.where(j & 4, -sin_x, sin_x), np.where((j + 2) & 4, -cos_x, cos_x)
 
 
 def checked(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyldm.diffusion.types import Array
-from tinyldm.errors import InputError
+from tinyldm.errors import ConfigError, InputError
 
 
 def linspace_f32(start: float, stop: float, count: int) -> Array:  # -> (count,) float32
@@ -34,16 +34,6 @@ def linspace_f32(start: float, stop: float, count: int) -> Array:  # -> (count,)
     up = np.float64(first) + step * k
     down = np.float64(last) - step * (count - 1 - k)
     return np.where(k < count // 2, up, down).astype(np.float32)
-
-
-def linear_betas(start: float, end: float, count: int) -> Array:  # -> (T,)
-    r"""$\beta_t$ evenly spaced from `start` to `end` (DDPM, section 4)."""
-    return linspace_f32(start, end, count)
-
-
-def scaled_linear_betas(start: float, end: float, count: int) -> Array:  # -> (T,)
-    r"""$\sqrt{\beta_t}$ evenly spaced: the schedule of latent diffusion (Rombach et al. 2022, arXiv 2112.10752)."""
-    return linspace_f32(start**0.5, end**0.5, count) ** 2
 
 
 def cosine_betas(count: int, largest: float = 0.999) -> Array:  # -> (T,)
@@ -63,13 +53,23 @@ def cosine_betas(count: int, largest: float = 0.999) -> Array:  # -> (T,)
 def make_betas(
     kind: str, start: float, end: float, count: int, trained: Sequence[float] | None = None
 ) -> Array:  # -> (T,)
-    """The betas of a published schedule by its name; `trained` betas take the place of all the rest."""
+    r"""The betas of a published schedule by its name; `trained` betas, `count` of them, take the place of the rest.
+
+    - `linear`: $\beta_t$ evenly spaced from `start` to `end` (DDPM, section 4);
+    - `scaled_linear`: $\sqrt{\beta_t}$ evenly spaced, in latent diffusion (Rombach et al. 2022, arXiv 2112.10752);
+    - `squaredcos_cap_v2`: `cosine_betas`.
+    """
     if trained is not None:
+        if len(trained) != count:
+            raise ConfigError(
+                f"scheduler config: trained_betas has {len(trained)} values, "
+                f"num_train_timesteps is {count}; they must agree"
+            )
         return np.array(trained, np.float32)
     if kind == "linear":
-        return linear_betas(start, end, count)
+        return linspace_f32(start, end, count)
     if kind == "scaled_linear":
-        return scaled_linear_betas(start, end, count)
+        return linspace_f32(start**0.5, end**0.5, count) ** 2
     if kind == "squaredcos_cap_v2":
         return cosine_betas(count)
     raise InputError(f"beta schedule {kind!r} is unknown; take linear, scaled_linear or squaredcos_cap_v2")

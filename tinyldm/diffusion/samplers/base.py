@@ -61,9 +61,12 @@ class Sampler(ABC):
     def __init__(self, config: SchedulerConfig, steps: int):
         if not 1 <= steps <= config.num_train_timesteps:
             raise InputError(f"steps: {steps} is out of range; it must be from 1 to {config.num_train_timesteps}")
-        self.config = config
+        self.config = c = config
         self.steps = steps
-        self.alpha_bar = schedule.alpha_bar(config.betas())
+        betas = schedule.make_betas(c.beta_schedule, c.beta_start, c.beta_end, c.num_train_timesteps, c.trained_betas)
+        if getattr(c, "rescale_betas_zero_snr", False):
+            betas = schedule.rescale_zero_terminal_snr(betas)
+        self.alpha_bar = schedule.alpha_bar(betas)
         self.asked: list[np.number] = []
 
     def __len__(self) -> int:

@@ -25,7 +25,6 @@ class DPMSolverConfig(LogSNRConfig, Ancestral):
     brownian: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.algorithm_type in ("dpmsolver", "sde-dpmsolver") and self.final_sigmas_type == "zero":
             raise ConfigError(
                 f"scheduler config: algorithm_type {self.algorithm_type!r} predicts noise, of which final_sigmas_type "
