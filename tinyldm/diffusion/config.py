@@ -79,7 +79,7 @@ class Thresholding(SchedulerConfig):
     sample_max_value: Positive = 1.0
 
     def bounded(self, x0: Array) -> Array:
-        """See `SchedulerConfig.bounded`."""
+        """The predicted clean latent, held in its bounds: `(N, …) -> (N, …)`."""
         if self.thresholding:
             return prediction.dynamic_threshold(x0, self.dynamic_thresholding_ratio, self.sample_max_value)
         return x0
@@ -93,7 +93,7 @@ class Clipping(Thresholding):
     clip_sample_range: Positive = 1.0
 
     def bounded(self, x0: Array) -> Array:
-        """See `SchedulerConfig.bounded`."""
+        """The predicted clean latent, held in its bounds: `(N, …) -> (N, …)`."""
         if self.thresholding:
             return super().bounded(x0)
         return np.clip(x0, -self.clip_sample_range, self.clip_sample_range) if self.clip_sample else x0

@@ -45,12 +45,13 @@ def denoise(
     `predict` is called `sampler.calls(start)` times. `callback` is called after every step: a latent that it returns
     takes the place of the step's; with `Stopped` it ends the run.
     """
-    asked = sampler.asked  # the timestep of every call of the model
+    asked = sampler.asked  # the timestep of every call of the model that went through `Sampler.ask`
     first = len(asked)
     for i in range(start, len(sampler)):
         before = len(asked)
         z = sampler.step(predict, i, z, rng)
         if callback is not None:
-            changed = callback(Step(i, len(sampler), asked[before], z, sampler.clean, len(asked) - first))
+            t = asked[before] if len(asked) > before else sampler.timesteps[i]
+            changed = callback(Step(i, len(sampler), t, z, sampler.clean, len(asked) - first))
             z = z if changed is None else changed
     return z

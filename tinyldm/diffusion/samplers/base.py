@@ -159,6 +159,6 @@ class AlphaBarSampler(Sampler):
         return self.ask(predict, z, t, *self.signal_and_noise(int(t)))
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
-        """See `Sampler.add_noise`; here a draw from the forward process (DDPM, eq. 4)."""
+        """The clean latent as noisy as before step `i`, (N, …); here a draw from the forward process (DDPM, eq. 4)."""
         signal, sigma = self.signal_and_noise(int(self.visited[i]))
         return signal * z0 + sigma * noise

@@ -32,7 +32,7 @@ class DDIM(AlphaBarSampler):
 
     @dataclass(frozen=True)
     class Config(ZeroSNR, Clipping):
-        """See `SchedulerConfig`; `eta` is the share of fresh noise."""
+        """Fields of every sampler; `eta` is the share of fresh noise."""
 
         set_alpha_to_one: bool = True
         eta: Annotated[float, Range(0, 1)] = 0.0
@@ -40,7 +40,7 @@ class DDIM(AlphaBarSampler):
     config: Config
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         t, eta = self.timesteps[i], self.config.eta
         t_prev = int(t) - self.config.num_train_timesteps // self.steps
         a_bar, a_bar_prev = self.alpha_bar_at(int(t)), self.alpha_bar_at(t_prev)

@@ -28,7 +28,7 @@ class DDIMInverse(AlphaBarSampler):
 
     @dataclass(frozen=True)
     class Config(ZeroSNR, Clipping):
-        """See `SchedulerConfig`."""
+        """Fields of every sampler."""
 
         timestep_spacing: Literal["leading", "trailing"] = "leading"
         set_alpha_to_one: bool = True
@@ -38,7 +38,7 @@ class DDIMInverse(AlphaBarSampler):
         return super().make_timesteps()[::-1].copy()
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         t = self.timesteps[i]
         t_from = min(int(t) - self.config.num_train_timesteps // self.steps, self.config.num_train_timesteps - 1)
         mix = self.signal_and_noise(t_from)
@@ -47,6 +47,6 @@ class DDIMInverse(AlphaBarSampler):
         return math.sqrt(self.alpha_bar_at(int(t))) * x0 + math.sqrt(1 - self.alpha_bar_at(int(t))) * epsilon
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
-        """See `Sampler.add_noise`; here the latent at the less noisy end of step `i`."""
+        """The clean latent as noisy as before step `i`, (N, …); here the latent at the less noisy end of step `i`."""
         signal, sigma = self.signal_and_noise(int(self.timesteps[i]) - self.config.num_train_timesteps // self.steps)
         return signal * z0 + sigma * noise

@@ -33,14 +33,14 @@ class DDPM(AlphaBarSampler):
 
     @dataclass(frozen=True)
     class Config(ZeroSNR, Clipping):
-        """See `SchedulerConfig`; `variance_type` is $\\sigma_t^2$ of the reverse step."""
+        """Fields of every sampler; `variance_type` is $\\sigma_t^2$ of the reverse step."""
 
         variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", None] = "fixed_small"
 
     config: Config
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         t = self.timesteps[i]
         t_prev = int(self.timesteps[i + 1]) if i + 1 < len(self.timesteps) else -1
         a_bar, a_bar_prev = self.alpha_bar_at(int(t)), self.alpha_bar_at(t_prev)

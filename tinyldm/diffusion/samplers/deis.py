@@ -29,7 +29,7 @@ class DEIS(DPMMultistep):
 
     @dataclass(frozen=True)
     class Config(DPMSolverConfig):
-        """See `DPMSolverConfig`; the file may name the solver and the algorithm of another class of the family."""
+        """Fields of the DPM-Solvers; the file may name the solver and the algorithm of another class of the family."""
 
         algorithm_type: Literal["deis", "dpmsolver", "dpmsolver++"] = "deis"
         solver_type: Literal["logrho", "midpoint", "heun", "bh1", "bh2"] = "logrho"
@@ -41,5 +41,5 @@ class DEIS(DPMMultistep):
             super().__post_init__()
 
     def final_level(self, levels: Array) -> float:
-        """See `SigmaSampler.final_level`."""
+        """The noise level at which the last step ends."""
         return float(levels[-1]) if self.config.chosen_schedule() else super().final_level(levels)

@@ -29,7 +29,7 @@ class KDPM2(TwoCalls, VarianceExplodingSampler):
     """What both share."""
 
     def make_levels(self) -> tuple[Array, Timesteps]:
-        """See `SigmaSampler.make_levels`; the timesteps of Karras levels are rounded, as published."""
+        """Noise levels and timesteps; the timesteps of Karras levels are rounded, as published."""
         levels, timesteps = super().make_levels()
         return levels, np.round(timesteps) if self.config.chosen_schedule() == "karras" else timesteps
 
@@ -49,14 +49,14 @@ class DPM2(KDPM2):
 
     @dataclass(frozen=True)
     class Config(KDPM2Config, Churn):
-        """See `SigmaConfig` and `Churn`."""
+        """Fields of noise levels and of churn."""
 
     def second_timestep(self, i: int) -> np.number:
-        """See `TwoCalls.second_timestep`: that of the level in the middle."""
+        """The timestep of the second call of step `i`: that of the level in the middle."""
         return self.timestep_of(math.sqrt(self.sigma(i) * self.sigma(i + 1)))
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         z, sigma, t = churned(self, i, z, self.calls_of(i)[0], rng)
         sigma_next = self.sigma(i + 1)
         d = self.slope(predict, z, sigma, t)
@@ -79,7 +79,7 @@ class DPM2Ancestral(KDPM2):
 
     @dataclass(frozen=True)
     class Config(KDPM2Config, Ancestral):
-        """See `SigmaConfig` and `Ancestral`."""
+        """Fields of noise levels and of fresh noise."""
 
     config: Config
 
@@ -89,11 +89,11 @@ class DPM2Ancestral(KDPM2):
         return math.sqrt(self.sigma(i) * sigma_down)
 
     def second_timestep(self, i: int) -> np.number:
-        """See `TwoCalls.second_timestep`: that of the level in the middle."""
+        """The timestep of the second call of step `i`: that of the level in the middle."""
         return self.timestep_of(self.middle(i))
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         sigma = self.sigma(i)
         sigma_down, sigma_up = split_noise(sigma, self.sigma(i + 1), self.config.eta)
         t, *t_middle = self.calls_of(i)

@@ -43,24 +43,24 @@ class DPMMultistep(DPMSolver):
 
     @dataclass(frozen=True)
     class Config(DPMSolverConfig, ZeroSNR):
-        """See `DPMSolverConfig`; `use_lu_lambdas` spaces the levels evenly in the log-SNR."""
+        """Fields of the DPM-Solvers; `use_lu_lambdas` spaces the levels evenly in the log-SNR."""
 
         euler_at_final: bool = False
         use_lu_lambdas: bool = False
 
         def chosen_schedule(self) -> str | None:
-            """See `SigmaConfig.chosen_schedule`."""
+            """The schedule of noise levels that the fields choose."""
             return super().chosen_schedule() or ("exponential" if self.use_lu_lambdas else None)
 
     config: DPMSolverConfig
 
     def rounds(self, name: str) -> bool:
-        """See `LogSNRSampler.rounds`."""
+        """Whether the timesteps are rounded to whole ones."""
         even = getattr(self.config, "use_lu_lambdas", False)
         return (name == "karras" or even) and self.config.beta_schedule != "squaredcos_cap_v2"
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         self.ask_for(predict, z, i)
         step = self.integral(i, i + 1)
         z = step.keep * z - step.scale * self.integrated(i, step)

@@ -36,7 +36,7 @@ class DPM2SAncestral(TwoCalls, VarianceExplodingSampler):
 
     @dataclass(frozen=True)
     class Config(SigmaConfig, Ancestral):
-        """See `SigmaConfig` and `Ancestral`."""
+        """Fields of noise levels and of fresh noise."""
 
     config: Config
 
@@ -46,11 +46,11 @@ class DPM2SAncestral(TwoCalls, VarianceExplodingSampler):
         return math.sqrt(self.sigma(i) * sigma_down)
 
     def second_timestep(self, i: int) -> np.number:
-        """See `TwoCalls.second_timestep`: that of the level in the middle."""
+        """The timestep of the second call of step `i`: that of the level in the middle."""
         return self.timestep_of(self.middle(i))
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         sigma, middle = self.sigma(i), self.middle(i)
         sigma_down, sigma_up = split_noise(sigma, self.sigma(i + 1), self.config.eta)
         t, *t_middle = self.calls_of(i)
@@ -75,7 +75,10 @@ class DPMSDE(TwoCalls, VarianceExplodingSampler):
 
     @dataclass(frozen=True)
     class Config(SigmaConfig, Ancestral):
-        """See `SigmaConfig` and `Ancestral`; `noise_sampler_seed` is that of the path, else the generator's own."""
+        """Fields of noise levels and of fresh noise.
+
+        `noise_sampler_seed` is that of the path, else the generator's own.
+        """
 
         beta_start: Beta = 0.00085
         beta_end: Beta = 0.012
@@ -89,11 +92,11 @@ class DPMSDE(TwoCalls, VarianceExplodingSampler):
         self.path = BrownianNoise(config.noise_sampler_seed)
 
     def second_timestep(self, i: int) -> np.number:
-        """See `TwoCalls.second_timestep`: that of the level in the middle."""
+        """The timestep of the second call of step `i`: that of the level in the middle."""
         return self.timestep_of(math.sqrt(self.sigma(i) * self.sigma(i + 1)))
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         sigma, sigma_next = self.sigma(i), self.sigma(i + 1)
         t, *t_middle = self.calls_of(i)
         x0 = self.denoised(predict, z, sigma, t)

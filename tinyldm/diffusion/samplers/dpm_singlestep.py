@@ -33,7 +33,7 @@ class DPMSinglestep(DPMSolver):
 
     @dataclass(frozen=True)
     class Config(DPMSolverConfig):
-        """See `DPMSolverConfig`."""
+        """Fields of the DPM-Solvers."""
 
         algorithm_type: Literal["dpmsolver++", "dpmsolver", "sde-dpmsolver++", "deis"] = "dpmsolver++"
         lower_order_final: bool = False
@@ -46,7 +46,7 @@ class DPMSinglestep(DPMSolver):
         self.begun: Array = np.empty(0)  # the latent that the present step began with
 
     def whole_timesteps(self) -> Array:
-        """See `LogSNRSampler.whole_timesteps`; evenly spread, whatever the config says."""
+        """The whole timesteps of a run; evenly spread, whatever the config says."""
         log_snr = np.log(np.sqrt(self.alpha_bar)) - np.log(np.sqrt(1 - self.alpha_bar))
         clipped = int(np.searchsorted(log_snr[::-1], self.config.lambda_min_clipped))
         return np.round(np.linspace(0, self.config.num_train_timesteps - 1 - clipped, self.steps + 1)[:0:-1])
@@ -65,7 +65,7 @@ class DPMSinglestep(DPMSolver):
         return orders
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         self.ask_for(predict, z, i)
         order = min(self.orders[i], len(self.history))
         if order == 1:

@@ -15,7 +15,7 @@ from tinyldm.errors import ConfigError
 
 @dataclass(frozen=True)
 class DPMSolverConfig(LogSNRConfig, Ancestral):
-    """See `LogSNRConfig` and `Ancestral`; `eta` is of the stochastic "++" solver, 1 as published.
+    """The fields of solvers in the log-SNR, and of fresh noise; `eta` is of the stochastic "++" solver, 1 as published.
 
     `brownian` takes its noise from one path in the noise level, so that it hardly depends on the number of steps.
     """

@@ -25,13 +25,13 @@ class Euler(VarianceExplodingSampler):
 
     @dataclass(frozen=True)
     class Config(SigmaConfig, ZeroSNR, Churn):
-        """See `SigmaConfig` and `Churn`."""
+        """Fields of noise levels and of churn."""
 
         interpolation_type: Literal["linear"] = "linear"
         timestep_type: Literal["discrete"] = "discrete"
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         z, sigma, t = churned(self, i, z, self.timesteps[i], rng)
         d = self.slope(predict, z, sigma, t)
         return z + d * (self.sigma(i + 1) - sigma)

@@ -26,14 +26,14 @@ class EulerAncestral(VarianceExplodingSampler):
 
     @dataclass(frozen=True)
     class Config(SigmaConfig, ZeroSNR, Ancestral):
-        """See `SigmaConfig` and `Ancestral`."""
+        """Fields of noise levels and of fresh noise."""
 
         prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
     config: Config
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         sigma = self.sigma(i)
         sigma_down, sigma_up = split_noise(sigma, self.sigma(i + 1), self.config.eta)
         d = self.slope(predict, z, sigma, self.timesteps[i])

@@ -65,7 +65,7 @@ class FlowSampler(Sampler):
         return float(self.sigmas[i + 1]) - float(self.sigmas[i])
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
-        r"""See `Sampler.add_noise`; here $(1 - \sigma_i) z_0 + \sigma_i\epsilon$."""
+        r"""The clean latent as noisy as before step `i`, (N, …); here $(1 - \sigma_i) z_0 + \sigma_i\epsilon$."""
         sigma = float(self.sigmas[i])
         return (1 - sigma) * z0 + sigma * noise
 
@@ -81,7 +81,10 @@ class FlowEuler(FlowSampler):
 
     @dataclass(frozen=True)
     class Config(FlowConfig):
-        """See `FlowConfig`; with `use_dynamic_shifting` the shift depends on the picture's size, by `mu`."""
+        """The fields of flow-matching samplers.
+
+        With `use_dynamic_shifting` the shift depends on the picture's size, by `mu`.
+        """
 
         use_dynamic_shifting: bool = False
         mu: Annotated[float, Range()] | None = None
@@ -105,11 +108,14 @@ class FlowEuler(FlowSampler):
     }
 
     def shifted(self, sigma: Array | np.floating) -> Array | np.floating:
-        """See `FlowSampler.shifted`; a dynamic shift leaves the range of levels as it is."""
+        """The noise levels shifted towards noise; a dynamic shift leaves the range of levels as it is."""
         return sigma if self.config.use_dynamic_shifting else super().shifted(sigma)
 
     def spread(self, levels: Array) -> Array:
-        """See `FlowSampler.spread`; here also by `mu`, stretched to `shift_terminal`, and in another schedule."""
+        """The noise levels spread over the steps.
+
+        Here also by `mu`, stretched to `shift_terminal`, and in another schedule.
+        """
         c = self.config
         levels = np.asarray(self.shifted(levels))
         if c.use_dynamic_shifting:
@@ -125,7 +131,7 @@ class FlowEuler(FlowSampler):
         return levels
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         v, x0 = self.velocity(predict, z, i, self.timesteps[i])
         if self.config.stochastic_sampling:
             return self.add_noise(x0, self.draw_noise(rng, z), i + 1)
@@ -143,12 +149,12 @@ class FlowHeun(TwoCalls, FlowSampler):
     Config = FlowConfig
 
     def second_timestep(self, i: int) -> np.number:
-        """See `TwoCalls.second_timestep`: that of the next level."""
+        """The timestep of the second call of step `i`: that of the next level."""
         t: np.number = self.visited[i + 1]
         return t
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         t, *t_next = self.calls_of(i)
         v, _ = self.velocity(predict, z, i, t)
         end = z + self.length(i) * v

@@ -28,19 +28,19 @@ class Heun(TwoCalls, VarianceExplodingSampler):
 
     @dataclass(frozen=True)
     class Config(SigmaConfig, Clipping, Churn):
-        """See `SigmaConfig` and `Churn`."""
+        """Fields of noise levels and of churn."""
 
         beta_start: Beta = 0.00085
         beta_end: Beta = 0.012
         clip_sample: bool = False
 
     def second_timestep(self, i: int) -> np.number:
-        """See `TwoCalls.second_timestep`: that of the next level."""
+        """The timestep of the second call of step `i`: that of the next level."""
         last = i + 1 == len(self.visited)
         return self.timestep_of(self.sigma(i + 1)) if last else self.visited[i + 1]
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         t, *t_next = self.calls_of(i)
         z, sigma, t = churned(self, i, z, t, rng)
         sigma_next = self.sigma(i + 1)

@@ -19,7 +19,7 @@ SIGMA_DATA = 0.5
 
 @dataclass(frozen=True)
 class DistilledConfig(ZeroSNR, Clipping):
-    """See `SchedulerConfig`; the model was distilled on `original_inference_steps` timesteps."""
+    """Fields of every sampler; the model was distilled on `original_inference_steps` timesteps."""
 
     beta_start: Beta = 0.00085
     beta_end: Beta = 0.012
@@ -59,11 +59,11 @@ class LCM(AlphaBarSampler):
     config: DistilledConfig
 
     def make_timesteps(self) -> Timesteps:
-        """See `distilled_timesteps`."""
+        """A part of the timesteps that the model was distilled on, int64, noisiest first."""
         return distilled_timesteps(self.config, self.steps, self.name)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         _, x0 = self.predicted(predict, z, self.timesteps[i])
         tau = float(self.timesteps[i]) * self.config.timestep_scaling
         c_skip = SIGMA_DATA**2 / (tau**2 + SIGMA_DATA**2)

@@ -32,7 +32,7 @@ class LMS(VarianceExplodingSampler):
         self.slopes: list[Array] = []  # at most four, newest first
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         slope = self.slope(predict, z, self.sigma(i), self.timesteps[i])
         self.slopes = [slope, *self.slopes][:ORDER]
         # The order follows the step's number, so a run that begins midway (image-to-image) lacks slopes at first and

@@ -17,7 +17,7 @@ from tinyldm.diffusion.types import Array, Predict, Timesteps
 
 @dataclass(frozen=True)
 class LogSNRConfig(SigmaConfig, Thresholding):
-    """See `SigmaConfig`. A field with one value is of a choice that is not offered."""
+    """Fields of noise levels. A field with one value is of a choice that is not offered."""
 
     solver_order: Literal[1, 2, 3] = 2
     lower_order_final: bool = True
@@ -37,7 +37,7 @@ class LogSNRSampler(SigmaSampler):
     config: LogSNRConfig
 
     def make_levels(self) -> tuple[Array, Timesteps]:
-        """See `SigmaSampler.make_levels`; the timesteps are int64 (S,), or float32."""
+        """Noise levels and timesteps; the timesteps are int64 (S,), or float32."""
         name = self.config.chosen_schedule()
         if name is None:
             timesteps = self.whole_timesteps()

@@ -44,7 +44,7 @@ class PNDM(AlphaBarSampler):
 
     @dataclass(frozen=True)
     class Config(SchedulerConfig):
-        """See `SchedulerConfig`; `skip_prk_steps` leaves the Runge-Kutta steps out."""
+        """Fields of every sampler; `skip_prk_steps` leaves the Runge-Kutta steps out."""
 
         prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
         set_alpha_to_one: bool = False
@@ -67,11 +67,14 @@ class PNDM(AlphaBarSampler):
             self.timesteps = np.concatenate([stages, self.visited[RUNGE_KUTTA_STEPS:]])
 
     def __len__(self) -> int:
-        """See `Sampler.__len__`."""
+        """The steps of a whole run."""
         return len(self.visited)
 
     def calls(self, start: int = 0) -> int:
-        """See `Sampler.calls`: one more than steps, or three more for every Runge-Kutta step."""
+        """How often a run from step `start` calls the model.
+
+        One more than steps, or three more for every Runge-Kutta step.
+        """
         steps = len(self) - start
         if self.config.skip_prk_steps:
             return len(self.timesteps) - start
@@ -84,7 +87,7 @@ class PNDM(AlphaBarSampler):
         return np.array([t, midpoint, midpoint, t_next])
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         if not self.history:
             self.begun = i
         if not self.config.skip_prk_steps:

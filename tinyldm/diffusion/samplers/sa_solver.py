@@ -29,7 +29,7 @@ class SASolver(LogSNRSampler):
 
     @dataclass(frozen=True)
     class Config(LogSNRConfig):
-        """See `LogSNRConfig`."""
+        """Fields of the log-SNR solvers."""
 
         predictor_order: Literal[1, 2, 3, 4] = 2
         corrector_order: Literal[1, 2, 3, 4] = 2
@@ -56,11 +56,11 @@ class SASolver(LogSNRSampler):
         self.last: tuple[Array, Array] | None = None  # the latent before the last step, and its noise
 
     def final_level(self, levels: Array) -> float:
-        """See `SigmaSampler.final_level`."""
+        """The noise level at which the last step ends."""
         return float(levels[-1] if self.config.chosen_schedule() else self.sigma_table[0])
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         c = self.config
         data = c.algorithm_type != "noise_prediction"
         predicted = (self.data_prediction if data else self.noise_prediction)(predict, z, i)

@@ -135,7 +135,7 @@ class SigmaSampler(Sampler):
         return clean
 
     def add_noise(self, z0: Array, noise: Array, i: int) -> Array:
-        r"""See `Sampler.add_noise`; here $\alpha_i z_0 + s_i\epsilon$."""
+        r"""The clean latent as noisy as before step `i`, (N, …); here $\alpha_i z_0 + s_i\epsilon$."""
         signal, sigma = self.signal_and_noise(self.sigma(i))
         return signal * z0 + sigma * noise
 
@@ -152,7 +152,7 @@ class VarianceExplodingSampler(SigmaSampler):
         self.init_noise_sigma = math.hypot(largest, 1) if config.timestep_spacing == "leading" else largest
 
     def signal_and_noise(self, sigma: float) -> tuple[float, float]:
-        r"""See `SigmaSampler.signal_and_noise`; here $(1, \sigma)$."""
+        r"""The shares of signal and noise in the latent; here $(1, \sigma)$."""
         return 1.0, sigma
 
     def slope(self, predict: Predict, z: Array, sigma: float, t: np.number) -> Array:

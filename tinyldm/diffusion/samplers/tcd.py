@@ -29,18 +29,18 @@ class TCD(AlphaBarSampler):
 
     @dataclass(frozen=True)
     class Config(DistilledConfig):
-        """See `DistilledConfig`; `eta` is the share of fresh noise."""
+        """The fields of samplers of distilled models; `eta` is the share of fresh noise."""
 
         eta: Annotated[float, Range(0, 1)] = 0.3
 
     config: Config
 
     def make_timesteps(self) -> Timesteps:
-        """See `distilled_timesteps`."""
+        """A part of the timesteps that the model was distilled on, int64, noisiest first."""
         return distilled_timesteps(self.config, self.steps, self.name)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         eta, t = self.config.eta, self.timesteps[i]
         t_next = int(self.timesteps[i + 1]) if i + 1 < len(self) else 0
         t_beyond = math.floor((1 - eta) * t_next)

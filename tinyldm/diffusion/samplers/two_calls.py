@@ -29,11 +29,11 @@ class TwoCalls(Sampler):
         raise NotImplementedError
 
     def __len__(self) -> int:
-        """See `Sampler.__len__`."""
+        """The steps of a whole run."""
         return len(self.visited)
 
     def calls(self, start: int = 0) -> int:
-        """See `Sampler.calls`."""
+        """How often a run from step `start` calls the model."""
         return len(self) - start + int(np.count_nonzero(self.sigmas[start + 1 :]))
 
     def calls_of(self, i: int) -> Timesteps:

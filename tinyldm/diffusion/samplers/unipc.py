@@ -29,7 +29,7 @@ class UniPC(LogSNRSampler):
 
     @dataclass(frozen=True)
     class Config(LogSNRConfig, ZeroSNR):
-        """See `LogSNRConfig`; `disable_corrector` lists the steps after which nothing is corrected."""
+        """Fields of the log-SNR solvers; `disable_corrector` lists the steps after which nothing is corrected."""
 
         predict_x0: bool = True
         solver_type: Literal["bh2", "bh1", "midpoint", "heun", "logrho"] = "bh2"  # the others mean bh2
@@ -45,12 +45,12 @@ class UniPC(LogSNRSampler):
         self.last: tuple[Array, int] | None = None  # the latent before the last step, and its order
 
     def final_level(self, levels: Array) -> float:
-        """See `SigmaSampler.final_level`; of a schedule it is the schedule's own last."""
+        """The noise level at which the last step ends; of a schedule it is the schedule's own last."""
         own = self.config.final_sigmas_type == "sigma_min" and self.config.chosen_schedule()
         return float(levels[-1]) if own else super().final_level(levels)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
-        """See `Sampler.step`."""
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         c = self.config
         predicted = (self.data_prediction if c.predict_x0 else self.noise_prediction)(predict, z, i)
         if self.last is not None and i - 1 not in c.disable_corrector:
