@@ -11,8 +11,8 @@ import numpy as np
 from tinyldm.diffusion.config import Beta
 from tinyldm.diffusion.samplers.ancestral import Ancestral, split_noise
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.samplers.sigma import Churn, SigmaConfig, VarianceExplodingSampler, churned
-from tinyldm.diffusion.samplers.two_calls import TwoCalls
+from tinyldm.diffusion.samplers.sigma import Churn, SigmaConfig, churned
+from tinyldm.diffusion.samplers.two_calls import MiddleCall
 from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
 
 
@@ -25,7 +25,7 @@ class KDPM2Config(SigmaConfig):
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
 
-class KDPM2(TwoCalls, VarianceExplodingSampler):
+class KDPM2(MiddleCall):
     """What both share."""
 
     def make_levels(self) -> tuple[Array, Timesteps]:
@@ -50,10 +50,6 @@ class DPM2(KDPM2):
     @dataclass(frozen=True)
     class Config(KDPM2Config, Churn):
         """Fields of noise levels and of churn."""
-
-    def second_timestep(self, i: int) -> np.number:
-        """The timestep of the second call of step `i`: that of the level in the middle."""
-        return self.timestep_of(math.sqrt(self.sigma(i) * self.sigma(i + 1)))
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
@@ -83,14 +79,9 @@ class DPM2Ancestral(KDPM2):
 
     config: Config
 
-    def middle(self, i: int) -> float:
-        """The level halfway, in its logarithm, to the one before the noise."""
-        sigma_down, _ = split_noise(self.sigma(i), self.sigma(i + 1), self.config.eta)
-        return math.sqrt(self.sigma(i) * sigma_down)
-
-    def second_timestep(self, i: int) -> np.number:
-        """The timestep of the second call of step `i`: that of the level in the middle."""
-        return self.timestep_of(self.middle(i))
+    def target(self, i: int) -> float:
+        """The level that step `i` goes to before the fresh noise."""
+        return split_noise(self.sigma(i), self.sigma(i + 1), self.config.eta)[0]
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
-
-import numpy as np
 
 from tinyldm.diffusion.config import Beta, Range
 from tinyldm.diffusion.samplers.ancestral import Ancestral, split_noise
 from tinyldm.diffusion.samplers.brownian import BrownianNoise
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
-from tinyldm.diffusion.samplers.two_calls import TwoCalls
+from tinyldm.diffusion.samplers.sigma import SigmaConfig
+from tinyldm.diffusion.samplers.two_calls import MiddleCall
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
@@ -23,7 +20,7 @@ def towards(x0: Array, z: Array, ratio: float) -> Array:
 
 
 @register
-class DPM2SAncestral(TwoCalls, VarianceExplodingSampler):
+class DPM2SAncestral(MiddleCall):
     r"""Lu et al. (2022), "DPM-Solver++", Algorithm 1 (2S), to a level below the next one; then fresh noise.
 
     The clean latent is asked for in the middle of the step in $\log\sigma$ (K. Crowson, k-diffusion
@@ -40,14 +37,9 @@ class DPM2SAncestral(TwoCalls, VarianceExplodingSampler):
 
     config: Config
 
-    def middle(self, i: int) -> float:
-        """The level halfway, in its logarithm, to the one before the noise."""
-        sigma_down, _ = split_noise(self.sigma(i), self.sigma(i + 1), self.config.eta)
-        return math.sqrt(self.sigma(i) * sigma_down)
-
-    def second_timestep(self, i: int) -> np.number:
-        """The timestep of the second call of step `i`: that of the level in the middle."""
-        return self.timestep_of(self.middle(i))
+    def target(self, i: int) -> float:
+        """The level that step `i` goes to before the fresh noise."""
+        return split_noise(self.sigma(i), self.sigma(i + 1), self.config.eta)[0]
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
@@ -62,7 +54,7 @@ class DPM2SAncestral(TwoCalls, VarianceExplodingSampler):
 
 
 @register
-class DPMSDE(TwoCalls, VarianceExplodingSampler):
+class DPMSDE(MiddleCall):
     r"""DPM-Solver++ for the SDE, with two calls a step (K. Crowson, k-diffusion `sample_dpmpp_sde`).
 
     As 2S ancestral, but the middle of the step has its noise, too, and noise comes from one Brownian path.
@@ -91,10 +83,6 @@ class DPMSDE(TwoCalls, VarianceExplodingSampler):
         super().__init__(config, steps)
         self.path = BrownianNoise(config.noise_sampler_seed)
 
-    def second_timestep(self, i: int) -> np.number:
-        """The timestep of the second call of step `i`: that of the level in the middle."""
-        return self.timestep_of(math.sqrt(self.sigma(i) * self.sigma(i + 1)))
-
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         sigma, sigma_next = self.sigma(i), self.sigma(i + 1)
@@ -102,7 +90,7 @@ class DPMSDE(TwoCalls, VarianceExplodingSampler):
         x0 = self.denoised(predict, z, sigma, t)
         if sigma_next == 0:
             return x0
-        middle = math.sqrt(sigma * sigma_next)
+        middle = self.middle(i)
         x0 = self.denoised(predict, self.moved(x0, z, rng, sigma, middle), middle, t_middle[0])
         return self.moved(x0, z, rng, sigma, sigma_next)
 

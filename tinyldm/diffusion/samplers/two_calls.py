@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinyldm.diffusion.samplers.base import Sampler
+from tinyldm.diffusion.samplers.sigma import VarianceExplodingSampler
 from tinyldm.diffusion.types import Array, Timesteps
 
 
@@ -40,3 +42,19 @@ class TwoCalls(Sampler):
         """The timesteps of the calls in step `i`: two, or one."""
         first = self.calls() - self.calls(i)
         return self.timesteps[first : first + 1 + int(self.sigmas[i + 1] > 0)]
+
+
+class MiddleCall(TwoCalls, VarianceExplodingSampler):
+    r"""The second call is in the middle of the step in $\log\sigma$, $\sqrt{\sigma_i \sigma_{i+1}}$ (DPM-Solver)."""
+
+    def target(self, i: int) -> float:
+        """The level that step `i` goes to before any fresh noise."""
+        return self.sigma(i + 1)
+
+    def middle(self, i: int) -> float:
+        """The level in the middle of step `i`."""
+        return math.sqrt(self.sigma(i) * self.target(i))
+
+    def second_timestep(self, i: int) -> np.number:
+        """The timestep of the second call of step `i`: that of the level in the middle."""
+        return self.timestep_of(self.middle(i))
