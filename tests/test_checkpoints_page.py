@@ -91,7 +91,8 @@ def test_every_class_is_in_the_table() -> None:
     classes = {component_of(name, case).class_name for name, case in FULL_WIDTH.items()} | {
         kind for kind, _ in SMALL.values()
     }
-    assert classes | {"CLIPTextModel"} == set(MODELS)
+    own = {"Flow"}  # published nowhere but in this repository: its page is weights/emoji-flow/README.md
+    assert classes | {"CLIPTextModel"} | own == set(MODELS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)

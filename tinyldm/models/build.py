@@ -10,6 +10,7 @@ from tinyldm.models.asymmetric import AsymmetricAutoencoderKL
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
+from tinyldm.models.flow import Flow
 from tinyldm.models.network import Network
 from tinyldm.models.text_encoder import ProjectedTextEncoder, TextEncoder
 from tinyldm.models.tiny import AutoencoderTiny
@@ -30,6 +31,7 @@ MODELS: dict[str, type[Network[Any]]] = {
     "CLIPTextModel": TextEncoder,
     "CLIPTextModelWithProjection": ProjectedTextEncoder,
     "ClassEmbedder": ClassEmbedder,
+    "Flow": Flow,
     "LDMBertModel": BertEncoder,
     "SpatialRescaler": SpatialRescaler,
     "UNet2DConditionModel": UNet,

@@ -78,12 +78,7 @@ class FirstStage(Network[C]):
 
         Raises `InputError` for another shape, or a size that is not a multiple of the factor.
         """
-        pixels = self.checked(pixels, self.config.in_channels, "pixels")
-        factor, (height, width) = self.factor, pixels.shape[2:]
-        if height % factor or width % factor:
-            raise InputError(
-                f"{self.component}: height and width must be multiples of {factor}, not {height} and {width}"
-            )
+        pixels = self.checked_pixels(pixels)
         begin(f"{self.name}.encode", pixels=pixels)
         mean, logvar = self.posterior(channels_last(pixels))
         mean = channels_first(mean)
@@ -122,6 +117,16 @@ class FirstStage(Network[C]):
         """From the latents of the diffusion to the decoder's: `z · std / scaling_factor + shift`, `(N, C, h, w)`."""
         unscaled: Array = z * self.std / self.config.scaling_factor + self.shift
         return unscaled.astype(z.dtype, copy=False)
+
+    def checked_pixels(self, pixels: Array) -> Array:
+        """Pictures for the encoder, `checked`. Raises `InputError` too for a size that is no multiple of the factor."""
+        pixels = self.checked(pixels, self.config.in_channels, "pixels")
+        factor, (height, width) = self.factor, pixels.shape[2:]
+        if height % factor or width % factor:
+            raise InputError(
+                f"{self.component}: height and width must be multiples of {factor}, not {height} and {width}"
+            )
+        return pixels
 
     def checked(self, x: Array, channels: int, name: str) -> Array:
         """`x` in the dtype of the runtime. Raises `InputError` if it is not `(N, channels, H, W)`, or empty."""

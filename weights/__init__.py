@@ -1,0 +1,1 @@
+"""Folders of trained models, which `tinyldm.load` finds by their names."""

@@ -1,0 +1,95 @@
+"""Train `emoji-tiny`, or print its figures: a decoder of plain convolutions on the emoji checkpoint's latents.
+
+Encoder and decoder are trained apart, each against the autoencoder's own latents, so that either can take the place of
+its half. Before the decay the decoder's loss is the L1 distance of pixels and their differences, then the logarithm of
+the squared error.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import first_stages as common  # noqa: E402
+
+JITTER = 0.05  # noise on the latents that the decoder learns from
+
+
+def make() -> AutoencoderTiny:
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(48, 48, 48),
+        num_encoder_blocks=(1, 2, 2),
+        num_decoder_blocks=(2, 2, 1),
+        latent_channels=4,
+        scaling_factor=1.0,
+    )
+
+
+def loss_of(model: AutoencoderTiny, x: Tensor, z: Tensor, noise: Tensor, late: Tensor) -> tuple[Tensor, float]:
+    decoded = model.decoder(z + JITTER * noise)
+    logarithm = common.logarithmic_loss(x, decoded)
+    latents = (model.encoder(x) - z).square().mean((1, 2, 3)).add(1e-4).log().mean()
+    loss = latents + (logarithm if late.any() else 2 * common.absolute_loss(x, decoded))
+    return loss, common.decibels(logarithm.item())
+
+
+def multiply_adds(module: nn.Module, x: Tensor) -> int:
+    """Those of the convolutions and linear layers of one call."""
+    total = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], y: Tensor) -> None:
+        nonlocal total
+        total += y.numel() * layer.weight[0].numel()
+
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        module(x)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@torch.inference_mode()
+def figures(model: AutoencoderTiny, pictures: Tensor, device: str) -> None:
+    vae = common.autoencoder(device)
+    factor = vae.config.scaling_factor
+    common.reconstruction(pictures, lambda x: model.decode(model.encode(x).latents).sample, device)
+    common.reconstruction(
+        pictures, lambda x: model.decode(vae.encode(x).latent_dist.mean * factor).sample, device, "its decoder alone"
+    )
+    z = torch.zeros(1, 4, 16, 16, device=device)
+    own, full = multiply_adds(model.decoder, z), multiply_adds(vae.decoder, z)
+    print(f"multiply-adds of the decoder: {own / 1e6:.0f} million, {100 * own / full:.0f} % of the autoencoder's")
+
+
+def main() -> None:
+    arguments = common.arguments_of(__doc__, HERE, steps=2702, decay=1891, lr=2e-3, batch=128, part=16)
+    pictures = common.load_pictures(arguments)
+    if arguments.export:
+        common.averaged("tiny", make(), arguments.work).half().save_pretrained(arguments.export)
+    elif arguments.work:
+        torch.manual_seed(arguments.seed)
+        vae = common.autoencoder("cpu")
+        latents = common.encoded(vae, pictures)[0] * vae.config.scaling_factor
+
+        def batch_of(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+            chosen = torch.randint(len(pictures), (arguments.batch,), generator=generator)
+            noise = torch.randn(latents[chosen].shape, generator=generator)
+            late = torch.full((len(chosen),), step >= arguments.steps - arguments.decay)
+            return pictures[chosen], latents[chosen], noise, late
+
+        common.train("tiny", make().to(arguments.device), arguments, batch_of, loss_of, decay=0.995)
+    else:
+        model = AutoencoderTiny.from_pretrained(arguments.model, torch_dtype=torch.float32)
+        figures(model.to(arguments.device).eval(), pictures, arguments.device)
+
+
+if __name__ == "__main__":
+    main()
