@@ -27,10 +27,12 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 class Emoji(NamedTuple):
-    """A picture's Unicode text and its name."""
+    """A picture's Unicode text, its name, and where Unicode's list has it."""
 
     text: str
     name: str
+    group: str
+    subgroup: str
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +62,15 @@ def read_emoji(names: Path = NAMES) -> list[Emoji]:
         if SKIN_TONES & set(codes) or is_gendered_duplicate(codes):
             continue
         name = match[2].lower().translate(str.maketrans("’“”", '\'""'))
-        chosen.append(Emoji("".join(map(chr, codes)), name))
+        chosen.append(Emoji("".join(map(chr, codes)), name, group, subgroup))
     return chosen
 
 
-def draw(emoji: list[Emoji], font: Path = FONT) -> np.ndarray:  # -> (N, 64, 64, 3) uint8
-    """Each emoji's bitmap in the middle of a white square, reduced to 64x64 with a Lanczos filter."""
+def draw(emoji: list[Emoji], font: Path = FONT, *, mask: bool = False) -> np.ndarray:  # -> (N, 64, 64, 3) uint8
+    """Each emoji's bitmap in the middle of a white square, reduced to 64x64 with a Lanczos filter.
+
+    With `mask` black on white in place of its colours: what is not white is covered.
+    """
     face = ImageFont.truetype(str(font), BITMAP_SIZE)
     pictures = np.empty((len(emoji), SIDE, SIDE, 3), np.uint8)
     for i, item in enumerate(emoji):
@@ -74,6 +79,10 @@ def draw(emoji: list[Emoji], font: Path = FONT) -> np.ndarray:  # -> (N, 64, 64,
         square = Image.new("RGBA", (side, side), "white")
         glyph = Image.new("RGBA", (right - left, bottom - top), (255, 255, 255, 0))
         ImageDraw.Draw(glyph).text((-left, -top), item.text, font=face, embedded_color=True)
+        if mask:
+            black = Image.new("RGBA", glyph.size, "black")
+            black.putalpha(glyph.getchannel("A"))
+            glyph = black
         square.alpha_composite(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
         pictures[i] = np.asarray(square.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     return pictures
@@ -119,7 +128,7 @@ def learn_merges(words: Counter[tuple[str, ...]]) -> list[tuple[str, str]]:
         words = Counter({merge_pair(word, best): count for word, count in words.items()})
 
 
-def make_tokenizer(emoji: list[Emoji]):  # -> transformers.CLIPTokenizer
+def make_tokenizer(captions: list[str]):  # -> transformers.CLIPTokenizer
     """A CLIPTokenizer whose merges make each word of the captions one token.
 
     Vocabulary in CLIP's order: 256 bytes, 256 bytes that end a word, the merges, the two special tokens.
@@ -131,10 +140,9 @@ def make_tokenizer(emoji: list[Emoji]):  # -> transformers.CLIPTokenizer
     empty = CLIPTokenizer({token: i for i, token in enumerate([*vocabulary, BOS, EOS])}, [])
     splitter = empty.backend_tokenizer
     words: Counter[tuple[str, ...]] = Counter()
-    for item in emoji:
-        for template in dict.fromkeys(TEMPLATES):
-            text = splitter.normalizer.normalize_str(template.format(item.name))
-            words.update((*word[:-1], word[-1] + "</w>") for word, _ in splitter.pre_tokenizer.pre_tokenize_str(text))
+    for caption in captions:
+        text = splitter.normalizer.normalize_str(caption)
+        words.update((*word[:-1], word[-1] + "</w>") for word, _ in splitter.pre_tokenizer.pre_tokenize_str(text))
     merges = learn_merges(words)
     vocabulary += ["".join(pair) for pair in merges] + [BOS, EOS]
     return CLIPTokenizer({token: i for i, token in enumerate(vocabulary)}, merges, model_max_length=MAX_TOKENS)

@@ -1,7 +1,8 @@
 """Train the autoencoder of the emoji checkpoint: 64x64x3 pictures to 16x16x4 latents and back.
 
-Before the decay of the learning rate the loss is the L1 distance of pixels and of their horizontal and vertical
-differences; during the decay it is the logarithm of each picture's mean squared error, that is, its PSNR.
+Before the decay of the learning rate the pictures are moved by a few pixels, and the loss is the L1 distance of pixels
+and of their horizontal and vertical differences; during the decay they stay where they are, and it is the logarithm of
+each picture's mean squared error, that is, its PSNR.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from training import Average, Run, Workers, add_training_arguments, batch_indice
 
 def make_autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64),
+        block_out_channels=(32, 64, 96),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         latent_channels=4,
@@ -62,7 +63,7 @@ def standardize(model: AutoencoderKL, pictures: Tensor) -> Tensor:  # (N, 3, 64,
     Sampling starts from noise of mean 0; latents whose mean differs would come out in the wrong colours. Sets the
     scaling factor to 1 / standard deviation, and returns the scaled latents of the pictures.
     """
-    latents = torch.cat([model.encode(part).latent_dist.mean for part in pictures.split(64)])
+    latents = torch.cat([model.encode(part).latent_dist.mean for part in pictures.split(32)])
     std, mean = torch.std_mean(latents, dim=(0, 2, 3))
     spread = latents.std()
     gain = spread / std
@@ -76,23 +77,28 @@ def standardize(model: AutoencoderKL, pictures: Tensor) -> Tensor:  # (N, 3, 64,
     return (latents - mean[:, None, None]) * gain[:, None, None] * factor
 
 
-def trained_autoencoder(work: Path, pictures: Tensor) -> tuple[AutoencoderKL, Tensor]:
-    """The averaged weights that train_autoencoder.py left, standardized, and the scaled latents of all pictures."""
+def export(work: Path, pictures: Tensor, folder: Path) -> None:
+    """Write the averaged weights, standardized, as `vae/` of a published folder, float16."""
     model = make_autoencoder()
-    load_average(model, torch.load(work / "autoencoder.pt", weights_only=True)["average"])
-    return model, standardize(model, pictures)
+    load_average(model, torch.load(work / "autoencoder.pt", map_location="cpu", weights_only=True)["average"])
+    standardize(model, pictures)
+    model.half().save_pretrained(folder / "vae")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training_arguments(parser, steps=3200, decay=1600, lr=2e-3, batch=16, part=8)
+    add_training_arguments(parser, steps=7000, decay=4200, lr=2e-3, batch=128, part=16)
     parser.add_argument("--kl", type=float, default=3e-4, help="weight of KL per latent value beside L1 (%(default)s)")
     parser.add_argument("--kl-log", type=float, default=5e-3, help="the same beside the logarithm (%(default)s)")
     parser.add_argument("--shift", type=int, default=4, help="most pixels a picture is moved (%(default)s)")
+    parser.add_argument("--export", type=Path, help="write the latest averaged weights to this folder, do not train")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     pictures = load_pictures(arguments)
-    model = make_autoencoder()
+    if arguments.export:
+        export(arguments.work, pictures, arguments.export)
+        return
+    model = make_autoencoder().to(arguments.device)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     workers = Workers(model, arguments.threads, arguments.part)
 
@@ -110,9 +116,10 @@ def main() -> None:
     for step in run.steps(arguments):
         generator = step_generator(arguments.seed, step)
         chosen = batch_indices(step, arguments.batch, len(pictures), arguments.seed)
-        batch = shift(pictures[chosen], arguments.shift, generator)
+        late = step >= arguments.steps - arguments.decay
+        batch = shift(pictures[chosen], 0 if late else arguments.shift, generator)
         noise = torch.randn(len(batch), 4, data.SIDE // 4, data.SIDE // 4, generator=generator)
-        decaying = torch.full((len(batch),), step >= arguments.steps - arguments.decay)
+        decaying = torch.full((len(batch),), late)
         run.note_loss(workers.backward(loss_of, batch, noise, decaying))
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

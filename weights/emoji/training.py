@@ -1,4 +1,4 @@
-"""What both training scripts share: arguments, schedule, batches, averaged weights and checkpoints on disk."""
+"""What the training scripts share: arguments, schedule, batches, averaged weights and checkpoints on disk."""
 
 import argparse
 import signal
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 SAVE_EVERY = 120.0  # seconds between checkpoints on disk
-LOG_EVERY = 50  # steps between log lines
+LOG_EVERY = 25  # steps between log lines
 
 
 def add_training_arguments(
@@ -29,7 +29,8 @@ def add_training_arguments(
     parser.add_argument("--batch", type=int, default=batch, help="pictures a step (%(default)s)")
     parser.add_argument("--part", type=int, default=part, help="pictures a thread takes at a time (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of a processor (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
 
 
 def learning_rate(step: int, arguments: argparse.Namespace, warmup: int = 100) -> float:
@@ -50,12 +51,15 @@ def batch_indices(step: int, batch: int, count: int, seed: int) -> Tensor:  # ->
     return order[place * batch : (place + 1) * batch]
 
 
-def has_gradients(module: nn.Module) -> bool:
-    return next(module.parameters()).grad is not None
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 class Workers:
     """Forward and backward passes of one batch on several threads, each with its own gradients and shared weights.
+
+    On an accelerator there is one thread, which takes the parts one after the other.
 
     A batch is cut into parts and each thread takes the next one when it is free. Threads meet once a step, not in
     every operator, so a processor that others also use costs its own time only. (The order in which the parts'
@@ -64,7 +68,8 @@ class Workers:
 
     def __init__(self, module: nn.Module, threads: int, part: int) -> None:
         torch.set_num_threads(1)
-        self.part = part
+        self.part, self.device = part, next(module.parameters()).device
+        threads = threads if self.device.type == "cpu" else 1
         self.replicas = [module] + [deepcopy(module) for _ in range(threads - 1)]
         for replica in self.replicas:
             for parameter, shared in zip(replica.parameters(), module.parameters(), strict=True):
@@ -76,7 +81,7 @@ class Workers:
 
         Returns the mean figure.
         """
-        parts = deque(zip(*(tensor.split(self.part) for tensor in batch), strict=True))
+        parts = deque(zip(*(tensor.to(self.device).split(self.part) for tensor in batch), strict=True))
         count = len(parts)
 
         def work(replica: nn.Module) -> float:
@@ -92,10 +97,10 @@ class Workers:
                 total += figure / count
 
         figure = sum(self.pool.map(work, self.replicas))
-        first, *others = ([p.grad for p in replica.parameters()] for replica in self.replicas if has_gradients(replica))
+        first, *others = (g for g in ([p.grad for p in trained(r)] for r in self.replicas) if g[0] is not None)
         for other in others:
             torch._foreach_add_(first, other)
-        for parameter, gradient in zip(self.replicas[0].parameters(), first, strict=True):
+        for parameter, gradient in zip(trained(self.replicas[0]), first, strict=True):
             parameter.grad = gradient
         return figure
 
@@ -141,7 +146,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def load(self) -> None:
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, map_location=self.average.mean[0].device, weights_only=True)
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         for mean, saved in zip(self.average.mean, state["average"], strict=True):
@@ -179,7 +184,7 @@ class Run:
         while self.step < arguments.steps and not stop:
             rate = learning_rate(self.step, arguments)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("scale", 1.0)
             yield self.step
             self.average.update(self.step)
             self.step += 1
