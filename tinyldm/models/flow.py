@@ -43,11 +43,6 @@ class FlowConfig:
     side: int = 64
     channels: int = 3
 
-    @property
-    def factor(self) -> int:
-        """How many pixels a place of the coarsest level is wide."""
-        return 1 << self.levels
-
     scaling_factor: ClassVar[float] = 1.0  # there is nothing to scale: the prior gives latents their spread
 
     @property

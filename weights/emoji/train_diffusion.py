@@ -199,7 +199,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the averaged weights in diffusers' folder layout, float16."""
-    vae, modules, tokenizer, _ = load_parts(arguments)
+    vae, modules, tokenizer, captioner = load_parts(arguments)
     state = torch.load(arguments.work / "diffusion.pt", map_location="cpu", weights_only=True)
     unet, text_encoder = modules.cpu()
     load_average(modules, state["average"])
@@ -215,6 +215,9 @@ def export(arguments: argparse.Namespace) -> None:
     )
     pipeline.to(dtype=torch.float16).save_pretrained(arguments.export)
     tokenizer.backend_tokenizer.model.save(str(arguments.export / "tokenizer"))  # vocab.json and merges.txt
+    known = [item.name for item in captioner.emoji] + [thing.name for thing in captioner.things]
+    known = list(dict.fromkeys(known + [" ".join(caption.split()) for caption in compose.composing_captions()]))
+    (arguments.export / "captions.txt").write_text("\n".join(known) + "\n", encoding="utf-8")
     print(
         f"wrote {arguments.export} after {state['step']} steps, "
         f"{state['wall_seconds']:.0f} s of wall and {state['cpu_seconds']:.0f} s of processor time"
