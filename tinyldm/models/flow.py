@@ -243,7 +243,8 @@ def step_inverse(y: Array, w: Weights) -> Array:
     log_scale, shift = coupling(a, w)
     x = np.concatenate([a, (b - shift) * np.exp(-log_scale)], axis=-1)
     x = x @ w.prepared("inverse", inverse_matrix).T
-    return x * np.exp(-w.log_gain) - w.bias
+    undone: Array = x * np.exp(-w.log_gain) - w.bias
+    return undone
 
 
 def coupling(a: Array, w: Weights) -> tuple[Array, Array]:
@@ -279,7 +280,8 @@ def inverse_matrix(w: Weights) -> Array:
 def gaussian(x: Array, mean: Array, log_std: Array) -> Array:
     """log N(x; mean, exp(log_std)²), summed over each picture: `(N, h, w, C) -> (N,)`."""
     terms = math.log(2 * math.pi) + 2 * log_std + np.square(x - mean) * np.exp(-2 * log_std)
-    return -0.5 * terms.sum(axis=(1, 2, 3))
+    log_p: Array = -0.5 * terms.sum(axis=(1, 2, 3))
+    return log_p
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
