@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE / "emoji"))
 
 from evaluate import psnr, to_bytes  # noqa: E402
 from train_autoencoder import absolute_loss, load_pictures, logarithmic_loss, shift  # noqa: E402, F401
-from training import Average, Run, Workers, add_training_arguments, load_average  # noqa: E402
+from training import add_training_arguments, load_average, step_generator, train  # noqa: E402, F401
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -47,27 +47,6 @@ def encoded(vae: AutoencoderKL, pictures: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([p.mean for p in posteriors]).cpu(), torch.cat([p.std for p in posteriors]).cpu()
 
 
-def train(
-    name: str,
-    model: nn.Module,
-    arguments: argparse.Namespace,
-    batch_of: Callable[[int, torch.Generator], tuple[Tensor, ...]],
-    loss_of: Callable[..., tuple[Tensor, float]],
-    decay: float,
-    weight_decay: float = 1e-4,
-) -> None:
-    """The loop of every recipe: `batch_of(step, generator)` gives tensors, `loss_of(replica, *tensors)` a loss."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
-    workers = Workers(model, arguments.threads, arguments.part)
-    run = Run(arguments.work / f"{name}.pt", model, optimizer, Average(model, decay))
-    for step in run.steps(arguments):
-        generator = torch.Generator().manual_seed(arguments.seed * 1_000_000 + step)
-        run.note_loss(workers.backward(loss_of, *batch_of(step, generator)))
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-
-
 def averaged(name: str, model: nn.Module, work: Path) -> nn.Module:
     """The model with the averaged weights of a run."""
     load_average(model, torch.load(work / f"{name}.pt", map_location="cpu", weights_only=True)["average"])
@@ -84,6 +63,6 @@ def reconstruction(
     print(f"{what}: {every.mean():.2f} dB, mean over {len(every)} pictures (least {every.min():.2f} dB)", flush=True)
 
 
-def decibels(logarithm: float) -> float:
+def decibels(logarithm: Tensor) -> Tensor:
     """The PSNR that a mean logarithm of squared errors in [-1, 1] stands for."""
     return -10 / math.log(10) * (logarithm - math.log(4))

@@ -29,7 +29,8 @@ def main() -> None:
         guidance_scale=arguments["guidance_scale"],
         output_type="np",
     ).images
-    values = ", ".join(f"{value:.5f}" for value in images[0, -3:, -3:, -1].ravel())
+    row, column = case["corner"]
+    values = ", ".join(f"{value:.5f}" for value in images[0, row : row + 3, column : column + 3, -1].ravel())
     text = CASES.read_text()
     start = text.index('"name": "emoji"')
     CASES.write_text(text[:start] + re.sub(r'"slice": \[[^\]]*\]', f'"slice": [{values}]', text[start:]))

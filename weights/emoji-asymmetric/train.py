@@ -43,29 +43,30 @@ def make(vae: torch.nn.Module) -> AsymmetricAutoencoderKL:
     return model
 
 
-def loss_of(model: AsymmetricAutoencoderKL, x: Tensor, z: Tensor, late: Tensor) -> tuple[Tensor, float]:
+def loss_of(model: AsymmetricAutoencoderKL, x: Tensor, z: Tensor, late: Tensor) -> tuple[Tensor, Tensor]:
     decoded = model.decoder(model.post_quant_conv(z))
     logarithm = common.logarithmic_loss(x, decoded)
-    return logarithm if late.any() else common.absolute_loss(x, decoded), common.decibels(logarithm.item())
+    return torch.lerp(common.absolute_loss(x, decoded), logarithm, late.mean()), common.decibels(logarithm)
 
 
 def main() -> None:
-    arguments = common.arguments_of(__doc__, HERE, steps=3953, decay=2767, lr=2e-3, batch=64, part=16)
+    arguments = common.arguments_of(__doc__, HERE, steps=3953, decay=0.7, lr=2e-3, batch=64, part=16)
     pictures = common.load_pictures(arguments)
     vae = common.autoencoder("cpu")
     if arguments.export:
         common.averaged("asymmetric", make(vae), arguments.work).half().save_pretrained(arguments.export)
     elif arguments.work:
         torch.manual_seed(arguments.seed)
-        mean, std = common.encoded(vae, pictures)
+        device, count, pixels = arguments.device, arguments.batch, pictures.to(arguments.device)
+        mean, std = (part.to(device) for part in common.encoded(vae, pictures))
 
-        def batch_of(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-            chosen = torch.randint(len(pictures), (arguments.batch,), generator=generator)
-            z = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=generator)
-            late = torch.full((len(chosen),), step >= arguments.steps - arguments.decay)
-            return pictures[chosen], z, late
+        def batch_of(step: int, over: float) -> tuple[Tensor, ...]:
+            generator = common.step_generator(arguments.seed, step, device)
+            chosen = torch.randint(len(pixels), (count,), generator=generator, device=device)
+            z = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=generator, device=device)
+            return pixels[chosen], z, torch.full((count,), float(over >= 0.3), device=device)
 
-        common.train("asymmetric", make(vae).to(arguments.device), arguments, batch_of, loss_of, decay=0.995)
+        common.train("asymmetric", make(vae).to(device), batch_of, loss_of, arguments, average=0.995)
     else:
         model = AsymmetricAutoencoderKL.from_pretrained(arguments.model, torch_dtype=torch.float32)
         model = model.to(arguments.device).eval()

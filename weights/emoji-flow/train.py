@@ -24,13 +24,13 @@ SHAPE = {"channels": 3, "depth": 8, "hidden": 96, "levels": 3, "side": 64}
 def dequantized(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Pixels in [-1, 1] to (byte + u) / 256 - 0.5, u uniform in [0, 1)."""
     levels = ((pixels + 1) * 127.5).round()
-    return (levels + torch.rand(levels.shape, generator=generator)) / 256 - 0.5
+    return (levels + torch.rand(levels.shape, generator=generator, device=levels.device)) / 256 - 0.5
 
 
-def loss_of(model: Flow, x: Tensor) -> tuple[Tensor, float]:
+def loss_of(model: Flow, x: Tensor) -> tuple[Tensor, Tensor]:
     _, log_p = model(x)
     bits = 8 - log_p.mean() / (x[0].numel() * math.log(2))
-    return bits, bits.item()
+    return bits, bits
 
 
 @torch.inference_mode()
@@ -51,7 +51,7 @@ def export(model: Flow, folder: Path) -> None:
 
 
 def main() -> None:
-    arguments = common.arguments_of(__doc__, HERE, steps=3527, decay=2116, lr=1e-3, batch=128, part=16)
+    arguments = common.arguments_of(__doc__, HERE, steps=3527, decay=0.6, lr=1e-3, batch=128, part=16)
     pictures = common.load_pictures(arguments)
     torch.manual_seed(arguments.seed)
     model = Flow(**SHAPE)
@@ -65,11 +65,14 @@ def main() -> None:
             chosen = torch.randint(len(pictures), (arguments.batch,), generator=generator)
             model.initialize(dequantized(pictures[chosen], generator))
 
-        def batch_of(step: int, generator: torch.Generator) -> tuple[Tensor]:
-            chosen = torch.randint(len(pictures), (arguments.batch,), generator=generator)
-            return (dequantized(pictures[chosen], generator),)
+        device, pixels = arguments.device, pictures.to(arguments.device)
 
-        common.train("flow", model.to(arguments.device), arguments, batch_of, loss_of, decay=0.998, weight_decay=0.0)
+        def batch_of(step: int, over: float) -> tuple[Tensor]:
+            generator = common.step_generator(arguments.seed, step, device)
+            chosen = torch.randint(len(pixels), (arguments.batch,), generator=generator, device=device)
+            return (dequantized(pixels[chosen], generator),)
+
+        common.train("flow", model.to(device), batch_of, loss_of, arguments, average=0.998, weight_decay=0.0)
     else:
         model.load_state_dict(load_file(arguments.model / common.WEIGHTS))
         figures(model.eval(), pictures)

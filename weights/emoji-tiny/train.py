@@ -25,18 +25,19 @@ def make() -> AutoencoderTiny:
         encoder_block_out_channels=(32, 32, 32),
         decoder_block_out_channels=(48, 48, 48),
         num_encoder_blocks=(1, 2, 2),
-        num_decoder_blocks=(2, 2, 1),
+        num_decoder_blocks=(4, 1, 0),
         latent_channels=4,
         scaling_factor=1.0,
     )
 
 
-def loss_of(model: AutoencoderTiny, x: Tensor, z: Tensor, noise: Tensor, late: Tensor) -> tuple[Tensor, float]:
-    decoded = model.decoder(z + JITTER * noise)
+def loss_of(model: AutoencoderTiny, x: Tensor, z: Tensor, noise: Tensor, late: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+        decoded, encoded = model.decoder(z + JITTER * noise).float(), model.encoder(x).float()
     logarithm = common.logarithmic_loss(x, decoded)
-    latents = (model.encoder(x) - z).square().mean((1, 2, 3)).add(1e-4).log().mean()
-    loss = latents + (logarithm if late.any() else 2 * common.absolute_loss(x, decoded))
-    return loss, common.decibels(logarithm.item())
+    latents = (encoded - z).square().mean((1, 2, 3)).add(1e-4).log().mean()
+    loss = latents + torch.lerp(2 * common.absolute_loss(x, decoded), logarithm, late.mean())
+    return loss, common.decibels(logarithm)
 
 
 def multiply_adds(module: nn.Module, x: Tensor) -> int:
@@ -70,22 +71,24 @@ def figures(model: AutoencoderTiny, pictures: Tensor, device: str) -> None:
 
 
 def main() -> None:
-    arguments = common.arguments_of(__doc__, HERE, steps=2702, decay=1891, lr=2e-3, batch=128, part=16)
+    arguments = common.arguments_of(__doc__, HERE, steps=4000, decay=0.7, lr=2e-3, batch=128, part=16)
     pictures = common.load_pictures(arguments)
     if arguments.export:
         common.averaged("tiny", make(), arguments.work).half().save_pretrained(arguments.export)
     elif arguments.work:
         torch.manual_seed(arguments.seed)
-        vae = common.autoencoder("cpu")
-        latents = common.encoded(vae, pictures)[0] * vae.config.scaling_factor
+        device, count = arguments.device, arguments.batch
+        vae = common.autoencoder(device)
+        latents = (common.encoded(vae, pictures)[0] * vae.config.scaling_factor).to(device)
+        pictures = pictures.to(device)
 
-        def batch_of(step: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-            chosen = torch.randint(len(pictures), (arguments.batch,), generator=generator)
-            noise = torch.randn(latents[chosen].shape, generator=generator)
-            late = torch.full((len(chosen),), step >= arguments.steps - arguments.decay)
-            return pictures[chosen], latents[chosen], noise, late
+        def batch_of(step: int, over: float) -> tuple[Tensor, ...]:
+            generator = common.step_generator(arguments.seed, step, device)
+            chosen = torch.randint(len(pictures), (count,), generator=generator, device=device)
+            noise = torch.randn(latents[chosen].shape, generator=generator, device=device)
+            return pictures[chosen], latents[chosen], noise, torch.full((count,), float(over >= 0.3), device=device)
 
-        common.train("tiny", make().to(arguments.device), arguments, batch_of, loss_of, decay=0.995)
+        common.train("tiny", make().to(device), batch_of, loss_of, arguments, average=0.995)
     else:
         model = AutoencoderTiny.from_pretrained(arguments.model, torch_dtype=torch.float32)
         figures(model.to(arguments.device).eval(), pictures, arguments.device)

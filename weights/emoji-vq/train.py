@@ -60,7 +60,7 @@ def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
     return centres
 
 
-def loss_of(model: VQModel, x: Tensor) -> tuple[Tensor, float]:
+def loss_of(model: VQModel, x: Tensor) -> tuple[Tensor, Tensor]:
     h = model.quant_conv(model.encoder(x))
     flat, book = h.permute(0, 2, 3, 1).reshape(-1, 4), model.quantize.embedding.weight
     code = (book.square().sum(1) - 2 * flat.detach() @ book.detach().T).argmin(1)
@@ -68,7 +68,7 @@ def loss_of(model: VQModel, x: Tensor) -> tuple[Tensor, float]:
     decoded = model.decoder(model.post_quant_conv(h + (e - h).detach()))  # the gradient passes the codebook by
     logarithm = common.logarithmic_loss(x, decoded)
     of_codes = (e - h.detach()).square().mean() + 0.25 * (e.detach() - h).square().mean()
-    return logarithm + of_codes, common.decibels(logarithm.item())
+    return logarithm + of_codes, common.decibels(logarithm)
 
 
 @torch.inference_mode()
@@ -83,7 +83,7 @@ def figures(model: VQModel, pictures: Tensor, device: str) -> None:
 
 
 def main() -> None:
-    arguments = common.arguments_of(__doc__, HERE, steps=3467, decay=2427, lr=1e-3, batch=128, part=16)
+    arguments = common.arguments_of(__doc__, HERE, steps=3467, decay=0.7, lr=1e-3, batch=128, part=16)
     pictures = common.load_pictures(arguments)
     if arguments.export:
         common.averaged("vq", make(), arguments.work).half().save_pretrained(arguments.export)
@@ -92,11 +92,14 @@ def main() -> None:
         model = make()
         begin(model, common.autoencoder("cpu"), pictures)
 
-        def batch_of(step: int, generator: torch.Generator) -> tuple[Tensor]:
-            chosen = torch.randint(len(pictures), (arguments.batch,), generator=generator)
-            return (common.shift(pictures[chosen], 2 if step < 0.3 * arguments.steps else 0, generator),)
+        device, pixels = arguments.device, pictures.to(arguments.device)
 
-        common.train("vq", model.to(arguments.device), arguments, batch_of, loss_of, decay=0.998)
+        def batch_of(step: int, over: float) -> tuple[Tensor]:
+            generator = common.step_generator(arguments.seed, step, device)
+            chosen = torch.randint(len(pixels), (arguments.batch,), generator=generator, device=device)
+            return (pixels[chosen] if over >= 0.3 else common.shift(pixels[chosen], 2, generator),)
+
+        common.train("vq", model.to(device), batch_of, loss_of, arguments, average=0.998)
     else:
         model = VQModel.from_pretrained(arguments.model, torch_dtype=torch.float32).to(arguments.device).eval()
         figures(model, pictures, arguments.device)

@@ -1,14 +1,17 @@
-"""The latents that training draws from, with their captions: plain, recoloured, arranged, and in pairs.
+"""The pictures that training draws from, with their captions: plain, recoloured, arranged, and in pairs.
 
-All pictures are encoded once by the frozen autoencoder. A pair needs no encoding of its own: the left half of a latent
-beside the right half of another is what the encoder makes of both pictures side by side, but for the seam.
+All pictures stand in one bank, and their latents in another, encoded once by the frozen autoencoder. A caption comes
+with two rows of it: the left half of one beside the right half of the other is the picture. Of latents, too: two halves
+are what the encoder makes of both pictures side by side, but for the seam.
 """
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Sequence
+from multiprocessing import Pool
 from pathlib import Path
 from random import Random
 from string import ascii_lowercase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import compose
 import data
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor
 
 KINDS = ("plain", "colour", "pair", "place", "both")  # both: a colour and a place, or a pair of colours
-SHARES = (0.20, 0.26, 0.34, 0.15, 0.05)
+SHARES = (0.26, 0.24, 0.32, 0.13, 0.05)
 PLAIN_TEMPLATES = data.TEMPLATES
 COLOUR_TEMPLATES = ("{} {}", "{} {}", "a {} {}", "{} {} emoji", "an emoji of {} {}")
 NONSENSE = 0.03  # how often an unknown word is put into a caption, so that the model learns to ignore such
@@ -25,40 +28,44 @@ ALL_NONSENSE = 0.01  # how often a caption is nothing but unknown words
 MUTED = 0.5  # how often brown, black and grey come, measured by the colours that have a hue
 COLOURS = list(compose.COLOURS)
 ARRANGEMENTS = list(compose.ARRANGEMENTS)
+CHUNK = 5000  # captions drawn at a time
 
 
-class Banks(NamedTuple):
-    """Scaled latents, float16."""
+class Rows:
+    """Where each picture stands in the bank of all pictures: plain, recoloured, arranged, recoloured and arranged."""
 
-    plain: Tensor  # (pictures, 4, 16, 16)
-    colour: Tensor  # (nouns, colours, 4, 16, 16)
-    arranged: Tensor  # (nouns, arrangements, 4, 16, 16)
-    halves: Tensor  # (2, nouns, colours, 4, 16, 16): recoloured, small, on the left and on the right
+    def __init__(self, plain: int, things: int) -> None:
+        self.plain, self.things = plain, things
 
+    def colour(self, n: int, c: int) -> int:
+        return self.plain + n * len(COLOURS) + c
 
-def pictures_of(things: list[compose.Noun], pictures: np.ndarray, alpha: np.ndarray) -> dict[str, np.ndarray]:
-    """All pictures to be encoded, in the shapes of Banks, (..., 64, 64, 3) uint8."""
-    colour = np.stack(
-        [np.stack([compose.recolour(pictures[t.index], alpha[t.index], c) for c in COLOURS]) for t in things]
-    )
-    arranged = np.stack([np.stack([compose.arrange(pictures[t.index], a) for a in ARRANGEMENTS]) for t in things])
-    halves = np.stack([[[compose.arrange(p, side) for p in row] for row in colour] for side in ("left", "right")])
-    return {"plain": pictures, "colour": colour, "arranged": arranged, "halves": halves}
+    def arranged(self, n: int, arrangement: str) -> int:
+        return self.colour(self.things, 0) + n * len(ARRANGEMENTS) + ARRANGEMENTS.index(arrangement)
+
+    def half(self, n: int, c: int, side: str) -> int:
+        return self.arranged(self.things, ARRANGEMENTS[0]) + (2 * n + (side == "right")) * len(COLOURS) + c
 
 
-def load_banks(path: Path, make: Callable[[], dict[str, np.ndarray]], encode: Callable[[Tensor], Tensor]) -> Banks:
-    """The banks on disk, or made and written there; `encode` takes pixels (N, 3, 64, 64) in [-1, 1]."""
-    if path.exists():
-        return Banks(**torch.load(path, weights_only=True))
-    banks = {}
-    for name, pictures in make().items():
-        flat = torch.from_numpy(pictures.reshape(-1, data.SIDE, data.SIDE, 3))
-        parts = [encode(part.permute(0, 3, 1, 2).float() / 127.5 - 1).cpu().half() for part in flat.split(128)]
-        banks[name] = torch.cat(parts).view(*pictures.shape[:-3], 4, data.SIDE // 4, data.SIDE // 4)
-        print(f"encoded {name}: {len(flat)} pictures", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(banks, path)
-    return Banks(**banks)
+def pictures_of_thing(arguments: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """One thing, by its picture and alpha, in every colour, every arrangement, and both on the left and the right."""
+    picture, alpha = arguments
+    colours = [compose.recolour(picture, alpha, c) for c in COLOURS]
+    halves = [compose.arrange(p, side) for side in ("left", "right") for p in colours]
+    return np.stack(colours), np.stack([compose.arrange(picture, a) for a in ARRANGEMENTS]), np.stack(halves)
+
+
+def all_pictures(things: list[compose.Noun], plain: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The bank of all pictures in the order of `Rows`, (N, 64, 64, 3) uint8."""
+    with Pool() as pool:
+        made = pool.map(pictures_of_thing, [(plain[t.index], alpha[t.index]) for t in things], chunksize=8)
+    return np.concatenate([plain, *(np.concatenate(kind) for kind in zip(*made, strict=True))])
+
+
+def beside(bank: Tensor, left: Tensor, right: Tensor) -> Tensor:  # (N, C, h, w), (B,), (B,) -> (B, C, h, w)
+    """The left half of some rows of a bank of pictures or latents, the right half of others."""
+    middle = bank.shape[-1] // 2
+    return torch.cat([bank[left, ..., :middle], bank[right, ..., middle:]], -1)
 
 
 def nonsense(generator: Random) -> str:
@@ -67,12 +74,12 @@ def nonsense(generator: Random) -> str:
 
 
 class Captioner:
-    """Draws pairs of a caption and a latent; never what is held out."""
+    """Draws a caption and the two rows of the bank whose halves are its picture; never what is held out."""
 
-    def __init__(self, emoji: list[data.Emoji], tokenizer, banks: Banks, shares: Sequence[float] = SHARES) -> None:
-        self.shares = shares
-        self.emoji, self.tokenizer, self.banks = emoji, tokenizer, banks
+    def __init__(self, emoji: list[data.Emoji], tokenizer: Any, shares: Sequence[float] = SHARES) -> None:
+        self.emoji, self.tokenizer, self.shares = emoji, tokenizer, shares
         self.things = compose.nouns(emoji)
+        self.rows = Rows(len(emoji), len(self.things))
         held = compose.held_out(self.things, emoji)
         self.held_pairs = {frozenset(p) for p in held.pairs}
         self.held_places = set(held.places)
@@ -115,25 +122,25 @@ class Captioner:
             if frozenset((a, b)) not in self.held_pairs:
                 return a, b
 
-    def plain(self, generator: Random, index: int | None = None) -> tuple[str, Tensor]:
-        i = generator.randrange(len(self.emoji)) if index is None else index
+    def plain(self, generator: Random) -> tuple[str, int, int]:
+        i = generator.randrange(len(self.emoji))
         name = self.emoji[i].name
         if i in self.aliases and generator.random() < 0.4:
             name = self.aliases[i]
-        return generator.choice(PLAIN_TEMPLATES).format(name), self.banks.plain[i]
+        return generator.choice(PLAIN_TEMPLATES).format(name), i, i
 
-    def colour(self, generator: Random) -> tuple[str, Tensor]:
+    def colour(self, generator: Random) -> tuple[str, int, int]:
         n = generator.randrange(len(self.things))
         c, word = self.colour_of(n, generator)
-        return generator.choice(COLOUR_TEMPLATES).format(word, self.things[n].name), self.banks.colour[n, c]
+        row = self.rows.colour(n, c)
+        return generator.choice(COLOUR_TEMPLATES).format(word, self.things[n].name), row, row
 
-    def pair(self, generator: Random) -> tuple[str, Tensor]:
+    def pair(self, generator: Random) -> tuple[str, int, int]:
         a, b = self.two(generator)
-        left, right = (self.banks.arranged[n, ARRANGEMENTS.index(side)] for n, side in ((a, "left"), (b, "right")))
         caption = generator.choice(compose.PAIR_TEMPLATES).format(self.things[a].name, self.things[b].name)
-        return caption, beside(left, right)
+        return caption, self.rows.arranged(a, "left"), self.rows.arranged(b, "right")
 
-    def place(self, generator: Random) -> tuple[str, Tensor]:
+    def place(self, generator: Random) -> tuple[str, int, int]:
         while True:
             n = generator.randrange(len(self.things))
             wanted = generator.choice(list(compose.ARRANGEMENT_TEMPLATES))
@@ -141,26 +148,28 @@ class Captioner:
                 continue
             shown = generator.choice(compose.CORNERS) if wanted == "corner" else wanted
             caption = generator.choice(compose.ARRANGEMENT_TEMPLATES[wanted]).format(self.things[n].name)
-            return caption, self.banks.arranged[n, ARRANGEMENTS.index(shown)]
+            row = self.rows.arranged(n, shown)
+            return caption, row, row
 
-    def both(self, generator: Random) -> tuple[str, Tensor]:
+    def both(self, generator: Random) -> tuple[str, int, int]:
         a, b = self.two(generator)
         (c, first), (d, second) = self.colour_of(a, generator), self.colour_of(b, generator)
-        side = generator.randrange(4)
-        if side < 2:
-            word = ("left", "right")[side]
-            if (a, word) not in self.held_places:
-                return f"{first} {self.things[a].name} on the {word}", self.banks.halves[side, a, c]
+        side = generator.choice(("left", "right", "", ""))
+        if side and (a, side) not in self.held_places:
+            row = self.rows.half(a, c, side)
+            return f"{first} {self.things[a].name} on the {side}", row, row
         caption = f"{first} {self.things[a].name} and {second} {self.things[b].name}"
-        return caption, beside(self.banks.halves[0, a, c], self.banks.halves[1, b, d])
+        return caption, self.rows.half(a, c, "left"), self.rows.half(b, d, "right")
 
-    def draw(self, generator: Random) -> tuple[list[int], Tensor]:
-        """Tokens (data.MAX_TOKENS) and a latent (4, 16, 16)."""
+    def draw(self, generator: Random) -> tuple[list[int], int, int]:
+        """Tokens (data.MAX_TOKENS), and the rows whose left and right half are the picture."""
         if generator.random() < ALL_NONSENSE:
             caption = " ".join(nonsense(generator) for _ in range(generator.randint(1, 3)))
-            return self.pad(self.tokenizer(caption, add_special_tokens=False).input_ids), self.plain(generator)[1]
+            ids = self.tokenizer(caption, add_special_tokens=False).input_ids
+            return self.pad(ids), *self.plain(generator)[1:]
         (kind,) = generator.choices(KINDS, self.shares)
-        caption, latent = getattr(self, kind)(generator)
+        caption, left, right = getattr(self, kind)(generator)
+        caption = data.with_articles(caption)
         ids = self.tokens(caption)
         if generator.random() < NONSENSE:
             words = caption.split()
@@ -169,14 +178,85 @@ class Captioner:
             longer = self.tokens(" ".join(words[:place])) + strange + self.tokens(" ".join(words[place:]))
             if len(longer) <= data.MAX_TOKENS - 2:
                 ids = longer
-        return self.pad(ids), latent
+        return self.pad(ids), left, right
 
-    def batch(self, count: int, generator: Random) -> tuple[Tensor, Tensor]:  # -> (N, L), (N, 4, 16, 16)
-        ids, latents = zip(*(self.draw(generator) for _ in range(count)), strict=True)
-        return torch.tensor(ids), torch.stack(latents).float()
+    def drawn(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """CHUNK draws: tokens (CHUNK, L) int16 and rows (CHUNK, 2) int32."""
+        generator = Random(seed)
+        ids, left, right = zip(*(self.draw(generator) for _ in range(CHUNK)), strict=True)
+        return np.array(ids, np.int16), np.array([left, right], np.int32).T
 
 
-def beside(left: Tensor, right: Tensor) -> Tensor:
-    """The left half of one latent, the right half of another."""
-    middle = left.shape[-1] // 2
-    return torch.cat([left[..., :middle], right[..., middle:]], -1)
+class Captions(NamedTuple):
+    """Many draws, to be drawn from again."""
+
+    ids: Tensor  # (N, L) int16
+    rows: Tensor  # (N, 2) int32
+
+    def batch(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (count, L), left rows and right rows (count,), all int64."""
+        device = self.ids.device
+        chosen = torch.randint(len(self.ids), (count,), generator=generator, device=device)
+        left, right = self.rows[chosen].long().unbind(1)
+        return self.ids[chosen].long(), left, right
+
+
+def draw_captions(captioner: Captioner, count: int, seed: int) -> Captions:
+    """`count` draws, on all processors."""
+    with Pool() as pool:
+        made = pool.map(captioner.drawn, range(seed * 1_000_000, seed * 1_000_000 + -(-count // CHUNK)))
+    ids, rows = (torch.from_numpy(np.concatenate(kind)) for kind in zip(*made, strict=True))
+    return Captions(ids, rows)
+
+
+def make_tokenizer(emoji: list[data.Emoji]) -> Any:  # -> transformers.CLIPTokenizer
+    """One token for each word of every caption that is trained."""
+    plain = [caption for several in data.all_captions(emoji) for caption in several]
+    return data.make_tokenizer(plain + compose.composing_captions())
+
+
+def load_bank(arguments: argparse.Namespace) -> Tensor:  # -> (N, 3, 64, 64) uint8
+    """All pictures, drawn once for a `--work` folder."""
+    path = arguments.work / "pictures.npy"
+    if not path.exists():
+        emoji = data.read_emoji(arguments.names)
+        alpha = 1 - data.draw(emoji, arguments.font, mask=True)[..., 0] / 255
+        save(path, all_pictures(compose.nouns(emoji), data.draw(emoji, arguments.font), alpha))
+    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2).contiguous()
+
+
+def load_captions(arguments: argparse.Namespace) -> Captions:
+    """The draws that training takes its batches from, made once for a `--work` folder, on the device."""
+    paths = [arguments.work / name for name in ("tokens.npy", "rows.npy")]
+    if not all(path.exists() for path in paths):
+        emoji = data.read_emoji(arguments.names)
+        drawn = draw_captions(Captioner(emoji, make_tokenizer(emoji)), arguments.drawn, arguments.seed)
+        for path, tensor in zip(paths, drawn, strict=True):
+            save(path, tensor.numpy())
+    return Captions(*(torch.from_numpy(np.load(path)).to(arguments.device) for path in paths))
+
+
+def add_drawn_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--drawn", type=int, default=2_000_000, help="captions that are drawn in advance (%(default)s)")
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, array)
+    partial.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw all pictures and captions of a --work folder.")
+    data.add_data_arguments(parser)
+    add_drawn_argument(parser)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(device="cpu")
+    arguments = parser.parse_args()
+    print(f"{len(load_bank(arguments))} pictures, {len(load_captions(arguments).ids)} captions")
+
+
+if __name__ == "__main__":
+    main()

@@ -148,9 +148,21 @@ def make_tokenizer(captions: list[str]):  # -> transformers.CLIPTokenizer
     return CLIPTokenizer({token: i for i, token in enumerate(vocabulary)}, merges, model_max_length=MAX_TOKENS)
 
 
+def forget_paths(folder: Path) -> None:
+    """Take out of the configs of a folder where their models were read from."""
+    for config in folder.rglob("config.json"):
+        text = config.read_text(encoding="utf-8")
+        config.write_text(re.sub(r'  "_name_or_path": .*\n', "", text), encoding="utf-8")
+
+
+def with_articles(caption: str) -> str:
+    """ "an apple" for "a apple"."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", caption)
+
+
 def all_captions(emoji: list[Emoji]) -> list[list[str]]:
     """For each emoji its name in every template: a list per emoji, in the order of TEMPLATES."""
-    return [[template.format(item.name) for template in TEMPLATES] for item in emoji]
+    return [[with_articles(template.format(item.name)) for template in TEMPLATES] for item in emoji]
 
 
 def main() -> None:

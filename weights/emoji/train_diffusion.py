@@ -11,18 +11,16 @@ begin as the identity, so that nothing is lost that an earlier checkpoint knows.
 
 import argparse
 from pathlib import Path
-from random import Random
-from typing import NamedTuple
 
 import captions
 import compose
 import data
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from training import Average, Run, Workers, add_training_arguments, load_average
+from train_autoencoder import as_pixels
+from training import add_training_arguments, halved_norms, load_average, step_generator, train
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 DROP_CAPTION = 0.1  # how often a caption is replaced by the empty one, for classifier-free guidance
@@ -40,11 +38,6 @@ def make_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-
-
-def make_tokenizer(emoji: list[data.Emoji]) -> CLIPTokenizer:
-    plain = [caption for several in data.all_captions(emoji) for caption in several]
-    return data.make_tokenizer(plain + compose.composing_captions())
 
 
 @torch.no_grad()
@@ -69,7 +62,7 @@ class Noising:
     the weight is a factor.
     """
 
-    def __init__(self, alpha_bar: Tensor, uniform: float, device: torch.device) -> None:
+    def __init__(self, alpha_bar: Tensor, uniform: float, device: str) -> None:
         alpha_bar = alpha_bar.double()
         density = (1 / alpha_bar).clamp(max=100.0).sqrt()
         density = (1 - uniform) * density / density.sum() + uniform / len(density)
@@ -80,8 +73,9 @@ class Noising:
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:  # -> (count,) int64
         """Stratified: one from each of `count` parts of equal probability."""
-        u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-        return torch.searchsorted(self.cumulative, u.to(self.cumulative.device)).clamp(max=len(self.cumulative) - 1)
+        place = torch.randperm(count, generator=generator, device=generator.device)
+        u = (place + torch.rand(count, generator=generator, device=generator.device)) / count
+        return torch.searchsorted(self.cumulative, u).clamp(max=len(self.cumulative) - 1)
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         a = self.alpha_bar[t].view(-1, 1, 1, 1)
@@ -118,93 +112,99 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-class Parts(NamedTuple):
-    """What is trained, what it is trained with, and where its captions and latents come from."""
+def hidden_states(text_encoder: CLIPTextModel, ids: Tensor) -> Tensor:  # (N, L) -> (N, L, D)
+    """What `text_encoder(ids).last_hidden_state` is, without its masks, which no CUDA graph can record."""
+    model = getattr(text_encoder, "text_model", text_encoder)
+    h = model.embeddings(input_ids=ids)
+    for layer in model.encoder.layers:
+        own, x = layer.self_attn, layer.layer_norm1(h)
+        q, k, v = (
+            part(x).unflatten(-1, (own.num_heads, -1)).transpose(1, 2) for part in (own.q_proj, own.k_proj, own.v_proj)
+        )
+        scores = (q @ k.mT).float() * q.shape[-1] ** -0.5
+        causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=ids.device).tril()
+        weights = scores.masked_fill(~causal, float("-inf")).softmax(-1).to(v.dtype)
+        h = h + own.out_proj((weights @ v).transpose(1, 2).flatten(2))
+        h = h + layer.mlp(layer.layer_norm2(h))
+    return model.final_layer_norm(h)
 
-    vae: AutoencoderKL  # frozen
-    modules: nn.ModuleList  # UNet and text encoder
-    tokenizer: CLIPTokenizer
-    captioner: captions.Captioner
 
-
-def load_parts(arguments: argparse.Namespace) -> Parts:
-    device, start = torch.device(arguments.device), arguments.start
-    emoji = data.read_emoji(arguments.names)
-    tokenizer = make_tokenizer(emoji)
-    vae = AutoencoderKL.from_pretrained(start / "vae", torch_dtype=torch.float32).to(device).eval()
+def load_modules(arguments: argparse.Namespace) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """UNet and text encoder, new, or with what the folder to start with has."""
+    start = arguments.start
+    tokenizer = captions.make_tokenizer(data.read_emoji(arguments.names))
     unet, text_encoder = make_unet(), make_text_encoder(tokenizer)
     if (start / "unet").is_dir():
         unet = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
     if (start / "text_encoder").is_dir():
         old = CLIPTextModel.from_pretrained(start / "text_encoder", torch_dtype=torch.float32)
-        old_words = CLIPTokenizer.from_pretrained(start / "tokenizer").get_vocab()
-        take_over(text_encoder, old, old_words, tokenizer)
+        take_over(text_encoder, old, CLIPTokenizer.from_pretrained(start / "tokenizer").get_vocab(), tokenizer)
     unet.set_attn_processor(AttnProcessor())  # keys are so few that plain products beat the fused kernel
-    modules = nn.ModuleList([unet, text_encoder]).to(device).train()
+    return halved_norms(unet).to(arguments.device), text_encoder.to(arguments.device)
 
-    def make() -> dict[str, np.ndarray]:
-        alpha = 1 - data.draw(emoji, arguments.font, mask=True)[..., 0] / 255
-        return captions.pictures_of(compose.nouns(emoji), data.draw(emoji, arguments.font), alpha)
 
-    @torch.inference_mode()
-    def encode(pixels: Tensor) -> Tensor:
-        parts = [vae.encode(part.to(device)).latent_dist.mean for part in pixels.split(16)]
-        return torch.cat(parts) * vae.config.scaling_factor
-
-    torch.set_num_threads(1 if device.type == "cpu" else arguments.threads)
-    banks = captions.load_banks(arguments.work / "banks.pt", make, encode)
-    return Parts(vae, modules, tokenizer, captions.Captioner(emoji, tokenizer, banks, arguments.shares))
+@torch.inference_mode()
+def load_latents(arguments: argparse.Namespace) -> Tensor:  # -> (N, 4, 16, 16) float16
+    """The scaled latents of the bank of all pictures, encoded once for a `--work` folder."""
+    path = arguments.work / "latents.pt"
+    if not path.exists():
+        vae = AutoencoderKL.from_pretrained(arguments.start / "vae", torch_dtype=torch.float32)
+        vae = vae.to(arguments.device).eval()
+        parts = captions.load_bank(arguments).split(16 if arguments.device == "cpu" else 256)
+        made = [vae.encode(as_pixels(part.to(arguments.device))).latent_dist.mean.half() for part in parts]
+        torch.save(torch.cat(made).cpu() * vae.config.scaling_factor, path)
+    return torch.load(path, weights_only=True).to(arguments.device)
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=Path, required=True, help="folder of the checkpoint to begin with")
-    parser.add_argument(
-        "--shares", type=float, nargs=5, default=captions.SHARES, help=f"of {', '.join(captions.KINDS)} (%(default)s)"
-    )
+    captions.add_drawn_argument(parser)
 
 
-def train(arguments: argparse.Namespace) -> None:
+def fit(arguments: argparse.Namespace) -> None:
+    from train_text_encoder import load_regressed
+
     torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
-    _, modules, _, captioner = load_parts(arguments)
-    unet, text_encoder = modules
-    regressed = arguments.work / "text_encoder.pt"
-    if regressed.exists():  # what train_text_encoder.py left: the encoder's parameters come first, then its heads'
-        average = torch.load(regressed, map_location=device, weights_only=True)["average"]
-        load_average(text_encoder, average[: len(list(text_encoder.parameters()))])
-    noising = Noising(make_scheduler().alphas_cumprod, arguments.uniform, device)
-    empty = torch.tensor(captioner.pad([]))
-    groups = [{"params": list(unet.parameters())}, {"params": list(text_encoder.parameters()), "scale": arguments.text}]
-    optimizer = torch.optim.AdamW(groups, lr=arguments.lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    workers = Workers(modules, arguments.threads, arguments.part)
+    unet, text_encoder = load_modules(arguments)
+    load_regressed(text_encoder, arguments)
+    latents, drawn = load_latents(arguments), captions.load_captions(arguments)
+    noising = Noising(make_scheduler().alphas_cumprod, arguments.uniform, arguments.device)
+    emoji = data.read_emoji(arguments.names)
+    empty = torch.tensor(captions.Captioner(emoji, captions.make_tokenizer(emoji)).pad([]), device=arguments.device)
+    if arguments.compile:
+        unet.compile()
 
-    def loss_of(replica: nn.ModuleList, ids: Tensor, z: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, float]:
-        unet, text_encoder = replica
-        with torch.autocast(device.type, torch.bfloat16):
-            predicted = unet(noising.add_noise(z, noise, t), t, text_encoder(ids).last_hidden_state).sample
-        loss = ((predicted.float() - noise).square().mean((1, 2, 3)) * noising.factor[t]).mean()
-        return loss, loss.item()
-
-    run = Run(arguments.work / "diffusion.pt", modules, optimizer, Average(modules, arguments.average))
-    for step in run.steps(arguments):
-        generator = torch.Generator().manual_seed(arguments.seed * 1_000_000 + step)
-        ids, z = captioner.batch(arguments.batch, Random(arguments.seed * 1_000_000 + step))
-        ids[torch.rand(len(ids), generator=generator) < DROP_CAPTION] = empty
+    def batch_of(step: int, over: float) -> tuple[Tensor, ...]:
+        generator = step_generator(arguments.seed, step, arguments.device)
+        ids, left, right = drawn.batch(arguments.batch, generator)
+        dropped = torch.rand(len(ids), generator=generator, device=ids.device) < DROP_CAPTION
+        z = captions.beside(latents, left, right).float()
+        noise = torch.randn(z.shape, generator=generator, device=z.device)
         t = noising.draw_timesteps(len(ids), generator)
-        noise = torch.randn(z.shape, generator=generator)
-        run.note_loss(workers.backward(loss_of, ids, z, t, noise))
-        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-        optimizer.step()
+        return torch.where(dropped[:, None], empty, ids), z, t, noise
+
+    def loss_of(modules: nn.ModuleList, ids: Tensor, z: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        unet, text_encoder = modules
+        with torch.autocast(z.device.type, torch.bfloat16):
+            predicted = unet(noising.add_noise(z, noise, t), t, hidden_states(text_encoder, ids)).sample
+        loss = ((predicted.float() - noise).square().mean((1, 2, 3)) * noising.factor[t]).mean()
+        return loss, loss
+
+    groups = [{"params": list(unet.parameters())}, {"params": list(text_encoder.parameters()), "scale": arguments.text}]
+    modules = nn.ModuleList([unet, text_encoder]).train()
+    train("diffusion", modules, batch_of, loss_of, arguments, average=arguments.average, groups=groups)
 
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the averaged weights in diffusers' folder layout, float16."""
-    vae, modules, tokenizer, captioner = load_parts(arguments)
+    arguments.device = "cpu"
+    emoji = data.read_emoji(arguments.names)
+    tokenizer = captions.make_tokenizer(emoji)
     state = torch.load(arguments.work / "diffusion.pt", map_location="cpu", weights_only=True)
-    unet, text_encoder = modules.cpu()
+    unet, text_encoder = modules = nn.ModuleList(load_modules(arguments))
     load_average(modules, state["average"])
     pipeline = StableDiffusionPipeline(
-        vae=vae.cpu(),
+        vae=AutoencoderKL.from_pretrained(arguments.start / "vae", torch_dtype=torch.float32),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
@@ -214,29 +214,29 @@ def export(arguments: argparse.Namespace) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(arguments.export)
+    data.forget_paths(arguments.export)
     tokenizer.backend_tokenizer.model.save(str(arguments.export / "tokenizer"))  # vocab.json and merges.txt
-    known = [item.name for item in captioner.emoji] + [thing.name for thing in captioner.things]
+    known = [item.name for item in emoji] + [thing.name for thing in compose.nouns(emoji)]
     known = list(dict.fromkeys(known + [" ".join(caption.split()) for caption in compose.composing_captions()]))
     (arguments.export / "captions.txt").write_text("\n".join(known) + "\n", encoding="utf-8")
-    print(
-        f"wrote {arguments.export} after {state['step']} steps, "
-        f"{state['wall_seconds']:.0f} s of wall and {state['cpu_seconds']:.0f} s of processor time"
-    )
+    times = f"{state['wall_seconds']:.0f} s of wall and {state['cpu_seconds']:.0f} s of processor time"
+    print(f"wrote {arguments.export} after {state['step']} steps, {times}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training_arguments(parser, steps=10000, decay=3500, lr=6e-4, batch=32, part=16)
+    add_training_arguments(parser, steps=10000, decay=0.6, lr=6e-4, batch=32, part=16)
     add_source_arguments(parser)
     parser.add_argument("--text", type=float, default=1.0, help="learning rate of the text encoder, times the UNet's")
-    parser.add_argument("--uniform", type=float, default=0.2, help="share of timesteps drawn uniformly (%(default)s)")
+    parser.add_argument("--uniform", type=float, default=0.3, help="share of timesteps drawn uniformly (%(default)s)")
     parser.add_argument("--average", type=float, default=0.999, help="decay of the averaged weights (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="compile the UNet, which pays on an accelerator")
     parser.add_argument("--export", type=Path, help="write the latest averaged weights to this folder, do not train")
     arguments = parser.parse_args()
     if arguments.export:
         export(arguments)
     else:
-        train(arguments)
+        fit(arguments)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ through the UNet, so this is where composing is learned cheaply.
 """
 
 import argparse
-from random import Random
 
+import captions
 import torch
 from torch import Tensor, nn
-from train_diffusion import add_source_arguments, load_parts
-from training import Average, Run, Workers, add_training_arguments
+from train_diffusion import add_source_arguments, hidden_states, load_latents, load_modules
+from training import add_training_arguments, load_average, step_generator, train
 
 COMPONENTS = 128
-CHECKPOINT = "text_encoder.pt"
+NAME = "text_encoder"
 SAMPLE = 6000  # captions whose latents the components are those of
 
 
@@ -45,39 +45,47 @@ class Regression(nn.Module):
         self.text_encoder = text_encoder
         self.heads = nn.ModuleList(nn.Linear(text_encoder.config.hidden_size, COMPONENTS) for _ in range(3))
 
-    def forward(self, ids: Tensor, wanted: Tensor) -> Tensor:  # (N, L), (N, 3, COMPONENTS) -> mean squared error
-        hidden = self.text_encoder(ids).last_hidden_state
-        ended = (ids == self.text_encoder.config.eos_token_id).float()  # what stands there has seen all words
-        ended[:, -2:] = 0
-        whole = ((self.heads[0](hidden) - wanted[:, :1]).square().mean(2) * ended).sum() / ended.sum().clamp(min=1)
-        halves = [(self.heads[k](hidden[:, -k]) - wanted[:, k]).square().mean() for k in (1, 2)]
-        return whole + sum(halves)
+
+def loss_of(model: Regression, ids: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error for tokens (N, L) and components (N, 3, COMPONENTS)."""
+    hidden = hidden_states(model.text_encoder, ids)
+    ended = (ids == model.text_encoder.config.eos_token_id).float()  # what stands there has seen all words
+    ended = torch.cat([ended[:, :-2], torch.zeros_like(ended[:, -2:])], 1)
+    whole = ((model.heads[0](hidden) - wanted[:, :1]).square().mean(2) * ended).sum() / ended.sum().clamp(min=1)
+    halves = [(model.heads[k](hidden[:, -k]) - wanted[:, k]).square().mean() for k in (1, 2)]
+    loss = whole + halves[0] + halves[1]
+    return loss, loss
+
+
+def load_regressed(text_encoder: nn.Module, arguments: argparse.Namespace) -> None:
+    """Take over what this recipe left in the `--work` folder, if it did."""
+    path = arguments.work / f"{NAME}.pt"
+    if path.exists():  # the encoder's parameters come first, then its heads'
+        average = torch.load(path, map_location=arguments.device, weights_only=True)["average"]
+        load_average(text_encoder, average[: len(list(text_encoder.parameters()))])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_training_arguments(parser, steps=1200, decay=500, lr=1.5e-3, batch=192, part=96)
+    add_training_arguments(parser, steps=1200, decay=0.4, lr=1.5e-3, batch=192, part=96)
     add_source_arguments(parser)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    _, modules, _, captioner = load_parts(arguments)
-    model = Regression(modules[1])
-    _, latents = captioner.batch(SAMPLE, Random(arguments.seed - 1))
-    components = [Components(part) for part in parts_of(latents)]
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    workers = Workers(model, arguments.threads, arguments.part)
+    model = Regression(load_modules(arguments)[1]).to(arguments.device)
+    latents, drawn = load_latents(arguments), captions.load_captions(arguments)
 
-    def loss_of(replica: Regression, ids: Tensor, wanted: Tensor) -> tuple[Tensor, float]:
-        loss = replica(ids, wanted)
-        return loss, loss.item()
+    def drawn_latents(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        ids, left, right = drawn.batch(count, generator)
+        return ids, captions.beside(latents, left, right).float()
 
-    run = Run(arguments.work / CHECKPOINT, model, optimizer, Average(model, 0.995))
-    for step in run.steps(arguments):
-        ids, z = captioner.batch(arguments.batch, Random(arguments.seed * 1_000_000 + step))
-        wanted = torch.stack([c(part) for c, part in zip(components, parts_of(z), strict=True)], 1)
-        run.note_loss(workers.backward(loss_of, ids, wanted))
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+    _, sample = drawn_latents(SAMPLE, step_generator(arguments.seed, -1, arguments.device))
+    components = [Components(part) for part in parts_of(sample)]
+
+    def batch_of(step: int, over: float) -> tuple[Tensor, ...]:
+        ids, z = drawn_latents(arguments.batch, step_generator(arguments.seed, step, arguments.device))
+        return ids, torch.stack([c(part) for c, part in zip(components, parts_of(z), strict=True)], 1)
+
+    train(NAME, model, batch_of, loss_of, arguments, average=0.995)
 
 
 if __name__ == "__main__":
