@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.typing import Array
 
 AESTHETIC_SCORES = (6.0, 2.5)  # what the XL refiner is told of a picture to make, and of one to stay away from
@@ -26,12 +27,14 @@ class Conditioning:
 
     `context` is `(M, L, D)`, None for the unconditional models; `arrays` the model's further conditions by name;
     `concat` `(M, C, h, w)` stands behind the latent along the channels. `guided` says that each picture has two rows.
+    `composed` stands for `context` and `arrays` where they change from call to call (`composed.Composed`).
     """
 
     context: Array | None = None
     arrays: Mapping[str, Array] = field(default_factory=dict)
     concat: Array | None = None
     guided: bool = False
+    composed: Any = None
 
     def of_pictures(self, pictures: range, count: int) -> Conditioning:
         """The rows of some of the `count` pictures that this is the condition of."""
@@ -42,6 +45,15 @@ class Conditioning:
             None if self.concat is None else self.concat[rows],
             self.guided,
         )
+
+
+class TextReader(NamedTuple):
+    """A text encoder with its tokenizer, the layer whose output is the context, and whether the final norm follows."""
+
+    encoder: Any
+    tokenizer: Tokenizer
+    layer: int = -1
+    final_norm: bool = True
 
 
 class Conditioner:
@@ -66,6 +78,10 @@ class Conditioner:
     ) -> Conditioning:
         """The condition of pictures of `size` (height, width) in pixels, one for each prompt."""
         return Conditioning()
+
+    def readers(self) -> list[TextReader]:
+        """What reads a prompt token by token, which its syntax wants; none where there is no such thing."""
+        return []
 
 
 class ArraysOnly(Conditioner):
@@ -118,10 +134,11 @@ class TextConditioner(Conditioner):
     """Prompts read by one text encoder: CLIP's, or the first text models' BERT.
 
     `guidance_width` is the width of the embedding that tells a distilled model its guidance scale: it makes the guided
-    prediction in one call, so that no prompt is doubled.
+    prediction in one call, so that no prompt is doubled. `wants_pooled` says that the pooled text is a condition, too.
     """
 
     takes = "text"
+    wants_pooled: ClassVar[bool] = False
 
     def __init__(self, path: object, encoder: Any, tokenizer: Any, guidance_width: int | None = None) -> None:
         super().__init__(path)
@@ -143,6 +160,23 @@ class TextConditioner(Conditioner):
             embedded = guidance_embedding(guidance_scale - 1, self.guidance_width)
             arrays["guidance"] = np.repeat(embedded, len(prompts), axis=0)
         return Conditioning(self.encoder(self.tokenizer.encode(texts))[rows], arrays, guided=guided)
+
+    def readers(self) -> list[TextReader]:
+        """CLIP's text encoder; BERT's knows no syntax."""
+        return [TextReader(self.encoder, self.tokenizer)] if isinstance(self.tokenizer, Tokenizer) else []
+
+    def guided(self, guidance_scale: float) -> bool:
+        """Whether a guidance scale wants a prediction without the prompt."""
+        return guidance_scale > 1 and self.guidance_width is None
+
+    def zeroes(self, negative: str) -> bool:
+        """Whether zeros stand for a negative prompt's context."""
+        return False
+
+    def row_arrays(self, negative: bool, guidance_scale: float, size: tuple[int, int]) -> dict[str, Array]:
+        """What the UNet is told besides the text, for a prompt or a negative one, each `(…)`."""
+        width = self.guidance_width
+        return {} if width is None else {"guidance": guidance_embedding(guidance_scale - 1, width)[0]}
 
 
 class XLConditioner(TextConditioner):
@@ -171,6 +205,18 @@ class XLConditioner(TextConditioner):
         sizes = self.size_ids(size, len(prompts), guided)
         return Conditioning(context, {"text_embeds": pooled, "time_ids": sizes}, guided=guided)
 
+    def readers(self) -> list[TextReader]:
+        """CLIP's text encoders, each at its last layer but one."""
+        return [TextReader(encoder, tokenizer, -2, final_norm=False) for encoder, tokenizer in self.encoders]
+
+    def zeroes(self, negative: str) -> bool:
+        """Whether no negative prompt is nothing, and not the text ""."""
+        return not negative and bool(self.options.get("force_zeros_for_empty_prompt"))
+
+    def row_arrays(self, negative: bool, guidance_scale: float, size: tuple[int, int]) -> dict[str, Array]:
+        """The sizes of a picture, as a prompt or a negative one is told."""
+        return {"time_ids": self.size_ids(size, 1, guided=True)[0 if negative else 1]}
+
     def size_ids(self, size: tuple[int, int], count: int, guided: bool) -> Array:  # -> (M, 5 or 6)
         """Original size, crop, and target size, or of the refiner the aesthetic score."""
         original_and_crop = [*size, 0, 0]
@@ -186,6 +232,10 @@ class RetrievalConditioner(TextConditioner):
 
     The unconditional half is zeros. Source: Blattmann et al. 2022, arXiv:2204.11824, section 3.2 and appendix.
     """
+
+    def readers(self) -> list[TextReader]:
+        """None: a text is one vector."""
+        return []
 
     def check(self, prompts: Prompts) -> None:
         """Raise `InputError` where a prompt is missing, or the text encoder gives no embedding."""

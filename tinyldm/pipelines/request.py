@@ -18,6 +18,8 @@ from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import fitted
 from tinyldm.typing import Array
 
+SYNTAXES = ("plain", "webui")  # how a prompt is read
+
 
 class Defaults(NamedTuple):
     """Steps, guidance scale and sampler of a run that names none."""
@@ -48,6 +50,8 @@ class Request:
     `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`prediction.rescale_guidance`).
     `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
+    `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
+    the layer of the text encoder that is read from the last, 1.
     """
 
     prompts: tuple[str | None, ...]
@@ -66,6 +70,8 @@ class Request:
     conditions: Conditioning | None = None
     noise: Array | None = None
     one_stream: bool = False
+    prompt_syntax: str = "plain"
+    clip_skip: int | None = None
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
@@ -97,6 +103,10 @@ class Request:
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
         whole.begun(parts)
+        if self.prompt_syntax != "plain" or self.clip_skip is not None:
+            from tinyldm.pipelines.prompted import check_syntax
+
+            check_syntax(parts, whole)
         return whole
 
     def begun(self, parts: Parts) -> tuple[Sampler, int]:
@@ -115,6 +125,8 @@ class Request:
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
         said |= {} if self.strength is None else {"strength": self.strength}
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
+        said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
+        said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return {name: str(value) for name, value in said.items()}
 
@@ -146,6 +158,11 @@ def request(
         raise InputError(f"guidance_scale must be a finite number, not {scale}")
     if not 0 <= settings.get("guidance_rescale", 0.0) <= 1:
         raise InputError(f"guidance_rescale must be from 0 to 1, not {settings['guidance_rescale']}")
+    if settings.get("prompt_syntax", "plain") not in SYNTAXES:
+        raise InputError(f"prompt_syntax must be {' or '.join(SYNTAXES)}, not {settings['prompt_syntax']!r}")
+    skip = settings.get("clip_skip")
+    if skip is not None and (isinstance(skip, bool) or not isinstance(skip, int) or skip < 1):
+        raise InputError(f"clip_skip must be 1 or more, the layers counted from the last, not {skip!r}")
     if (settings.get("image") is None) != (settings.get("strength") is None):
         raise InputError("strength and the picture to begin from go together; one of them is missing")
     return Request(
@@ -173,6 +190,8 @@ def read_metadata(said: Mapping[str, str]) -> Request:
             sampler_options=json.loads(said.get("sampler_options", "{}")),
             height=int(said["height"]),
             width=int(said["width"]),
+            prompt_syntax=said.get("prompt_syntax", "plain"),
+            clip_skip=int(said["clip_skip"]) if "clip_skip" in said else None,
         )
     except KeyError as missing:
         raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None

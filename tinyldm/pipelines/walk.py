@@ -125,6 +125,10 @@ def condition_of(parts: Parts, request: Request, group: range) -> Conditioning:
     """The condition of a group's pictures."""
     if request.conditions is not None:
         return request.conditions.of_pictures(group, len(request.prompts))
+    if request.prompt_syntax != "plain" or request.clip_skip is not None:
+        from tinyldm.pipelines.prompted import encode
+
+        return encode(parts, request, group)
     prompts, negatives = [request.prompts[k] for k in group], [request.negative_prompts[k] for k in group]
     size = (request.height or 0, request.width or 0)
     return parts.conditioner.encode(prompts, negatives, request.guidance_scale or 0.0, size)
@@ -172,6 +176,10 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
     With guidance, the predictions without and with the prompt are made in one batch. Before each call the next of
     `calls` is taken.
     """
+    if condition.composed is not None:
+        from tinyldm.pipelines.composed import composed_predictor
+
+        return composed_predictor(predictor, parts, condition, request, calls)
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
 

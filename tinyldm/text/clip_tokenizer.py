@@ -278,7 +278,7 @@ class Tokenizer:
         room = self.max_length - 2
         ids = np.full((len(texts), self.max_length), self.pad_id, dtype=np.int64)
         for row, text in zip(ids, texts, strict=True):
-            words = self._words(text)
+            words = self.words(text)
             tokens = [token for _, pieces in words for token in pieces]
             if len(tokens) > room:
                 _warn_of_truncation(words, room)
@@ -288,7 +288,7 @@ class Tokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text as strings of the byte alphabet, without start, end, padding and truncation."""
-        return [token for _, pieces in self._words(text) for token in pieces]
+        return [token for _, pieces in self.words(text) for token in pieces]
 
     def ids(self, text: str) -> list[int]:
         """The token ids of a text, without start, end, padding and truncation."""
@@ -310,7 +310,7 @@ class Tokenizer:
         text = b"".join(token_bytes(token) for token in tokens).decode(errors="replace")
         return text.replace(END_OF_WORD, " ").strip()
 
-    def _words(self, text: str) -> list[tuple[str, list[str]]]:
+    def words(self, text: str) -> list[tuple[str, list[str]]]:
         """Each word of a text with its tokens; added tokens are words of their own.
 
         Raises `InputError` unless it is a text that UTF-8 can hold.

@@ -1,0 +1,201 @@
+"""The condition of prompts with syntax: weights, chunks, schedules, `AND`; and of a text encoder read at another layer.
+
+`walk.condition_of` comes here only where a request asks for it. A prompt of words alone that fits goes the plain way
+from here, so that its picture is the same under every syntax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyldm.errors import InputError
+from tinyldm.pipelines.composed import Composed, Joined, Row, Stretches
+from tinyldm.pipelines.conditioners import Conditioner, Conditioning, TextConditioner, TextReader
+from tinyldm.pipelines.parts import Parts
+from tinyldm.pipelines.prompt_loras import check_tags
+from tinyldm.pipelines.request import Request
+from tinyldm.text.chunks import Chunk, chunked, empty_chunk
+from tinyldm.text.prompt_syntax import Prompt, SubPrompt, read_prompt, read_weights
+from tinyldm.typing import Array, Integers
+
+# Checking ------------------------------------------------------------------------------------------------------------
+
+
+def check_syntax(parts: Parts, request: Request) -> None:
+    """Raise `InputError` for what a model can't honour of its prompts' syntax; `request` is a resolved one."""
+    conditioner = parts.conditioner
+    check_clip_skip(conditioner, request.clip_skip)
+    if request.prompt_syntax == "plain":
+        return
+    prompts = [prompt or "" for prompt in request.prompts]
+    check_tags(prompts, request.negative_prompts, parts.loras)
+    steps = length_of_run(parts, request)
+    for text in dict.fromkeys(prompts):
+        check_prompt(parts, request, text, read_prompt(text, steps))
+    for text in dict.fromkeys(request.negative_prompts):
+        check_prompt(parts, request, text, read_prompt(text, steps, negative=True))
+
+
+def check_prompt(parts: Parts, request: Request, text: str, prompt: Prompt) -> None:
+    """Raise `InputError` for a prompt whose syntax a model can't honour."""
+    if prompt.plain:
+        return
+    conditioner = parts.conditioner
+    if not isinstance(conditioner, TextConditioner) or not conditioner.readers():
+        raise InputError(
+            f"{parts.path}: prompt {text!r} has weights or other syntax, which wants CLIP's text encoder; "
+            "prompt_syntax 'plain' (--prompt-syntax plain) reads it as words"
+        )
+    whole = [joined.weight for joined in prompt.joined] == [1.0]
+    if not whole and not conditioner.guided(request.guidance_scale or 0.0):
+        why = "a guidance scale above 1" if conditioner.guided(2.0) else "guidance, which this model was distilled from"
+        raise InputError(f"prompt {text!r}: AND, and the weight of a whole prompt (`:0.5` at its end), want {why}")
+    for reader in conditioner.readers():
+        for part in dict.fromkeys(part for joined in prompt.joined for _, part in joined.stretches):
+            chunked(read_weights(part), reader.tokenizer)
+
+
+def check_clip_skip(conditioner: Conditioner, clip_skip: int | None) -> None:
+    """Raise `InputError` for a layer that a text encoder does not have, or that a model does not read."""
+    if clip_skip is None:
+        return
+    readers = conditioner.readers()
+    if not readers:
+        raise InputError(f"{conditioner.path}: clip_skip wants CLIP's text encoder; this model has none")
+    if readers[0].layer != -1 and clip_skip != -readers[0].layer:
+        raise InputError(
+            f"{conditioner.path}: always reads layer 2 from the last; clip_skip {clip_skip} is none of its own"
+        )
+    layers = readers[0].encoder.config.num_hidden_layers
+    if clip_skip > layers:
+        raise InputError(f"{conditioner.path}: its text encoder has {layers} layers; clip_skip {clip_skip} is too many")
+
+
+def length_of_run(parts: Parts, request: Request) -> int:
+    """The steps that schedules count: those of the request, twice as many for samplers of two calls a step."""
+    steps = request.steps or 0
+    return steps * max(1, round(request.begun(parts)[0].calls() / steps))
+
+
+# Encoding ------------------------------------------------------------------------------------------------------------
+
+
+def encode(parts: Parts, request: Request, group: range) -> Conditioning:
+    """The condition of a group's pictures, whose prompts may have syntax."""
+    conditioner, scale = parts.conditioner, request.guidance_scale or 0.0
+    prompts, negatives = [request.prompts[k] or "" for k in group], [request.negative_prompts[k] for k in group]
+    size = (request.height or 0, request.width or 0)
+    if not isinstance(conditioner, TextConditioner) or not conditioner.readers():
+        return conditioner.encode(prompts, negatives, scale, size)
+    texts = TextEncoding(conditioner, request, length_of_run(parts, request))
+    if all(texts.is_plain(p, False) for p in prompts) and all(texts.is_plain(n, True) for n in negatives):
+        return conditioner.encode(prompts, negatives, scale, size)
+    guided = conditioner.guided(scale)
+    joined = [
+        Joined(texts.joined(negative, True)[0][1] if guided else None, texts.joined(prompt, False))
+        for prompt, negative in zip(prompts, negatives, strict=True)
+    ]
+    return fixed(joined, guided) or Conditioning(guided=guided, composed=Composed(tuple(joined)))
+
+
+def fixed(pictures: Sequence[Joined], guided: bool) -> Conditioning | None:
+    """The condition of prompts that stay as they are, all of one length; None where one changes or joins several."""
+    if any([weight for weight, _ in joined.prompts] != [1.0] for joined in pictures):
+        return None
+    halves = [*([joined.negative for joined in pictures] if guided else []), *(j.prompts[0][1] for j in pictures)]
+    rows = [stretches.rows[0] for stretches in halves if stretches is not None and len(stretches.rows) == 1]
+    if len(rows) < len(halves) or len({row.context.shape for row in rows}) > 1:
+        return None
+    arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
+    return Conditioning(np.stack([row.context for row in rows]), arrays, guided=guided)
+
+
+class TextEncoding:
+    """Encodes the texts of a request, each once."""
+
+    def __init__(self, conditioner: TextConditioner, request: Request, steps: int) -> None:
+        self.conditioner, self.request, self.steps = conditioner, request, steps
+        readers, skip = conditioner.readers(), request.clip_skip
+        self.readers = [r._replace(layer=-skip) if skip is not None and r.layer == -1 else r for r in readers]
+        self.own_layers = self.readers == readers
+        self.done: dict[tuple[str, bool], tuple[tuple[float, Stretches], ...]] = {}
+
+    def is_plain(self, text: str, negative: bool) -> bool:
+        """Whether a text has words alone, which fit, for the layers that are the model's own."""
+        if self.own_layers and self.request.prompt_syntax == "plain":
+            return True
+        return self.own_layers and self.read(text, negative).plain and all(len(c) == 1 for c in self.chunks(text))
+
+    def read(self, text: str, negative: bool) -> Prompt:
+        """A prompt in the request's syntax."""
+        if self.request.prompt_syntax == "plain":
+            return Prompt(text, (), (SubPrompt(1.0, ((self.steps, text),)),))
+        return read_prompt(text, self.steps, negative)
+
+    def chunks(self, text: str) -> list[list[Chunk]]:
+        """The chunks of a text, for each of the text encoders."""
+        if self.request.prompt_syntax == "webui":
+            return [chunked(read_weights(text), reader.tokenizer) for reader in self.readers]
+        ids = [reader.tokenizer.encode(text)[0].tolist() for reader in self.readers]
+        return [[Chunk(row, [1.0] * len(row))] for row in ids]
+
+    def joined(self, text: str, negative: bool) -> tuple[tuple[float, Stretches], ...]:
+        """The prompts that a text joins, each with its weight and its rows."""
+        key = (text, negative)
+        if key not in self.done:
+            joined = self.read(text, negative).joined
+            self.done[key] = tuple((prompt.weight, self.stretches(prompt, negative)) for prompt in joined)
+        return self.done[key]
+
+    def stretches(self, prompt: SubPrompt, negative: bool) -> Stretches:
+        """The rows of a prompt over the calls of the model."""
+        ends, texts = zip(*prompt.stretches, strict=True)
+        every = [self.chunks(text) for text in texts]
+        of_each = list(zip(*every, strict=True))  # of each text encoder, the chunks of every text
+        encoded = [encoded_chunks(reader, chunks) for reader, chunks in zip(self.readers, of_each, strict=True)]
+        context = np.concatenate([context for context, _ in encoded], axis=-1)
+        size = (self.request.height or 0, self.request.width or 0)
+        arrays = self.conditioner.row_arrays(negative, self.request.guidance_scale or 0.0, size)
+        of_each_text: list[dict[str, Array]] = [arrays] * len(texts)
+        if self.conditioner.wants_pooled:
+            pooled = self.readers[-1].encoder.pooled(encoded[-1][1])
+            of_each_text = [{**arrays, "text_embeds": text} for text in pooled]
+        rows = [Row(*row) for row in zip(context, of_each_text, strict=True)]
+        zeroed = [negative and self.conditioner.zeroes(text) for text in texts]
+        return Stretches(ends, tuple(nothing(row) if zero else row for row, zero in zip(rows, zeroed, strict=True)))
+
+
+def encoded_chunks(reader: TextReader, texts: Sequence[Sequence[Chunk]]) -> tuple[Array, Integers]:
+    """The weighted contexts of texts, `(N, chunks · L, D)`, and the ids of their first chunks, `(N, L)`.
+
+    A text of fewer chunks than another gets empty ones behind its own.
+    """
+    count, empty = max(map(len, texts)), empty_chunk(reader.tokenizer)
+    grid = [[*chunks, *[empty] * (count - len(chunks))] for chunks in texts]
+    ids = np.array([[chunk.ids for chunk in chunks] for chunks in grid])  # (N, chunks, L)
+    weights = np.array([[chunk.weights for chunk in chunks] for chunks in grid])
+    unique, which = np.unique(ids.reshape(-1, ids.shape[-1]), axis=0, return_inverse=True)
+    z = reader.encoder(unique, layer=reader.layer, final_norm=reader.final_norm)[which.reshape(ids.shape[:2])]
+    chunks = [weighted(z[:, k], weights[:, k]) for k in range(count)]
+    return np.concatenate(chunks, axis=1), ids[:, 0]
+
+
+def weighted(context: Array, weights: Array) -> Array:  # (N, L, D), (N, L) -> (N, L, D)
+    """The context's rows multiplied by their weights, and its mean then restored.
+
+    The mean is that of all N texts: of a prompt that changes over the steps, those are what it is at each. This is what
+    the web interface AUTOMATIC1111 calls the emphasis "Original".
+    """
+    if (weights == 1).all():
+        return context
+    whole: Array = context * weights[..., None].astype(context.dtype)
+    restored: Array = whole * (context.mean() / whole.mean())
+    return restored
+
+
+def nothing(row: Row) -> Row:
+    """The row of no text at all: zeros, but for what is no text."""
+    zeros = {name: np.zeros_like(value) if name == "text_embeds" else value for name, value in row.arrays.items()}
+    return Row(np.zeros_like(row.context), zeros)
