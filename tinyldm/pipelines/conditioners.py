@@ -186,6 +186,8 @@ class XLConditioner(TextConditioner):
     and what the model is told of the picture's size. Source: Podell et al. 2023, arXiv:2307.01952, sections 2.1, 2.2.
     """
 
+    wants_pooled = True
+
     def __init__(self, path: object, encoders: Sequence[tuple[Any, Any]], options: Mapping[str, Any]) -> None:
         super().__init__(path, *encoders[-1])
         self.encoders, self.options = encoders, options
