@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,11 @@ def bounded_threads(asked: int | None) -> int | None:
     return processors
 
 
-def open_model(args: argparse.Namespace) -> LatentDiffusion:
-    """Load the checkpoint that the options name, and print what there is to note about it."""
+def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | None = None) -> LatentDiffusion:
+    """Load the checkpoint that the options name, and print what there is to note about it.
+
+    `loras` are merged, by default those of `--lora`.
+    """
     from tinyldm.pipelines.load import load
 
     model = load(
@@ -94,7 +98,7 @@ def open_model(args: argparse.Namespace) -> LatentDiffusion:
         **checkpoint_options(args),
         vae=args.vae,
         text_encoder=args.text_encoder,
-        loras=[scaled(lora) for lora in args.lora],
+        loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
         words=args.word,
     )
     for text in model.notes:

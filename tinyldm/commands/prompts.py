@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyldm.commands.options import scaled
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
+    from tinyldm.pipelines.request import Request
 
 PROMPT_HELP = "; - reads prompts from standard input, @FILE from a file, one a line; @@ begins one with an @"
 
@@ -45,14 +48,34 @@ def prompts_of(word: str) -> Iterator[str]:
     yield from prompts
 
 
-def note_unread(prompts: Sequence[str]) -> None:
+def add_prompt_options(p: argparse.ArgumentParser) -> None:
+    """How prompts are read."""
+    meaning = "webui (default): weights (a:1.3), [a:b:0.5], BREAK, AND, <lora:a:0.8>; plain: words alone"
+    p.add_argument("--prompt-syntax", metavar="S", default="webui", help=meaning)
+    p.add_argument("--clip-skip", metavar="N", type=int, help="take the text encoder's Nth layer from the last, 1")
+    p.add_argument("--lora-dir", metavar="DIR", type=Path, help="folder of the LoRAs that prompts name")
+
+
+def all_loras(args: argparse.Namespace, wanted: Request) -> list[tuple[str, float]]:
+    """The LoRAs to merge: those of `--lora`, and those that prompts name, at the strength that is named there."""
+    given = [scaled(lora) for lora in args.lora]
+    if wanted.prompt_syntax == "plain":
+        return given
+    from tinyldm.pipelines.prompt_loras import named_loras
+
+    named = named_loras([prompt or "" for prompt in wanted.prompts], args.lora_dir, [file for file, _ in given])
+    files = {Path(file).resolve() for file, _ in named}
+    return [*(lora for lora in given if Path(lora[0]).resolve() not in files), *named]
+
+
+def note_unread(prompts: Sequence[str], syntax: str = "plain") -> None:
     """Say which parts of prompts other programs would not take as words."""
     from tinyldm.text.known import unread_syntax
 
-    if unread := unread_syntax(prompts):
+    if unread := unread_syntax(prompts, syntax):
         said = ", ".join(unread[:5]) + " …" * (len(unread) > 5)
-        adapter = "; --lora FILE@SCALE merges a LoRA" if any(part.startswith("<") for part in unread) else ""
-        note(f"prompt: {said}: read as words, since this version knows no prompt syntax{adapter}")
+        why = "as --prompt-syntax plain has it" if syntax == "plain" else "since the prompt syntax has no such signs"
+        note(f"prompt: {said}: read as words, {why}")
 
 
 def note_unknown(model: LatentDiffusion, prompts: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
 from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
-from tinyldm.commands.prompts import note_unknown, note_unread, read_prompts
+from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 from tinyldm.version import __version__
@@ -26,6 +26,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     """The options of a request, and of its files."""
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
     p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
+    add_prompt_options(p)
     p.add_argument("--steps", metavar="N", type=int, help="of the sampler (default 25; of few-step models 1 or 4)")
     p.add_argument(
         "--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of turbo models 0)"
@@ -54,6 +55,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     """Make the pictures that the options ask for, and write each with its settings as soon as it is finished."""
     from tinyldm.pipelines.files import picture_files
     from tinyldm.pipelines.pictures import grid, write_png
+    from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.request import request
     from tinyldm.pipelines.walk import Walk
 
@@ -68,15 +70,16 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         prompts = [prompt for prompt in wanted.prompts if prompt]
     else:
         prompts = read_prompts(args.prompt)
-        named = ("negative_prompt", "steps", "guidance_scale", "guidance_rescale", "sampler")
+        named = ["negative_prompt", "prompt_syntax", "clip_skip"]
+        named += ["steps", "guidance_scale", "guidance_rescale", "sampler"]
         settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
-    model = open_model(args)
+    model = open_model(args, all_loras(args, wanted))
     wanted = wanted.resolved(model.parts)
-    note_unread([*prompts, args.negative_prompt])
-    note_unknown(model, [*prompts, args.negative_prompt])
+    note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
+    note_unknown(model, words(model.parts, wanted))
     note_sampler(args, model, wanted)
     print_expectation(args, model, wanted)
 

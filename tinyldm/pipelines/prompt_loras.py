@@ -20,38 +20,37 @@ KINDS = ("lora", "lyco")
 SUFFIXES = (".safetensors", ".pt", ".ckpt")
 
 
-def named_loras(prompts: Iterable[str], folders: Sequence[str | Path]) -> list[tuple[str, float]]:
+def named_loras(
+    prompts: Iterable[str], folder: str | Path | None = None, beside: Iterable[str | Path] = ()
+) -> list[tuple[str, float]]:
     """The files of the LoRAs that prompts name, with their strengths: what `load(…, loras=…)` takes.
 
-    A name is a file's, without its suffix, in one of the folders or in a folder below. Raises `InputError` for a name
-    that no file or more than one has, and where the prompts name different ones.
+    A name is a file's, without its suffix, in `folder` or one below, or in the folders of the files `beside`. Raises
+    `InputError` for a name that no file or more than one has, and where the prompts name different ones.
     """
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError(f"{folder}: is no folder of LoRAs")
     tags = common_tags(list(prompts))
     if not tags:
         return []
-    files = sorted({file for folder in folders for file in lora_files(Path(folder))})
-    return [(str(file_of(name, files, folders)), strength) for name, strength in tags]
+    candidates = [] if folder is None else list(Path(folder).rglob("*"))
+    candidates += [file for other in beside for file in Path(other).parent.glob("*")]
+    files = {file.resolve(): file for file in candidates if file.suffix in SUFFIXES and file.is_file()}
+    return [(str(file_of(name, sorted(files.values()), folder)), strength) for name, strength in tags]
 
 
-def lora_files(folder: Path) -> list[Path]:
-    """The files of a folder, and of those below, that may be LoRAs. Raises `InputError` for no folder."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder of LoRAs")
-    return [file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file()]
-
-
-def file_of(name: str, files: Sequence[Path], folders: Sequence[str | Path]) -> Path:
+def file_of(name: str, files: Sequence[Path], folder: str | Path | None) -> Path:
     """The file of a name. Raises `InputError` unless there is one."""
     found = [file for file in files if file.stem == name]
     if len(found) == 1:
         return found[0]
     if found:
         raise InputError(f"<lora:{name}>: several files have that name: {', '.join(map(str, found))}")
-    where = " or ".join(map(str, folders))
     near = get_close_matches(name, [file.stem for file in files], 3)
     hint = f"; near are {', '.join(near)}" if near else ""
-    looked = f"is no file in {where}{hint}" if where else "name the folder of your LoRAs (--lora-dir)"
-    raise InputError(f"<lora:{name}>: {looked}")
+    if not files and folder is None:
+        raise InputError(f"<lora:{name}>: where is it? name the folder of your LoRAs (--lora-dir)")
+    raise InputError(f"<lora:{name}>: no file of that name is in {folder or 'the folder of --lora'}{hint}")
 
 
 def check_tags(prompts: Sequence[str], negatives: Sequence[str], loras: Sequence[AppliedLora]) -> None:

@@ -73,6 +73,16 @@ def check_clip_skip(conditioner: Conditioner, clip_skip: int | None) -> None:
         raise InputError(f"{conditioner.path}: its text encoder has {layers} layers; clip_skip {clip_skip} is too many")
 
 
+def words(parts: Parts, request: Request) -> list[str]:
+    """The prompts and negative prompts of a resolved request, each once, without their syntax."""
+    given = dict.fromkeys([*((p, False) for p in request.prompts if p), *((n, True) for n in request.negative_prompts)])
+    if request.prompt_syntax == "plain":
+        return [text for text, _ in given]
+    steps = length_of_run(parts, request)
+    texts = [text for prompt, negative in given for text in read_prompt(prompt, steps, negative).texts]
+    return list(dict.fromkeys(texts))
+
+
 def length_of_run(parts: Parts, request: Request) -> int:
     """The steps that schedules count: those of the request, twice as many for samplers of two calls a step."""
     steps = request.steps or 0

@@ -17,15 +17,19 @@ from tinyldm.text.clip_tokenizer import END_OF_WORD, Tokenizer, normalize, split
 CAPTIONS = "captions.txt"  # in the folder of a checkpoint: what it was trained on, one a line
 SMALL = 20_000  # tokens; a vocabulary below is one of some captions
 # What other programs read in a prompt: adapters, weights of words, alternatives, and words that part a prompt.
-SYNTAX = re.compile(
-    r"<(?:lora|lyco|hypernet|embedding)s?:[^>]*>"
-    r"|\(+[^()]*(?::\s*[-+.\d]+)?\)+|\[[^\[\]]+\]|\{[^{}]*\|[^{}]*\}|\w+\+\++(?=\s|$)|\b(?:BREAK|AND)\b"
-)
+OTHERS = r"\{[^{}]*\|[^{}]*\}|\w+\+\++(?=\s|$)"  # which `prompt_syntax` does not read either
+SYNTAX = {
+    "webui": re.compile(OTHERS),
+    "plain": re.compile(
+        r"<(?:lora|lyco|hypernet|embedding)s?:[^>]*>"
+        r"|\(+[^()]*(?::\s*[-+.\d]+)?\)+|\[[^\[\]]+\]|\b(?:BREAK|AND)\b|" + OTHERS
+    ),
+}
 
 
-def unread_syntax(prompts: Iterable[str]) -> list[str]:
-    """The parts of prompts that other programs read as instructions, and this one as words."""
-    return list(dict.fromkeys(found[0] for prompt in prompts for found in SYNTAX.finditer(prompt)))
+def unread_syntax(prompts: Iterable[str], syntax: str = "plain") -> list[str]:
+    """The parts of prompts that other programs read as instructions, and this one, in that syntax, as words."""
+    return list(dict.fromkeys(found[0] for prompt in prompts for found in SYNTAX[syntax].finditer(prompt)))
 
 
 def read_captions(folder: Path) -> list[str]:
