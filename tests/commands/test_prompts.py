@@ -48,11 +48,35 @@ def test_each_line_is_a_picture(run) -> None:
             assert picture.text["prompt"] == prompt
 
 
-def test_syntax_of_other_programs_is_said_once(run) -> None:
-    _, _, err = run("sample", "(a:1.2) b", "(a:1.2) <lora:x:1>", "-o", "a.png", "--steps", "1")
-    assert err.count("note: prompt: (a:1.2), <lora:x:1>: read as words") == 1
-    assert "--lora FILE@SCALE" in err
-    assert "prompt: " not in run("sample", "a b", "-o", "a.png", "--steps", "1")[2]
+def test_syntax_that_is_not_read_is_said_once(run) -> None:
+    words = ("-o", "a.png", "--steps", "1", "--prompt-syntax")
+    _, _, err = run("sample", "(a:1.2) b", "(a:1.2) <lora:x:1>", *words, "plain")
+    assert err.count("note: prompt: (a:1.2), <lora:x:1>: read as words, as --prompt-syntax plain has it") == 1
+    assert "note: prompt: {a|b}, c++: read as words" in run("sample", "(a:1.2) {a|b} c++", *words, "webui")[2]
+    assert "prompt: " not in run("sample", "(a:1.2) [b:c:1] AND d", *words, "webui")[2]
+    assert "prompt: " not in run("sample", "a b", *words, "plain")[2]
+
+
+def test_the_syntax_is_said_in_the_file_and_repeated(run) -> None:
+    words = ("--steps", "2", "--seed", "3", "--guidance-scale", "3")
+    assert run("sample", "(a:1.4) [b|c]", "-o", "a.png", "--clip-skip", "2", *words)[0] == 0
+    with Image.open("a.png") as picture:
+        assert (picture.text["prompt_syntax"], picture.text["clip_skip"]) == ("webui", "2")
+    assert run("sample", "--from", "a.png", "-o", "b.png")[0] == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert run("sample", "(a:1.4) [b|c]", "-o", "c.png", "--prompt-syntax", "plain", *words)[0] == 0
+    with Image.open("c.png") as picture, Image.open("a.png") as other:
+        assert "prompt_syntax" not in picture.text
+        assert picture.tobytes() != other.tobytes()
+    assert "prompt_syntax must be plain or webui" in run("sample", "a", "--prompt-syntax", "x", "-o", "d.png")[2]
+
+
+def test_unknown_words_are_those_without_syntax(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from tinyldm import cli
+
+    words = ["sample", "(red:1.2) [aple:apple:1] BREAK fox", "--steps", "2", "-o", str(tmp_path / "a.png")]
+    assert cli.main(words) == 0
+    assert "does not know 'aple'; " in capsys.readouterr().err
 
 
 def test_unknown_words_on_the_embedded_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

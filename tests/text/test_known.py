@@ -39,6 +39,7 @@ CAPTIONS = read_captions(FOLDER)
 def test_prompt_syntax(prompt: str, unread: list[str]) -> None:
     assert unread_syntax([prompt]) == unread
     assert unread_syntax([prompt, prompt]) == unread
+    assert unread_syntax([prompt], "webui") == [part for part in unread if part[0] == "{" or part.endswith("++")]
 
 
 @settings(max_examples=20, deadline=None)

@@ -84,9 +84,14 @@ def words(parts: Parts, request: Request) -> list[str]:
 
 
 def length_of_run(parts: Parts, request: Request) -> int:
-    """The steps that schedules count: those of the request, twice as many for samplers of two calls a step."""
-    steps = request.steps or 0
-    return steps * max(1, round(request.begun(parts)[0].calls() / steps))
+    """The steps that schedules count: those of the request, twice as many for samplers of two calls a step.
+
+    So does the original, whose samplers take a call less or more; of others these are all the calls.
+    """
+    sampler, steps = request.begun(parts)[0], request.steps or 0
+    last_but_one = max(len(sampler) - 2, 0)
+    counted = steps * (sampler.calls(last_but_one) - sampler.calls(last_but_one + 1))
+    return counted if abs(sampler.calls() - counted) <= 1 else sampler.calls()
 
 
 # Encoding ------------------------------------------------------------------------------------------------------------
