@@ -2,7 +2,7 @@ r"""Conditions that change from call to call, and pictures of several prompts jo
 
 Each call of the model takes the text that its step asks for. Several prompts are predicted apart and put together as
 one, $\epsilon = \epsilon_\varnothing + \sum_i w_i (\epsilon_i - \epsilon_\varnothing)$, which is guided as always.
-Source: Liu et al. 2022, arXiv:2206.01714, equation 11 (conjunction).
+Source: Liu et al. 2022, arXiv:2206.01714 (composable diffusion: conjunction).
 
 Calls are counted from 0 where the walk begins, and a stretch that ends at step n is taken up to call n, as the web
 interface AUTOMATIC1111 does; so the first one is a call longer than its name says.

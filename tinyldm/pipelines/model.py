@@ -43,6 +43,8 @@ class LatentDiffusion:
     - `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance.
     - `seed`: picture k has the noise of `torch.randn` for `seed + k`, so that it is the picture of a call with that
       seed. With `one_stream=True` all share the stream of `seed`, as diffusers' pictures do for one generator.
+    - `prompt_syntax="webui"` reads weights, schedules, `AND` and more in prompts (docs/prompts.md); `clip_skip=2` takes
+      the text encoder's layer before the last.
     - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
     - `progress` wraps the calls of the UNet (`tqdm.tqdm`); `callback` is called after each step with a
       `diffusion.loop.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.
@@ -164,8 +166,8 @@ class LatentDiffusion:
         """Pictures for a prompt, or for each of several: 8-bit RGB, `num_images` for the first prompt, then the next.
 
         `height` and `width` in pixels, by default those that the model was trained for; `guidance_scale` above 1 draws
-        away from `negative_prompt`. `more`: `sampler_options`, `guidance_rescale`, `one_stream`, `batch_size`,
-        `callback`, as the class says.
+        away from `negative_prompt`. `more`: `sampler_options`, `guidance_rescale`, `one_stream`, `prompt_syntax`,
+        `clip_skip`, `batch_size`, `callback`, as the class says.
         """
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
         settings |= {"num_images": num_images, "seed": seed, "height": height, "width": width}

@@ -102,7 +102,7 @@ def split_tags(text: str) -> tuple[str, list[Tag]]:
 def split_and(text: str) -> Iterator[tuple[str, float]]:
     """The prompts that `AND` joins, each with the weight behind its last colon, or 1.
 
-    Source: Liu et al. 2022, arXiv:2206.01714, section 3 (composable diffusion).
+    Source: Liu et al. 2022, arXiv:2206.01714 (composable diffusion).
     """
     for part in AND.split(text):
         weight = WHOLE_WEIGHT.search(part)
