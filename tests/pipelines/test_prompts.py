@@ -13,9 +13,11 @@ from PIL import Image
 from tiny_checkpoints import write_controlnet, write_lcm, write_ldm, write_ldm_text, write_sd, write_xl
 
 import tinyldm
+from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.diffusion.prediction import rescale_guidance
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.errors import InputError
+from tinyldm.golden.seeded import seeded_weights
 from tinyldm.pipelines.prompted import length_of_run, words
 from tinyldm.pipelines.request import read_metadata, request
 from tinyldm.pipelines.walk import Walk, condition_of
@@ -186,6 +188,18 @@ def test_two_text_encoders(models) -> None:
         for name, array in row.arrays.items():
             np.testing.assert_allclose(array, plain.arrays[name][1], rtol=2e-5, atol=2e-5)
     assert latents(models["xl"], "[a|b] (c:1.2) AND d", "[e:f:1]").shape == (1, 4, 8, 8)
+
+
+def test_a_learned_word_has_a_weight(models, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "toy.safetensors", {"emb_params": seeded_weights({"a": (2, 16)})["a"]})
+    model = tinyldm.load(models["sd"].path, backend="reference", words=[tmp_path / "toy.safetensors"])
+    plain = latents(model, "<toy> a", prompt_syntax="plain")
+    np.testing.assert_array_equal(latents(model, "<toy> a"), plain)
+    wanted = request("(<toy>:2) a", **SETTINGS, prompt_syntax="webui").resolved(model.parts)
+    row, unweighted = condition_of(model.parts, wanted, range(1)).context[1], context(model, "<toy> a")[0]
+    ratio = (row / unweighted)[:, 0]
+    np.testing.assert_allclose(ratio / ratio[0], [1, 2, 2, *[1] * 13], rtol=1e-4)
+    assert (latents(model, "(<toy>:2) a") != plain).any()
 
 
 def test_the_layer_that_is_read(models, tmp_path: Path) -> None:

@@ -139,7 +139,6 @@ def test_adapters() -> None:
 
 def test_a_negative_prompt_has_neither_adapters_nor_and() -> None:
     prompt = read_prompt("(blurry:1.2) AND <lora:b:1> :0.5", 4, negative=True)
-    assert prompt.tags == ()
     assert [joined.weight for joined in prompt.joined] == [1.0]
     assert prompt.texts[0].split() == ["blurry", "AND", "<lora:b:1>", ":0.5"]
 

@@ -146,7 +146,7 @@ class TextEncoding:
     def read(self, text: str, negative: bool) -> Prompt:
         """A prompt in the request's syntax."""
         if self.request.prompt_syntax == "plain":
-            return Prompt(text, (), (SubPrompt(1.0, ((self.steps, text),)),))
+            return Prompt(text, (SubPrompt(1.0, ((self.steps, text),)),))
         return read_prompt(text, self.steps, negative)
 
     def chunks(self, text: str) -> list[list[Chunk]]:

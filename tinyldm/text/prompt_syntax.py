@@ -65,10 +65,9 @@ class SubPrompt(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """A prompt read: as it is written, its adapters, and the prompts that it joins."""
+    """A prompt read: as it is written, and the prompts that it joins."""
 
     written: str
-    tags: tuple[Tag, ...]
     joined: tuple[SubPrompt, ...]
 
     @property
@@ -87,10 +86,9 @@ class Prompt(NamedTuple):
 def read_prompt(text: str, steps: int, negative: bool = False) -> Prompt:
     """A prompt for a run of so many steps (calls of the model)."""
     if negative:
-        return Prompt(text, (), (SubPrompt(1.0, tuple(schedule(text, steps))),))
-    words, tags = split_tags(text)
-    joined = [SubPrompt(weight, tuple(schedule(part, steps))) for part, weight in split_and(words)]
-    return Prompt(text, tuple(tags), tuple(joined))
+        return Prompt(text, (SubPrompt(1.0, tuple(schedule(text, steps))),))
+    words, _ = split_tags(text)
+    return Prompt(text, tuple(SubPrompt(weight, tuple(schedule(part, steps))) for part, weight in split_and(words)))
 
 
 def split_tags(text: str) -> tuple[str, list[Tag]]:
