@@ -18,7 +18,8 @@ from tinyldm.diffusion.prediction import rescale_guidance
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import seeded_weights
-from tinyldm.pipelines.prompted import length_of_run, words
+from tinyldm.pipelines.prompt_checks import length_of_run
+from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import read_metadata, request
 from tinyldm.pipelines.walk import Walk, condition_of
 
@@ -171,9 +172,9 @@ def test_an_image_to_begin_from_counts_its_own_calls(models) -> None:
 def test_samplers_of_two_calls_a_step_have_twice_the_steps(models, sampler: str, steps: int) -> None:
     parts = models["sd"].parts
     wanted = request("a", **{**SETTINGS, "sampler": sampler}).resolved(parts)
-    assert length_of_run(parts, wanted) == steps
+    assert length_of_run(wanted.begun(parts)[0], 4) == steps
     plms = request("a", **{**SETTINGS, "sampler": "pndm"}, sampler_options={"skip_prk_steps": True}).resolved(parts)
-    assert length_of_run(parts, plms) == 4  # though it takes five calls
+    assert length_of_run(plms.begun(parts)[0], 4) == 4  # though it takes five calls
 
 
 def test_two_text_encoders(models) -> None:

@@ -10,91 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyldm.errors import InputError
 from tinyldm.pipelines.composed import Composed, Joined, Row, Stretches
-from tinyldm.pipelines.conditioners import Conditioner, Conditioning, TextConditioner, TextReader
+from tinyldm.pipelines.conditioners import Conditioning, TextConditioner, TextReader
 from tinyldm.pipelines.parts import Parts
-from tinyldm.pipelines.prompt_loras import check_tags
+from tinyldm.pipelines.prompt_checks import length_of_run
 from tinyldm.pipelines.request import Request
 from tinyldm.text.chunks import Chunk, chunked, empty_chunk
 from tinyldm.text.prompt_syntax import Prompt, SubPrompt, read_prompt, read_weights
 from tinyldm.typing import Array, Integers
-
-# Checking ------------------------------------------------------------------------------------------------------------
-
-
-def check_syntax(parts: Parts, request: Request) -> None:
-    """Raise `InputError` for what a model can't honour of its prompts' syntax; `request` is a resolved one."""
-    conditioner = parts.conditioner
-    check_clip_skip(conditioner, request.clip_skip)
-    if request.prompt_syntax == "plain":
-        return
-    prompts = [prompt or "" for prompt in request.prompts]
-    check_tags(prompts, request.negative_prompts, parts.loras)
-    steps = length_of_run(parts, request)
-    for text in dict.fromkeys(prompts):
-        check_prompt(parts, request, text, read_prompt(text, steps))
-    for text in dict.fromkeys(request.negative_prompts):
-        check_prompt(parts, request, text, read_prompt(text, steps, negative=True))
-
-
-def check_prompt(parts: Parts, request: Request, text: str, prompt: Prompt) -> None:
-    """Raise `InputError` for a prompt whose syntax a model can't honour."""
-    if prompt.plain:
-        return
-    conditioner = parts.conditioner
-    if not isinstance(conditioner, TextConditioner) or not conditioner.readers():
-        raise InputError(
-            f"{parts.path}: prompt {text!r} has weights or other syntax, which wants CLIP's text encoder; "
-            "prompt_syntax 'plain' (--prompt-syntax plain) reads it as words"
-        )
-    whole = [joined.weight for joined in prompt.joined] == [1.0]
-    if not whole and not conditioner.guided(request.guidance_scale or 0.0):
-        why = "a guidance scale above 1" if conditioner.guided(2.0) else "guidance, which this model was distilled from"
-        raise InputError(f"prompt {text!r}: AND, and the weight of a whole prompt (`:0.5` at its end), want {why}")
-    for reader in conditioner.readers():
-        for part in dict.fromkeys(part for joined in prompt.joined for _, part in joined.stretches):
-            chunked(read_weights(part), reader.tokenizer)
-
-
-def check_clip_skip(conditioner: Conditioner, clip_skip: int | None) -> None:
-    """Raise `InputError` for a layer that a text encoder does not have, or that a model does not read."""
-    if clip_skip is None:
-        return
-    readers = conditioner.readers()
-    if not readers:
-        raise InputError(f"{conditioner.path}: clip_skip wants CLIP's text encoder; this model has none")
-    if readers[0].layer != -1 and clip_skip != -readers[0].layer:
-        raise InputError(
-            f"{conditioner.path}: always reads layer 2 from the last; clip_skip {clip_skip} is none of its own"
-        )
-    layers = readers[0].encoder.config.num_hidden_layers
-    if clip_skip > layers:
-        raise InputError(f"{conditioner.path}: its text encoder has {layers} layers; clip_skip {clip_skip} is too many")
-
-
-def words(parts: Parts, request: Request) -> list[str]:
-    """The prompts and negative prompts of a resolved request, each once, without their syntax."""
-    given = dict.fromkeys([*((p, False) for p in request.prompts if p), *((n, True) for n in request.negative_prompts)])
-    if request.prompt_syntax == "plain":
-        return [text for text, _ in given]
-    steps = length_of_run(parts, request)
-    texts = [text for prompt, negative in given for text in read_prompt(prompt, steps, negative).texts]
-    return list(dict.fromkeys(texts))
-
-
-def length_of_run(parts: Parts, request: Request) -> int:
-    """The steps that schedules count: those of the request, twice as many for samplers of two calls a step.
-
-    So does the original, whose samplers take a call less or more; of others these are all the calls.
-    """
-    sampler, steps = request.begun(parts)[0], request.steps or 0
-    last_but_one = max(len(sampler) - 2, 0)
-    counted = steps * (sampler.calls(last_but_one) - sampler.calls(last_but_one + 1))
-    return counted if abs(sampler.calls() - counted) <= 1 else sampler.calls()
-
-
-# Encoding ------------------------------------------------------------------------------------------------------------
 
 
 def encode(parts: Parts, request: Request, group: range) -> Conditioning:
@@ -104,7 +27,7 @@ def encode(parts: Parts, request: Request, group: range) -> Conditioning:
     size = (request.height or 0, request.width or 0)
     if not isinstance(conditioner, TextConditioner) or not conditioner.readers():
         return conditioner.encode(prompts, negatives, scale, size)
-    texts = TextEncoding(conditioner, request, length_of_run(parts, request))
+    texts = TextEncoding(conditioner, request, length_of_run(request.begun(parts)[0], request.steps or 0))
     if all(texts.is_plain(p, False) for p in prompts) and all(texts.is_plain(n, True) for n in negatives):
         return conditioner.encode(prompts, negatives, scale, size)
     guided = conditioner.guided(scale)
@@ -214,3 +137,13 @@ def nothing(row: Row) -> Row:
     """The row of no text at all: zeros, but for what is no text."""
     zeros = {name: np.zeros_like(value) if name == "text_embeds" else value for name, value in row.arrays.items()}
     return Row(np.zeros_like(row.context), zeros)
+
+
+def words(parts: Parts, request: Request) -> list[str]:
+    """The prompts and negative prompts of a resolved request, each once, without their syntax."""
+    given = dict.fromkeys([*((p, False) for p in request.prompts if p), *((n, True) for n in request.negative_prompts)])
+    if request.prompt_syntax == "plain":
+        return [text for text, _ in given]
+    steps = length_of_run(request.begun(parts)[0], request.steps or 0)
+    texts = [text for prompt, negative in given for text in read_prompt(prompt, steps, negative).texts]
+    return list(dict.fromkeys(texts))

@@ -102,11 +102,16 @@ class Request:
         whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
-        whole.begun(parts)
-        if self.prompt_syntax != "plain" or self.clip_skip is not None:
-            from tinyldm.pipelines.prompted import check_syntax
+        sampler, _ = whole.begun(parts)
+        if self.clip_skip is not None:
+            from tinyldm.pipelines.prompt_checks import check_clip_skip
 
-            check_syntax(parts, whole)
+            check_clip_skip(parts.conditioner, self.clip_skip)
+        if self.prompt_syntax != "plain":
+            from tinyldm.pipelines.prompt_checks import check_syntax, length_of_run
+
+            steps = length_of_run(sampler, whole.steps or 0)
+            check_syntax(parts, self.prompts, self.negative_prompts, whole.guidance_scale or 0.0, steps)
         return whole
 
     def begun(self, parts: Parts) -> tuple[Sampler, int]:
