@@ -12,31 +12,33 @@ from tiny_checkpoints import write_depth
 import tinyldm
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BOOK = [p.relative_to(ROOT).as_posix() for p in PAGES if p.parts[-3:-1] == ("docs", "book")]
+BOOK = [page for page in BOOK if "```python" in (ROOT / page).read_text()]
 RUN = [
     "README.md",
-    "latent-diffusion.md",
-    "checkpoints.md",
-    "goldens.md",
-    "samplers.md",
-    "prompts.md",
-]  # golden-format.md has pieces of programs
+    "docs/checkpoints.md",
+    "docs/goldens.md",
+    "docs/samplers.md",
+    "docs/prompts.md",
+    *BOOK,
+]  # others have pieces of programs
 
 
 @pytest.mark.parametrize("name", RUN)
 def test_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = next(p for p in PAGES if p.name == name)
+    page = ROOT / name
     snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     assert snippets
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
-    if name == "checkpoints.md":  # a tiny model in the place of the published file, which must be named
+    if name == "docs/checkpoints.md":  # a tiny model in the place of the published file, which must be named
         load, folder = tinyldm.load, write_depth(tmp_path / "depth")
         monkeypatch.setattr(tinyldm, "load", lambda path: load({"512-depth-ema.safetensors": folder}[path]))
     exec(compile("\n".join(snippets), str(page), "exec"), {"__name__": "snippets"})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_named_files_exist(page: Path) -> None:
     text = page.read_text()
     named = re.findall(r"`((?:tinyldm|tests|docs|weights)/[\w./-]+)`", text)
