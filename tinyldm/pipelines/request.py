@@ -86,6 +86,8 @@ class Request:
             filled["image"] = image = fitted(image, vae.config.factor, self.resize)
         elif image is not None and (image.ndim != 4 or image.shape[:2] != (1, vae.latent_channels) or 0 in image.shape):
             raise InputError(f"the latent must have the shape (1, {vae.latent_channels}, h, w), not {image.shape}")
+        if parts.predictor is None:
+            raise InputError(f"{parts.path}: is a first stage alone; sampling wants a unet as well")
         takes = parts.predictor.config.in_channels
         if vae.latent_channels != takes and concat is None:
             raise InputError(
