@@ -8,7 +8,20 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2img, info, inspect, interrupts, sample
+from tinyldm.commands import (
+    bench,
+    check_latent,
+    convert,
+    cost,
+    decode,
+    encode,
+    golden,
+    img2img,
+    info,
+    inspect,
+    interrupts,
+    sample,
+)
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -21,6 +34,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "img2img": img2img,
     "encode": encode,
     "decode": decode,
+    "check-latent": check_latent,
     "info": info,
     "cost": cost,
     "bench": bench,
@@ -33,7 +47,7 @@ EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
 exit status:
   0    done
-  1    done, and what was checked is not within its tolerance (verify, golden)
+  1    done, and what was checked is not within its tolerance (verify, golden, check-latent)
   2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
   130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
   141  the program that reads the output closed it early; the work was done

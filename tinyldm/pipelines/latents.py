@@ -28,14 +28,19 @@ def is_latent_file(path: Path) -> bool:
 
 def read_latent(path: Path) -> Array:
     """The latent of a file, `(N, C, h, w)` float32. Raises `TinyldmError` where the file holds none."""
+    latent = stored_latent(path)
+    if latent.ndim != 4 or not np.isfinite(latent).all():
+        raise InputError(f"{path}: the latent must be finite and of shape (N, C, h, w), not {latent.shape}")
+    return latent
+
+
+def stored_latent(path: Path) -> Array:
+    """What stands under `latent` in a file, of any shape. Raises `TinyldmError` where nothing does."""
     with read_safetensors(path) as file:
         if "latent" not in file:
             held = ", ".join(file.names) or "nothing"
             raise InputError(f"{path}: wanted a tensor named 'latent', as `tinyldm encode` writes it; found {held}")
-        latent = np.array(file.read("latent"))
-    if latent.ndim != 4 or not np.isfinite(latent).all():
-        raise InputError(f"{path}: the latent must be finite and of shape (N, C, h, w), not {latent.shape}")
-    return latent
+        return np.array(file.read("latent"))
 
 
 def write_latent(path: Path, latent: Array, *, parts: Parts, source: str, seed: int | None) -> None:

@@ -15,6 +15,7 @@ from tinyldm.models.controlnet import ControlNet
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import given_conditions
 from tinyldm.pipelines.control import Control, check_fits
+from tinyldm.pipelines.latent_check import LatentReport, check_latent, read_statistics, statistics_path
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
 from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
@@ -318,6 +319,14 @@ class LatentDiffusion:
     def decode(self, z: Array) -> list[Image.Image]:
         """Pictures of the latents that the diffusion works on: `(N, C, h, w) -> N` 8-bit RGB pictures."""
         return self.parts.decode(z)
+
+    def check_latent(self, z: Array) -> LatentReport:
+        """Whether latents `(N, C, h, w)`, as the diffusion hands them over, are what the decoder takes; and what to do.
+
+        Against the statistics stored with the checkpoint (docs/book/question-3.md). Where it has none, shape,
+        finiteness and scale are checked, and the report says so; `tinyldm check-latent --fit FOLDER` makes them.
+        """
+        return check_latent(z, self.vae, read_statistics(statistics_path(self.path)))
 
     def _made(
         self,
