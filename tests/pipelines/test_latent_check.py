@@ -200,11 +200,11 @@ def test_the_command_makes_statistics_and_checks(bare: Path, tmp_path: Path, run
         left, top = k % 16 * 64, k // 16 * 64
         sheet.crop((left, top, left + 64, top + 64)).save(folder / f"{k}.png")
     apple = tmp_path / "apple.safetensors"
-    run("encode", folder / "3.png", "--model", bare, "-o", apple)
-    status, out, _ = run("check-latent", apple, "--model", bare)
+    run("encode", f"{folder}/3.png", "--model", str(bare), "-o", str(apple))
+    status, out, _ = run("check-latent", str(apple), "--model", str(bare))
     assert status == 0
     assert "no statistics" in out
-    status, out, _ = run("check-latent", apple, "--model", bare, "--fit", folder)
+    status, out, _ = run("check-latent", str(apple), "--model", str(bare), "--fit", str(folder))
     assert status == 0
     assert "statistics of 24 latents" in out
     assert "score" in out
@@ -212,20 +212,20 @@ def test_the_command_makes_statistics_and_checks(bare: Path, tmp_path: Path, run
     assert (bare / FILE).is_file()
     z = tinyldm.load(bare).encode(Image.open(folder / "3.png"))
     write_safetensors(apple, {"latent": 4 * z}, {})
-    status, out, _ = run("check-latent", apple, "--model", bare)
+    status, out, _ = run("check-latent", str(apple), "--model", str(bare))
     assert status == 1
     assert "fault     scale" in out
 
 
 def test_errors_come_before_the_work(bare: Path, tmp_path: Path, run: Run) -> None:
-    status, _, err = run("check-latent", "--model", bare)
+    status, _, err = run("check-latent", "--model", str(bare))
     assert status == 2
     assert "--fit FOLDER" in err
-    status, _, err = run("check-latent", "--model", bare, "--fit", tmp_path / "none")
+    status, _, err = run("check-latent", "--model", str(bare), "--fit", str(tmp_path / "none"))
     assert status == 2
     assert "no such folder" in err
     (tmp_path / "few").mkdir()
-    status, _, err = run("check-latent", "--model", bare, "--fit", tmp_path / "few")
+    status, _, err = run("check-latent", "--model", str(bare), "--fit", str(tmp_path / "few"))
     assert status == 2
     assert "at least 16 pictures" in err
     with pytest.raises(InputError, match="at least 16"):

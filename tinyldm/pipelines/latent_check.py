@@ -106,7 +106,8 @@ class LatentStatistics:
     def scores(self, latents: Array, vae: FirstStage[Any]) -> Array:
         """The scores of latents `(N, C, h, w)`, by the middle of large ones: 1 is the limit."""
         distances = np.array([self.distance_of(summary(z)) for z in latents])
-        return np.maximum(distances / self.distance, round_trips(middle(latents), vae) / self.round_trip)
+        scores: Array = np.maximum(distances / self.distance, round_trips(middle(latents), vae) / self.round_trip)
+        return scores
 
     def write(self, path: Path) -> None:
         """Write them as JSON, whole or not at all."""
