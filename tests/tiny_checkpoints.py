@@ -128,6 +128,18 @@ def write_depth(folder: Path) -> Path:
     return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 5}, **parts})
 
 
+def write_inpainting(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes a mask and the latent of the masked picture behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 9}, **parts})
+
+
+def write_pix2pix(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes the latent of the picture to edit behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 8}, **parts})
+
+
 def write_xl(folder: Path) -> Path:
     """A Stable Diffusion XL."""
     encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
@@ -368,3 +380,8 @@ LDM_INDEX = {
 def write_ldm(folder: Path) -> Path:
     """An unconditional model of the first latent-diffusion kind, over a VQ first stage."""
     return write_folder(folder, LDM_INDEX, {"unet": UNET_2D, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_ldm_inpainting(folder: Path) -> Path:
+    """An inpainting model of the first latent-diffusion kind: behind the latent that of the picture, and the mask."""
+    return write_folder(folder, LDM_INDEX, {"unet": {**UNET_2D, "in_channels": 7}, "vqvae": VQ, "scheduler": SCHEDULER})

@@ -243,7 +243,7 @@ def test_what_from_conditions_refuses(files) -> None:
         ),
         (lambda: unconditional.from_conditions(context), "takes no context"),
         (lambda: unconditional.from_conditions(concat=concat), "concat must have"),
-        (lambda: model.text_to_image("a"), "give them to `from_conditions`"),
+        (lambda: model.text_to_image("a"), "takes a map of depth"),
         (lambda: tinyldm.load(files("ldm-bsr-sr"), backend="reference").unconditional(), "from_conditions"),
         (lambda: tinyldm.load(files("ldm-layout2img"), backend="reference").text_to_image("a"), "reads no text"),
     ):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tinyldm.pipelines.request import Request
 
 
+FROM_FILES = ("image", "mask", "depth", "segments")  # the options whose files a picture is made with
+
+
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of a request, and of its files."""
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
@@ -81,7 +84,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     print_expectation(args, model, wanted)
 
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {"image": args.image.name} if "image" in args else {}
+    said |= {name: path.name for name in FROM_FILES if isinstance(path := getattr(args, name, None), Path)}
     said |= {"precision": "bf16"} if model.runtime.precision == "bf16" else {}
     images = []
     try:
@@ -107,7 +110,8 @@ def repeated(args: argparse.Namespace) -> Request:
     if args.prompt:
         raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
     said = read_text(args.repeat)
-    for made, why in (("image", "began from another picture"), ("one_stream", "shared its noise with others")):
+    files = dict.fromkeys(FROM_FILES, "was made with a map") | {"image": "began from another picture"}
+    for made, why in (files | {"one_stream": "shared its noise with others"}).items():
         if made in said:
             raise InputError(f"{args.repeat}: {why} ({said[made]}), so its settings alone don't make it again")
     return read_metadata(said if args.seed is None else {**said, "seed": str(chosen_seed(args))})
