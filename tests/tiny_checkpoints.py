@@ -385,3 +385,11 @@ def write_ldm(folder: Path) -> Path:
 def write_ldm_inpainting(folder: Path) -> Path:
     """An inpainting model of the first latent-diffusion kind: behind the latent that of the picture, and the mask."""
     return write_folder(folder, LDM_INDEX, {"unet": {**UNET_2D, "in_channels": 7}, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_segments(folder: Path) -> Path:
+    """A semantic-synthesis model: behind the latent a map of five classes, brought to its size."""
+    index = {**LDM_INDEX, "spatial_rescaler": ["latent_diffusion", "SpatialRescaler"]}
+    rescaler = {"_class_name": "SpatialRescaler", "in_channels": 5, "out_channels": 3, "n_stages": 1}
+    parts = {"unet": {**UNET_2D, "in_channels": 6}, "vqvae": VQ, "scheduler": SCHEDULER, "spatial_rescaler": rescaler}
+    return write_folder(folder, index, parts)

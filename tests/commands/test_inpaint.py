@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_checkpoints import write_pix2pix
+from tiny_checkpoints import write_depth, write_pix2pix, write_segments
 
 import tinyldm
 from tinyldm import cli
@@ -110,3 +110,35 @@ def test_editing(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         np.testing.assert_array_equal(read("out.png"), np.asarray(wanted))
     assert cli.main(["sample", "a", "--model", str(folder), "--backend", "reference"]) == 2
     assert "tinyldm edit" in capsys.readouterr().err
+
+
+def test_maps(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture, _ = write_pictures()
+    levels = np.arange(12 * 20).reshape(12, 20)
+    Image.fromarray((levels * 250).astype(np.uint16)).save("depth.png")
+    Image.fromarray((levels % 5).astype(np.uint8)).save("segments.png")
+    depth, segments = write_depth(tmp_path / "depth"), write_segments(tmp_path / "segments")
+    few = ("--backend", "reference", "--steps", "2", "--seed", "3", "-o", "out.png")
+
+    assert cli.main(["sample", "a", "--model", str(depth), "--depth", "depth.png", *few]) == 0
+    model = tinyldm.load(depth, backend="reference")
+    (wanted,) = model.text_to_image("a", depth=levels, steps=2, seed=3)
+    np.testing.assert_array_equal(read("out.png"), np.asarray(wanted))
+    words = ["--depth", "depth.png", "--image", "picture.png", "--strength", "0.5"]
+    assert cli.main(["img2img", "a", "--model", str(depth), *words, *few]) == 0
+    (wanted,) = model.image_to_image("a", picture, depth=levels, strength=0.5, steps=2, seed=3)
+    np.testing.assert_array_equal(read("out.png"), np.asarray(wanted))
+
+    assert cli.main(["sample", "--model", str(segments), "--segments", "segments.png", *few]) == 0
+    (wanted,) = tinyldm.load(segments, backend="reference").unconditional(1, 2, 3, segments=levels % 5)
+    np.testing.assert_array_equal(read("out.png"), np.asarray(wanted))
+    capsys.readouterr()
+    for words, message in (
+        (("--from", "out.png"), "was made with a map (segments.png)"),
+        (("a", "--depth", "depth.png"), "takes no map of depth"),
+        (("--layout", "none.json"), "none.json: can't be read: No such file"),
+        (("--layout", "out.png"), "out.png: can't be read: 'utf-8' codec"),
+    ):
+        status, _, err = run("sample", *words, "-o", "other.png")
+        assert status == 2
+        assert message in err

@@ -13,6 +13,7 @@ from tiny_checkpoints import (
     write_ldm_inpainting,
     write_pix2pix,
     write_sd,
+    write_segments,
 )
 
 import tinyldm
@@ -43,7 +44,7 @@ def mask(width: int = 16, height: int = 16) -> np.ndarray:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tinyldm.LatentDiffusion]:
     folder = tmp_path_factory.mktemp("inpainting")
     writers = {"sd": write_sd, "told": write_inpainting, "ldm": write_ldm, "edit": write_pix2pix, "depth": write_depth}
-    writers |= {"first": write_ldm_inpainting}
+    writers |= {"first": write_ldm_inpainting, "segments": write_segments}
     models = {name: tinyldm.load(write(folder / name), backend="reference") for name, write in writers.items()}
     return models | {"flow": models["sd"].replaced(scheduler_config=FLOW)}
 
@@ -191,12 +192,18 @@ def test_outpainting_and_erasing(models) -> None:
         ("depth", {}, "takes a map of depth"),
         ("depth", {"depth": np.ones((8, 8))}, "equally far"),
         ("depth", {"depth": np.zeros((8, 8, 3))}, "a grey picture or an array"),
+        ("segments", {}, "takes a map of segments"),
+        ("segments", {"segments": picture()}, "a picture of RGB has colours"),
+        ("segments", {"segments": np.full((16, 16), 5)}, "classes are 0 to 4, not 5 to 5"),
+        ("segments", {"segments": np.zeros((16, 16))}, "an array .* of integers"),
+        ("segments", {"segments": np.zeros((15, 16), int)}, "height must be a multiple of 2"),
+        ("segments", {"segments": np.zeros((16, 16), int), "height": 32}, "and so is the picture"),
     ],
 )
 def test_nothing_is_read_before_an_edit_is_refused(models, kind: str, settings: dict, message: str) -> None:
     model = tinyldm.load(models[kind].path, backend="reference")
     with pytest.raises(InputError, match=message):
-        next(model.pictures(request("a", steps=4, **settings)))
+        next(model.pictures(request(None if kind == "segments" else "a", steps=4, **settings)))
     assert not any(node._cache for network in model.networks.values() for node in network.weights.modules())
 
 
@@ -230,3 +237,13 @@ def test_pictures_from_a_map_of_depth(models, size: tuple[int, int]) -> None:
     assert model.text_to_image("a", depth=near, steps=2, height=32, width=16)[0].size == (16, 32)
     (flipped,) = model.text_to_image("a", depth=-near, steps=2)
     assert (np.asarray(flipped) != np.asarray(found)).any()
+
+
+def test_pictures_from_a_map_of_segments(models) -> None:
+    model, classes = models["segments"], np.arange(20)[:, None] // 5 + np.arange(24) % 2
+    one_hot = np.eye(5)[classes].transpose(2, 0, 1)[None]
+    (wanted,) = model.from_conditions(concat=model.spatial_rescaler(one_hot), steps=2, seed=3)
+    for numbers in (classes, Image.fromarray(classes.astype(np.uint8)), Image.fromarray(classes.astype(np.int32))):
+        (found,) = model.unconditional(segments=numbers, steps=2, seed=3)
+        assert found.size == (24, 20)
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))

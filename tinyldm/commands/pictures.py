@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands.encode import resized
+from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,3 +40,28 @@ def read_as_it_is(path: Path) -> Image.Image:
     from tinyldm.pipelines.pictures import read_image
 
     return read_image(path, lambda image: (image.copy(), []))
+
+
+def add_map_options(p: argparse.ArgumentParser) -> None:
+    """The maps that some models make pictures from."""
+    p.add_argument("--depth", metavar="FILE", type=Path, help="map of depth, near is white (Stable Diffusion 2 depth)")
+
+
+def map_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The maps of the options as settings of a request."""
+    names = [name for name in ("depth", "segments") if getattr(args, name, None) is not None]
+    return {name: read_as_it_is(getattr(args, name)) for name in names}
+
+
+def read_layout_file(path: Path) -> str:
+    """The layout of a JSON file on one line. Raises `InputError` where it is none."""
+    from tinyldm.pipelines.layout import read_layout
+
+    try:
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        read_layout(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return text

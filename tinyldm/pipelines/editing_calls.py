@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
 
+from tinyldm.pipelines.layout import Box
 from tinyldm.pipelines.masks import Margins, masked, outpainted
 from tinyldm.pipelines.parts import Parts
 from tinyldm.typing import Array
@@ -79,3 +81,15 @@ class EditingCalls:
         settings |= {} if image_guidance_scale is None else {"image_guidance_scale": image_guidance_scale}
         settings |= {} if mask is None else {"mask": mask}
         return self._made("text", prompt, negative_prompt, **settings, **more)
+
+    def layout_to_image(self, layouts: Sequence[Sequence[Box]], **more: Any) -> list[Image.Image]:
+        """A picture of each layout, by the models that take boxes: what stands where.
+
+        ```python
+        model.layout_to_image([[Box(12, 0.1, 0.2, 0.6, 0.9), Box(3, 0.5, 0.5, 1.0, 1.0)]])
+        ```
+
+        A `Box` is the number of a class and left, top, right, bottom in parts of the picture. `more` as in
+        `text_to_image`.
+        """
+        return self._made("layout", [json.dumps([list(box) for box in boxes]) for boxes in layouts], **more)

@@ -26,6 +26,7 @@ from tinyldm.typing import Array
 OTHERWISE = {
     "text": "this model takes no prompts",
     "classes": "this model has no classes",
+    "layout": "this model takes no layouts",
     "nothing": "this model wants a condition: a prompt, a class or a context",
 }
 
