@@ -20,6 +20,7 @@ from tinyldm.commands import (
     info,
     inpaint,
     inspect,
+    interpolate,
     interrupts,
     sample,
 )
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "img2img": img2img,
     "inpaint": inpaint,
     "edit": edit,
+    "interpolate": interpolate,
     "encode": encode,
     "decode": decode,
     "info": info,

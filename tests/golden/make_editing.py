@@ -159,6 +159,20 @@ def final_latents(pipe: Any, kind: str, case: dict[str, Any]) -> np.ndarray:
     return pipe(**case, num_inference_steps=steps, generator=generator, output_type="latent").images.numpy()
 
 
+VARIATION: dict[str, Any] = {"seed": 5, "variation_seed": 7, "variation_strength": 0.3, "shape": [4, 8, 6]}
+
+
+def web_interface_noise() -> np.ndarray:
+    """The noise of a variation as the web interface makes it: along the arc in every column of every channel."""
+    a, b = (
+        torch.randn(VARIATION["shape"], generator=torch.manual_seed(int(VARIATION[s])))
+        for s in ("seed", "variation_seed")
+    )
+    t = VARIATION["variation_strength"]
+    angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=1)).unsqueeze(1)
+    return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).numpy()
+
+
 def main() -> None:
     torch.set_num_threads(1)
     for module in MODULES:
@@ -171,9 +185,10 @@ def main() -> None:
                 if name.split("_")[0] == kind:
                     found[name] = final_latents(pipe, kind, case)
                     print(name, found[name].dtype, found[name].shape, found[name].std())
+    found["noise"] = web_interface_noise()
     packages = ("torch", "diffusers", "transformers")
     notes = [*patches(), "randn_tensor draws in float32", "DDIMScheduler: the table of alpha-bar in float64"]
-    path = save_golden("pipelines/editing", found, packages, cases=CASES, seed=0, patches=notes)
+    path = save_golden("pipelines/editing", found, packages, cases=CASES, variation=VARIATION, seed=0, patches=notes)
     print(f"{path}: {path.stat().st_size} bytes")
 
 

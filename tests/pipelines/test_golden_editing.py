@@ -58,7 +58,7 @@ def wanted(name: str, **more) -> tinyldm.pipelines.request.Request:
     return request(**case, **pictures, one_stream=True, **more)
 
 
-@pytest.mark.parametrize("name", LATENTS)
+@pytest.mark.parametrize("name", CASES)
 def test_latents_are_the_original_ones(folders: dict[str, Path], name: str) -> None:
     model = tinyldm.load(folders[name.split("_")[0]], backend="reference", dtype="float64")
     ((_, ours),) = latents(model.parts, wanted(name).resolved(model.parts))

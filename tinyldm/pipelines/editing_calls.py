@@ -8,9 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from tinyldm.pipelines.interpolation import between
 from tinyldm.pipelines.layout import Box
 from tinyldm.pipelines.masks import Margins, masked, outpainted
 from tinyldm.pipelines.parts import Parts
+from tinyldm.pipelines.walk import Walk, pictures
 from tinyldm.typing import Array
 
 
@@ -18,6 +20,7 @@ class EditingCalls:
     """The calls; `LatentDiffusion` has what they are made with."""
 
     parts: Parts
+    single_run: bool
 
     def _made(
         self,
@@ -93,3 +96,25 @@ class EditingCalls:
         `text_to_image`.
         """
         return self._made("layout", [json.dumps([list(box) for box in boxes]) for boxes in layouts], **more)
+
+    def interpolate(
+        self,
+        prompts: str | Sequence[str | None],
+        frames: int = 12,
+        seed: int = 0,
+        to_seed: int | None = None,
+        **more: Any,
+    ) -> list[Image.Image]:
+        """The way from the picture of the first prompt and `seed` to that of the last prompt and `to_seed`.
+
+        ```python
+        model.interpolate(["red apple", "lemon"], frames=12)
+        model.interpolate("red apple", seed=1, to_seed=2)
+        ```
+
+        `more` as in `text_to_image`. `pipelines.animation.write_animation` writes the pictures as one file.
+        """
+        how = {name: more.pop(name) for name in ("progress", "callback", "batch_size") if name in more}
+        given = [prompts] if isinstance(prompts, str) else list(prompts)
+        wanted = between(self.parts, given, frames, to_seed, seed=seed, **more)
+        return [picture.image for picture in pictures(self.parts, wanted, Walk(single_run=self.single_run, **how))]

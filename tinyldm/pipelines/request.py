@@ -49,7 +49,8 @@ class Request:
     `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`prediction.rescale_guidance`).
     `mask` is white where the picture is to be painted anew (`masks.as_mask`), its edge `mask_blur` pixels soft.
     `image_guidance_scale` is the pull of the picture in models that edit by an instruction. `depth` (near is large) and
-    `segments` (the class of every pixel) are maps for the models that take one.
+    `segments` (the class of every pixel) are maps for the models that take one. With a `variation_strength` up to 1
+    all pictures have the first seed, and the noise of picture k is so far on its way to that of `variation_seed` + k.
     `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     """
@@ -72,6 +73,8 @@ class Request:
     image_guidance_scale: float | None = None
     depth: Image.Image | Array | None = None
     segments: Image.Image | Integers | None = None
+    variation_seed: int | None = None
+    variation_strength: float = 0.0
     conditions: Conditioning | None = None
     noise: Array | None = None
     one_stream: bool = False
@@ -123,6 +126,9 @@ class Request:
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
         said |= {} if self.strength is None else {"strength": self.strength}
         said |= {name: value for name in ("mask_blur", "image_guidance_scale") if (value := getattr(self, name))}
+        if self.variation_strength:
+            varied = {"variation_seed": (self.variation_seed or 0) + k, "variation_strength": self.variation_strength}
+            said |= varied
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return {name: str(value) for name, value in said.items()}
@@ -157,14 +163,26 @@ def request(
         raise InputError(f"guidance_rescale must be from 0 to 1, not {settings['guidance_rescale']}")
     if settings.get("strength") is not None and settings.get("image") is None:
         raise InputError("strength and the picture to begin from go together; the picture is missing")
+    varied = settings.get("variation_strength", 0.0)
+    if varied or settings.get("variation_seed") is not None:
+        check_variation(settings, last=len(prompts) * num_images - 1)
     if not {*EDITS, "mask_blur"}.isdisjoint(settings):
         check_edits(settings)
     return Request(
         prompts=tuple(p for p in prompts for _ in range(num_images)),
         negative_prompts=tuple(n for n in negatives for _ in range(num_images)),
-        seeds=tuple(seed + k for k in range(len(prompts) * num_images)),
+        seeds=tuple(seed if varied else seed + k for k in range(len(prompts) * num_images)),
         **settings,
     )
+
+
+def check_variation(settings: Mapping[str, Any], last: int) -> None:
+    """Raise `InputError` unless the variations of pictures 0 to `last` have a strength and seeds."""
+    seed, strength = settings.get("variation_seed"), settings.get("variation_strength", 0.0)
+    if seed is None or not 0 < strength <= 1:
+        raise InputError(f"variation_strength must be above 0 and at most 1, with a variation_seed; not {strength}")
+    check_seed(seed)
+    check_seed(seed + last)
 
 
 def read_metadata(said: Mapping[str, str]) -> Request:
@@ -184,6 +202,8 @@ def read_metadata(said: Mapping[str, str]) -> Request:
             sampler_options=json.loads(said.get("sampler_options", "{}")),
             height=int(said["height"]),
             width=int(said["width"]),
+            variation_seed=int(said["variation_seed"]) if "variation_seed" in said else None,
+            variation_strength=float(said.get("variation_strength", 0)),
         )
     except KeyError as missing:
         raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None
