@@ -19,6 +19,7 @@ RUN = [
     "checkpoints.md",
     "goldens.md",
     "samplers.md",
+    "editing.md",
 ]  # golden-format.md has pieces of programs
 
 

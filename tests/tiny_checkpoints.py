@@ -29,6 +29,15 @@ VAE = {
     "norm_num_groups": 2,
     "sample_size": 16,
 }
+ASYMMETRIC_VAE = {
+    "_class_name": "AsymmetricAutoencoderKL",
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "down_block_out_channels": [4, 4, 8, 8],
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "up_block_out_channels": [4, 8, 16, 16],
+    "norm_num_groups": 2,
+    "sample_size": 64,
+}
 TEXT_ENCODER = {
     "model_type": "clip_text_model",
     "vocab_size": 514,
@@ -132,6 +141,13 @@ def write_inpainting(folder: Path) -> Path:
     """A Stable Diffusion whose UNet takes a mask and the latent of the masked picture behind the latent."""
     parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
     return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 9}, **parts})
+
+
+def write_asymmetric(folder: Path) -> Path:
+    """A Stable Diffusion whose decoder takes the known part of a picture."""
+    index = {**INDEX, "vae": ["diffusers", "AsymmetricAutoencoderKL"]}
+    parts = {"unet": UNET, "vae": ASYMMETRIC_VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, index, parts)
 
 
 def write_pix2pix(folder: Path) -> Path:

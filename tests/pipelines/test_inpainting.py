@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_checkpoints import (
     SCHEDULER,
+    write_asymmetric,
     write_depth,
     write_inpainting,
     write_ldm,
@@ -156,6 +159,22 @@ def test_a_soft_edge_changes_little_outside(models) -> None:
     np.testing.assert_array_equal(hard[inside], soft[inside])
     assert (hard[~inside] != soft[~inside]).any()
     np.testing.assert_array_equal(soft[14:], np.asarray(picture())[14:])
+
+
+def test_a_decoder_that_takes_the_known_part_is_given_it(tmp_path: Path) -> None:
+    model = tinyldm.load(write_asymmetric(tmp_path / "asymmetric"), backend="reference")
+    image, white = picture(40, 60), mask(40, 60)
+    wanted = request("a", image=image, mask=white, steps=2, seed=3)
+    (made,) = model.pictures(wanted)
+    whole, new = np.zeros((1, 3, 64, 40)), np.zeros((1, 1, 64, 40))
+    whole[0] = np.moveaxis(np.pad(np.asarray(image), ((0, 4), (0, 0), (0, 0)), mode="edge") / 127.5 - 1, -1, 0)
+    new[0, 0, :60] = white
+    pixels = model.vae.decode(model.vae.unscale(made.latent), image=whole, mask=new)
+    levels = np.moveaxis(np.clip(127.5 * pixels[0] + 127.5, 0, 255), 0, -1)[:60]
+    assert np.abs(np.asarray(made.image)[white > 0] - levels[white > 0]).max() <= 1
+    without = np.asarray(model.decode(made.latent)[0])[:60].astype(int)
+    assert (np.asarray(made.image)[white > 0] != without[white > 0]).any()
+    np.testing.assert_array_equal(np.asarray(made.image)[white == 0], np.asarray(image)[white == 0])
 
 
 def test_outpainting_and_erasing(models) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource
+from tinyldm.models.asymmetric import AsymmetricAutoencoderKL
 from tinyldm.pipelines.masks import composite, latent_mask, padded, softened
 from tinyldm.pipelines.parts import Parts, to_images
 from tinyldm.pipelines.pictures import to_pixels
@@ -88,7 +89,7 @@ def painted(parts: Parts, request: Request, latent: Array) -> Image.Image:
     assert isinstance(image, Image.Image)
     assert isinstance(mask, Image.Image)
     known: dict[str, Any] = {}
-    if hasattr(parts.vae.config, "up_block_out_channels"):
+    if isinstance(parts.vae, AsymmetricAutoencoderKL):
         known = dict(zip(("image", "mask"), known_pixels(parts, request), strict=True))
     z = parts.vae.unscale(np.asarray(latent, parts.runtime.dtype))
     (new,) = to_images(parts.vae.decode(z, **known))
