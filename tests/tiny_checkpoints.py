@@ -162,6 +162,12 @@ def write_xl(folder: Path) -> Path:
     return write_folder(folder, XL_INDEX, {"unet": XL_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
 
 
+def write_xl_pix2pix(folder: Path) -> Path:
+    """A Stable Diffusion XL whose UNet takes the latent of the picture to edit behind the latent."""
+    parts = {"vae": VAE, "scheduler": XL_SCHEDULER, "text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
+    return write_folder(folder, XL_INDEX, {"unet": {**XL_UNET, "in_channels": 8}, **parts})
+
+
 def write_refiner(folder: Path) -> Path:
     """The refiner of a Stable Diffusion XL."""
     parts = {"unet": REFINER_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, "text_encoder_2": TEXT_ENCODER_2}

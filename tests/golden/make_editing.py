@@ -28,6 +28,7 @@ from diffusers import (
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
 )
 from diffusers.models.autoencoders import vae
@@ -36,7 +37,10 @@ from diffusers.pipelines.stable_diffusion import (
     pipeline_stable_diffusion_inpaint,
     pipeline_stable_diffusion_instruct_pix2pix,
 )
-from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl_inpaint
+from diffusers.pipelines.stable_diffusion_xl import (
+    pipeline_stable_diffusion_xl_inpaint,
+    pipeline_stable_diffusion_xl_instruct_pix2pix,
+)
 from diffusers.schedulers import scheduling_euler_ancestral_discrete
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
@@ -46,7 +50,14 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 from golden.make_models import lifted, patches  # noqa: E402
-from tiny_checkpoints import write_depth, write_inpainting, write_pix2pix, write_sd, write_xl  # noqa: E402
+from tiny_checkpoints import (  # noqa: E402
+    write_depth,
+    write_inpainting,
+    write_pix2pix,
+    write_sd,
+    write_xl,
+    write_xl_pix2pix,
+)
 
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 SCHEDULERS = {
@@ -61,12 +72,14 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "blended": (StableDiffusionInpaintPipeline, write_sd),
     "xl": (StableDiffusionXLInpaintPipeline, write_xl),
     "edit": (StableDiffusionInstructPix2PixPipeline, write_pix2pix),
+    "editxl": (StableDiffusionXLInstructPix2PixPipeline, write_xl_pix2pix),
     "depth": (StableDiffusionDepth2ImgPipeline, write_depth),
 }
 MODULES: list[ModuleType] = [
     pipeline_stable_diffusion_inpaint,
     pipeline_stable_diffusion_xl_inpaint,
     pipeline_stable_diffusion_instruct_pix2pix,
+    pipeline_stable_diffusion_xl_instruct_pix2pix,
     pipeline_stable_diffusion_depth2img,
     scheduling_euler_ancestral_discrete,
     vae,
@@ -91,6 +104,7 @@ CASES: dict[str, dict[str, Any]] = {
     "edit_negative": {**USUAL, "seed": 14, "image_guidance_scale": 1.0, "negative_prompt": "b"},
     "edit_two": {**USUAL, "prompt": ["a", "b"], "seed": 15, "image_guidance_scale": 2.0, "sampler": "euler_a"},
     "edit_unguided": {**USUAL, "seed": 16, "guidance_scale": 1.0},
+    "editxl": {**USUAL, "seed": 19, "image_guidance_scale": 1.5, "sampler": "euler"},
     "depth": {**USUAL, "seed": 17, "strength": 0.6},
     "depth_two": {**USUAL, "prompt": ["a", "b"], "seed": 18, "strength": 1.0, "guidance_scale": 1.0},
 }
@@ -128,7 +142,7 @@ def float32_noise(shape: Any, generator: Any = None, device: Any = None, dtype: 
 def pipeline(kind: str, folder: Path) -> Any:
     """The original of a kind in float64."""
     original, write = KINDS[kind]
-    base = StableDiffusionXLPipeline if kind == "xl" else StableDiffusionPipeline
+    base = StableDiffusionXLPipeline if "xl" in kind else StableDiffusionPipeline
     components = base.from_pretrained(write(folder / kind), torch_dtype=torch.float64).components
     wanted = inspect.signature(original.__init__).parameters
     more: dict[str, Any] = {"requires_safety_checker": False, "add_watermarker": False} | components

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden.provenance import load_golden
 from PIL import Image
-from tiny_checkpoints import write_depth, write_inpainting, write_pix2pix, write_sd, write_xl
+from tiny_checkpoints import write_depth, write_inpainting, write_pix2pix, write_sd, write_xl, write_xl_pix2pix
 
 import tinyldm
 from tinyldm.pipelines.request import request
@@ -16,7 +16,14 @@ from tinyldm.pipelines.walk import latents
 
 LATENTS, PROVENANCE = load_golden("pipelines/editing")
 CASES = PROVENANCE["cases"]
-WRITE = {"told": write_inpainting, "blended": write_sd, "xl": write_xl, "edit": write_pix2pix, "depth": write_depth}
+WRITE = {
+    "told": write_inpainting,
+    "blended": write_sd,
+    "xl": write_xl,
+    "edit": write_pix2pix,
+    "editxl": write_xl_pix2pix,
+    "depth": write_depth,
+}
 # The schedule's table of these is float32 in the original, and what is computed from it.
 ROUNDED = ("euler", "euler_a", "dpm++_2m")
 

@@ -216,7 +216,12 @@ def test_outpainting_and_erasing(models) -> None:
         ("segments", {"segments": np.full((16, 16), 5)}, "classes are 0 to 4, not 5 to 5"),
         ("segments", {"segments": np.zeros((16, 16))}, "an array .* of integers"),
         ("segments", {"segments": np.zeros((15, 16), int)}, "height must be a multiple of 2"),
-        ("segments", {"segments": np.zeros((16, 16), int), "height": 32}, "and so is the picture"),
+        ("segments", {"segments": np.zeros((16, 16), int), "height": 32}, "the map is of 16×16, the picture of any×32"),
+        (
+            "segments",
+            {"segments": np.zeros((16, 16), int), "image": picture(18), "mask": mask(18)},
+            "the picture of 18×16",
+        ),
     ],
 )
 def test_nothing_is_read_before_an_edit_is_refused(models, kind: str, settings: dict, message: str) -> None:

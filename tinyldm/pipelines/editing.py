@@ -110,30 +110,28 @@ def begun_from(parts: Parts, settings: Mapping[str, Any], takes: str) -> dict[st
 
 def sized(parts: Parts, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The size of the pictures, where it is that of the picture under a mask, or of a map."""
-    factor, image = parts.vae.factor, settings["image"]
+    factor, image, segments = parts.vae.factor, settings["image"], settings["segments"]
+    size: tuple[int | None, ...] = (settings["height"], settings["width"])
     if settings["mask"] is not None:
         width, height = as_rgb(image)[0].size
-        return {"height": -(-height // factor) * factor, "width": -(-width // factor) * factor}
-    if settings["segments"] is not None:
-        height, width = segment_classes(settings["segments"]).shape
-        check_segments(parts, settings)
-        return {"height": height, "width": width}
+        size = (-(-height // factor) * factor, -(-width // factor) * factor)
+    elif isinstance(image, Image.Image):
+        size = (image.height, image.width)
+    if segments is not None:
+        size = checked_segments(parts, segments, size)
     if settings["depth"] is not None:
         levels = depth_levels(settings["depth"])
-        if image is None and settings["height"] is None and settings["width"] is None:
-            return {name: max(1, round(n / factor)) * factor for name, n in zip(SIDES, levels.shape, strict=True)}
-    return {}
+        if size == (None, None) and image is None:
+            size = tuple(max(1, round(side / factor)) * factor for side in levels.shape)
+    return {"height": size[0], "width": size[1]} if image is None or isinstance(image, Image.Image) else {}
 
 
-SIDES = ("height", "width")
-
-
-def check_segments(parts: Parts, settings: Mapping[str, Any]) -> None:
-    """Raise `InputError` for a map of segments that the model can't take, or of another size than the picture."""
-    classes, count = segment_classes(settings["segments"]), parts.networks["spatial_rescaler"].config.in_channels
+def checked_segments(parts: Parts, segments: Any, size: tuple[int | None, ...]) -> tuple[int, ...]:
+    """The size of a map of segments. Raises `InputError` for classes that the model has not, and for another `size`."""
+    classes, count = segment_classes(segments), parts.networks["spatial_rescaler"].config.in_channels
     if not 0 <= classes.min() <= classes.max() < count:
         raise InputError(f"segments: classes are 0 to {count - 1}, not {classes.min()} to {classes.max()}")
-    image = settings["image"]
-    given = [settings[name] for name in SIDES] if not isinstance(image, Image.Image) else [image.height, image.width]
-    if any(side not in (None, own) for side, own in zip(given, classes.shape, strict=True)):
-        raise InputError(f"segments: the map is of {classes.shape[1]}×{classes.shape[0]}, and so is the picture")
+    if any(side not in (None, own) for side, own in zip(size, classes.shape, strict=True)):
+        wanted = "×".join(str(side or "any") for side in reversed(size))
+        raise InputError(f"segments: the map is of {classes.shape[1]}×{classes.shape[0]}, the picture of {wanted}")
+    return classes.shape

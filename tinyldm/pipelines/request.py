@@ -51,7 +51,7 @@ class Request:
     `image_guidance_scale` is the pull of the picture in models that edit by an instruction. `depth` (near is large) and
     `segments` (the class of every pixel) are maps for the models that take one. With a `variation_strength` up to 1
     all pictures have the first seed, and the noise of picture k is so far on its way to that of `variation_seed` + k.
-    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
+    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for what is drawn first. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     """
 
