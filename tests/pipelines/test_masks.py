@@ -46,10 +46,10 @@ def test_a_mask_is_parted_at_half_grey() -> None:
 def test_what_is_transparent_is_the_mask() -> None:
     picture = noise(5, 4).convert("RGBA")
     alpha = np.full((4, 5), 255, np.uint8)
-    alpha[1, 2] = 0
+    alpha[1, 2], alpha[1, 3] = 0, 254  # a soft edge is painted, too: what stays is the picture's own
     picture.putalpha(Image.fromarray(alpha))
     whole, mask = masked(picture, None)
-    assert np.argwhere(np.asarray(mask)).tolist() == [[1, 2]]
+    assert np.argwhere(np.asarray(mask)).tolist() == [[1, 2], [1, 3]]
     known = np.asarray(mask) == 0
     np.testing.assert_array_equal(np.asarray(whole)[known], np.asarray(picture.convert("RGB"))[known])
 
@@ -63,6 +63,7 @@ def test_what_is_transparent_is_the_mask() -> None:
         (Image.new("RGBA", (5, 4), (255, 255, 255, 3)), "partly transparent"),
         (np.ones((4, 5, 3)), r"must have the shape \(H, W\)"),
         (np.full((4, 5), 255), "values from 0 to 1"),
+        (np.zeros((0, 5)), "values from 0 to 1"),
         (np.full((4, 5), np.nan), "values from 0 to 1"),
     ],
 )

@@ -17,7 +17,7 @@ from tinyldm.typing import Array
 
 
 def as_mask(mask: Image.Image | Array | None, image: Image.Image) -> Image.Image:
-    """The mask of a picture, black and white, parted at half grey; without one, what is transparent in the picture.
+    """The mask of a picture, black and white, parted at half grey; without one, what is not opaque in the picture.
 
     `mask` is a picture, or an array `(H, W)` from 0 to 1. Raises `InputError` for one of another size than the picture,
     for one that is partly transparent itself, and where there is nothing to paint.
@@ -25,7 +25,8 @@ def as_mask(mask: Image.Image | Array | None, image: Image.Image) -> Image.Image
     if mask is None:
         if not image.has_transparency_data:
             raise InputError("mask: there is none, and nothing in the picture is transparent; wanted one of the two")
-        levels = 255 - np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+        opaque = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")) == 255
+        levels = np.where(opaque, 0.0, 255.0)
     else:
         levels = mask_levels(mask)
     upright = as_rgb(image)[0]
@@ -42,7 +43,9 @@ def mask_levels(mask: Image.Image | Array) -> Array:  # -> (H, W) from 0 to 255
     """The grey levels of a mask. Raises `InputError` for an array of another shape, and for what is transparent."""
     if not isinstance(mask, Image.Image):
         values = np.asarray(mask, np.float64)
-        if values.ndim != 2 or not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        if values.ndim != 2 or not (
+            values.size and np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
+        ):
             raise InputError(f"mask: an array must have the shape (H, W) and values from 0 to 1, not {values.shape}")
         return np.round(255 * values)
     if mask.has_transparency_data and mask.convert("RGBA").getchannel("A").getextrema() != (255, 255):
