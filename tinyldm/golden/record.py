@@ -85,7 +85,7 @@ STATED_IF_SET = ("sampler_options", "one_stream")
 
 def settings_of(wanted: Request) -> dict[str, Any]:
     """What a file says of a request. Raises `InputError` for one that it can't state, so that none could repeat it."""
-    unstated = ("image", "mask", "depth", "segments", "conditions", "noise")
+    unstated = ("image", "mask", "depth", "segments", "way", "conditions", "noise")
     if any(getattr(wanted, name) is not None for name in unstated):
         raise InputError("a request with a picture, a latent or arrays can't be recorded: a file could not state them")
     if wanted.seeds != tuple(wanted.seeds[0] + k for k in range(len(wanted.prompts))):

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm.diffusion.random import TorchGenerator
-from tinyldm.diffusion.slerp import slerp
+from tinyldm.diffusion.random import check_seed
 from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.parts import Parts
@@ -24,9 +23,9 @@ from tinyldm.typing import Array
 def between(parts: Parts, prompts: Sequence[str | None], frames: int, to_seed: int | None, **settings: Any) -> Request:
     """The request for a way through `prompts`, from the noise of `seed` to that of `to_seed`, in `frames` pictures.
 
-    The first is the picture of the first prompt and `seed`, the last that of the last prompt and `to_seed`; prompts are
-    as far from each other as the next. What a sampler draws on the way is the same in all. `settings` are arguments of
-    `request`. Raises `InputError` where there is no way, and for what the model can't honour.
+    The first is the picture of the first prompt and `seed`, the last that of the last prompt and `to_seed`, but for what a
+    sampler draws on the way, which is the same in all. Prompts are as far from each other as the next. `settings` are
+    arguments of `request`. Raises `InputError` where there is no way, and for what the model can't honour.
     """
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < max(2, len(prompts)):
         raise InputError(f"frames must be {max(2, len(prompts))} or more, one for each prompt at least, not {frames!r}")
@@ -39,16 +38,13 @@ def between(parts: Parts, prompts: Sequence[str | None], frames: int, to_seed: i
     steps = places * (len(prompts) - 1)
     shares = np.clip(1 - np.abs(steps[:, None] - np.arange(len(prompts))), 0, 1)  # (frames, prompts): a mix of two
     nearest = [int(k) for k in shares.argmax(axis=1)]
-    shape = (1, parts.vae.latent_channels, *parts.latent_size(whole.height, whole.width))
-    seeds = (whole.seeds[0], whole.seeds[0] if to_seed is None else to_seed)
-    first, last = (TorchGenerator(seed).randn(shape) for seed in seeds)
     return replace(
         whole,
         prompts=tuple(whole.prompts[k] for k in nearest),
         negative_prompts=tuple(whole.negative_prompts[k] for k in nearest),
         seeds=(whole.seeds[0],) * frames,
         conditions=mixed(condition_of(parts, whole, range(len(prompts))), shares),
-        noise=slerp(first, last, places[:, None, None, None], axis=(1, 2, 3)),
+        way=None if to_seed is None else (check_seed(to_seed), tuple(float(place) for place in places)),
     )
 
 

@@ -51,7 +51,8 @@ class Request:
     `image_guidance_scale` is the pull of the picture in models that edit by an instruction. `depth` (near is large) and
     `segments` (the class of every pixel) are maps for the models that take one. With a `variation_strength` up to 1
     all pictures have the first seed, and the noise of picture k is so far on its way to that of `variation_seed` + k.
-    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for what is drawn first. With
+    `way` is a second seed, and for each picture how far its noise is on the way to that seed's (`interpolation`).
+    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     """
 
@@ -75,6 +76,7 @@ class Request:
     segments: Image.Image | Integers | None = None
     variation_seed: int | None = None
     variation_strength: float = 0.0
+    way: tuple[int, tuple[float, ...]] | None = None
     conditions: Conditioning | None = None
     noise: Array | None = None
     one_stream: bool = False

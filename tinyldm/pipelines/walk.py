@@ -173,10 +173,8 @@ def first_latent(
             z0 = parts.drawn(z0, logvar, rng.randn((draws, *z0.shape[1:])))
         z0 = np.repeat(z0, count // len(z0), axis=0)
     shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
-    noise = rng.randn(shape)
-    if request.noise is not None:
-        noise = request.noise[group.start : group.stop]
-    elif request.variation_strength:
+    noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
+    if request.variation_strength or request.way is not None:
         noise = varied(noise, request, group)
     noise = milestone("noise", noise.astype(dtype, copy=False))
     if z0 is None or (request.mask is not None and request.strength == 1):
