@@ -23,9 +23,10 @@ from tinyldm.typing import Array
 def between(parts: Parts, prompts: Sequence[str | None], frames: int, to_seed: int | None, **settings: Any) -> Request:
     """The request for a way through `prompts`, from the noise of `seed` to that of `to_seed`, in `frames` pictures.
 
-    The first is the picture of the first prompt and `seed`, the last that of the last prompt and `to_seed`, but for what a
-    sampler draws on the way, which is the same in all. Prompts are as far from each other as the next. `settings` are
-    arguments of `request`. Raises `InputError` where there is no way, and for what the model can't honour.
+    The first is the picture of the first prompt and `seed`, the last that of the last prompt and `to_seed`, but for
+    what a sampler draws on the way, which is the same in all. Prompts are as far from each other as the next.
+    `settings` are arguments of `request`. Raises `InputError` where there is no way, and for what the model can't
+    honour.
     """
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < max(2, len(prompts)):
         raise InputError(f"frames must be {max(2, len(prompts))} or more, one for each prompt at least, not {frames!r}")
