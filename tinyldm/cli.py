@@ -8,7 +8,22 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2img, info, inspect, interrupts, sample
+from tinyldm.commands import (
+    bench,
+    convert,
+    cost,
+    decode,
+    edit,
+    encode,
+    golden,
+    img2img,
+    info,
+    inpaint,
+    inspect,
+    interpolate,
+    interrupts,
+    sample,
+)
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -19,6 +34,9 @@ from tinyldm.version import __version__
 COMMANDS: Mapping[str, Command | Group] = {
     "sample": sample,
     "img2img": img2img,
+    "inpaint": inpaint,
+    "edit": edit,
+    "interpolate": interpolate,
     "encode": encode,
     "decode": decode,
     "info": info,
