@@ -47,6 +47,12 @@ def add_options(p: argparse.ArgumentParser) -> None:
         help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
     )
     add_seed_option(p)
+    p.add_argument(
+        "--rng",
+        metavar="R",
+        default="torch",
+        help="what a seed means: torch (default), cuda (as on a GPU; cuda:THREADS of another card) or numpy",
+    )
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
     add_force_option(p)
 
@@ -71,7 +77,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     else:
         prompts = read_prompts(args.prompt)
         named = ["negative_prompt", "prompt_syntax", "clip_skip"]
-        named += ["steps", "guidance_scale", "guidance_rescale", "sampler"]
+        named += ["steps", "guidance_scale", "guidance_rescale", "sampler", "rng"]
         settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -254,7 +254,7 @@ def torch_randn_each(shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray
 
 
 class Generator(Protocol):
-    """A stream of normals: `TorchGenerator`, and whatever else a seed may mean."""
+    """A stream of normals: `TorchGenerator`, and whatever else a seed may mean (`diffusion.streams`)."""
 
     @property
     def initial_seed(self) -> int:
@@ -264,9 +264,6 @@ class Generator(Protocol):
     def randn(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape, float32 or float64."""
         ...
-
-
-GENERATORS: dict[str, Callable[[int], Generator]] = {"torch": TorchGenerator}
 
 
 @dataclass(frozen=True)
@@ -292,16 +289,3 @@ class PictureStreams:
         if shape[:1] != (len(self.generators),):
             raise InputError(f"shape: {shape} is not of {len(self.generators)} pictures, one for each generator")
         return np.concatenate([generator.randn((1, *shape[1:]), dtype) for generator in self.generators])
-
-
-def picture_streams(seed: int, count: int, kind: str = "torch") -> PictureStreams:
-    """The streams of `count` pictures with the seeds `seed`, `seed` + 1, …, modulo $2^{64}$, from generators of a kind.
-
-    `kind` is a key of `GENERATORS`: "torch" is the stream of PyTorch on a CPU.
-    """
-    if kind not in GENERATORS:
-        raise InputError(f"rng: {kind!r} is unknown; take {' or '.join(GENERATORS)}")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"count: {count!r} is not a number of pictures; it must be an integer of 1 or more")
-    first = check_seed(seed)
-    return PictureStreams([GENERATORS[kind]((first + k) % 2**64) for k in range(count)])

@@ -45,6 +45,7 @@ class LatentDiffusion:
       seed. With `one_stream=True` all share the stream of `seed`, as diffusers' pictures do for one generator.
     - `prompt_syntax="webui"` reads weights, schedules, `AND` and more in prompts (docs/prompts.md); `clip_skip=2` takes
       the text encoder's layer before the last.
+    - `rng`: what a seed means, `"torch"` (on a CPU), `"cuda"` (on an NVIDIA GPU) or `"numpy"` (`diffusion.streams`).
     - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
     - `progress` wraps the calls of the UNet (`tqdm.tqdm`); `callback` is called after each step with a
       `diffusion.loop.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.

@@ -48,10 +48,11 @@ class Request:
     (`resolved`). `image` is a picture to begin from, or its latent `(1, C, h, w)`, and `strength` in (0, 1] the part of
     the steps that is taken; `resize` says how a picture is brought to a size that the model has (`pictures.fitted`).
     `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`prediction.rescale_guidance`).
-    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
-    `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
     the layer of the text encoder that is read from the last, 1.
+    `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. `rng`
+    names the stream that a seed means (`diffusion.streams`). With `one_stream` the pictures share the noise stream of
+    the first seed, as one generator over a batch does elsewhere.
     """
 
     prompts: tuple[str | None, ...]
@@ -72,6 +73,7 @@ class Request:
     one_stream: bool = False
     prompt_syntax: str = "plain"
     clip_skip: int | None = None
+    rng: str = "torch"
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
@@ -128,6 +130,7 @@ class Request:
         said |= {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         said |= {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
+        said |= {} if self.rng == "torch" else {"rng": self.rng}
         said |= {} if self.strength is None else {"strength": self.strength}
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
@@ -157,7 +160,11 @@ def request(
     if len(negatives) != len(prompts):
         raise InputError(f"negative_prompt: {len(negatives)} texts for {len(prompts)} prompts; wanted one, or as many")
     check_seed(seed)
-    check_seed(seed + len(prompts) * num_images - 1)
+    check_seed(last := seed + len(prompts) * num_images - 1)
+    if settings.get("rng", "torch") != "torch":
+        from tinyldm.diffusion.streams import generators
+
+        generators(settings["rng"])(last)
     scale = settings.get("guidance_scale")
     if scale is not None and not math.isfinite(scale):
         raise InputError(f"guidance_scale must be a finite number, not {scale}")
@@ -197,6 +204,7 @@ def read_metadata(said: Mapping[str, str]) -> Request:
             width=int(said["width"]),
             prompt_syntax=said.get("prompt_syntax", "plain"),
             clip_skip=int(said["clip_skip"]) if "clip_skip" in said else None,
+            rng=said.get("rng", "torch"),
         )
     except KeyError as missing:
         raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None
