@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_size_options
@@ -16,6 +15,7 @@ EXAMPLE = """example:
   tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
   tinyldm sample @prompts.txt
   tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
+  tinyldm sample --from animals-0002.png --steps 100 -o again.jpg
 """
 
 
@@ -26,7 +26,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("prompt", metavar="PROMPT", nargs="*", help=meaning + PROMPT_HELP)
     sampling.add_options(p)
     add_size_options(p)
-    p.add_argument("--from", dest="repeat", metavar="PNG", type=Path, help="repeat the picture of this file exactly")
     p.add_argument("--grid", metavar="COLUMNS", type=int, help="write all pictures as one, in so many columns")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from tinyldm.diffusion.random import check_seed
-from tinyldm.diffusion.samplers import Sampler, make_sampler, usual_sampler
+from tinyldm.diffusion.samplers import Sampler, find_sampler, make_sampler, usual_sampler
 from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.parts import Parts
@@ -83,6 +83,7 @@ class Request:
         own = defaults_of(parts.scheduler_config)
         chosen = {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
+        filled["sampler"] = find_sampler(filled["sampler"])
         vae, image, concat = parts.vae, self.image, None if self.conditions is None else self.conditions.concat
         if isinstance(image, Image.Image):
             filled["image"] = image = fitted(image, vae.config.factor, self.resize)
@@ -124,19 +125,24 @@ class Request:
         sampler = make_sampler(self.sampler or "", parts.scheduler_config, self.steps or 0, **self.sampler_options)
         return sampler, 0 if self.strength is None else sampler.start(self.strength)
 
-    def metadata(self, k: int) -> dict[str, str]:
-        """What the file of picture `k` says of how it was made, in words; `read_metadata` reads it again."""
-        said: dict[str, object] = {"prompt": self.prompts[k] or "", "negative_prompt": self.negative_prompts[k]}
+    def settings(self, k: int) -> dict[str, Any]:
+        """What the file of picture `k` says of how it was made, by name."""
+        said: dict[str, Any] = {"prompt": self.prompts[k], "negative_prompt": self.negative_prompts[k]}
         said |= {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         said |= {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
         said |= {} if self.rng == "torch" else {"rng": self.rng}
         said |= {} if self.strength is None else {"strength": self.strength}
-        said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
+        said |= {} if self.strength is None or self.resize == "crop" else {"resize": self.resize}
+        said |= {"sampler_options": dict(self.sampler_options)} if self.sampler_options else {}
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
         said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
-        return {name: str(value) for name, value in said.items()}
+        return said
+
+    def metadata(self, k: int) -> dict[str, str]:
+        """`settings` as texts; `read_metadata` reads them again."""
+        return as_texts(self.settings(k))
 
 
 def request(
@@ -185,28 +191,41 @@ def request(
     )
 
 
-def read_metadata(said: Mapping[str, str]) -> Request:
-    """The request that made a picture, from what its file says; the picture that it began from is not in there.
+def as_texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as texts: lists and mappings as JSON; one that is None is left out."""
+    return {k: json.dumps(v) if isinstance(v, dict | list) else str(v) for k, v in settings.items() if v is not None}
 
-    Raises `InputError` where a setting is missing or is no number.
+
+# How a setting is read from a text; those without a default are in every picture's file.
+READ: dict[str, Callable[[str], Any]] = {
+    "prompt": str,
+    "negative_prompt": str,
+    "seed": int,
+    "steps": int,
+    "guidance_scale": float,
+    "guidance_rescale": float,
+    "sampler": str,
+    "sampler_options": json.loads,
+    "height": int,
+    "width": int,
+    "rng": str,
+    "prompt_syntax": str,
+    "clip_skip": int,
+    "strength": float,
+    "resize": str,
+}
+NEEDED = ("seed", "steps", "guidance_scale", "sampler", "height", "width")
+
+
+def read_metadata(said: Mapping[str, str], **others: Any) -> Request:
+    """The request that made a picture, from the texts of its file, with `others`, arguments of `request`, in place.
+
+    The picture that it began from is not in there. Raises `InputError` where a setting is missing or can't be read.
     """
+    for name in (name for name in NEEDED if name not in said):
+        raise InputError(f"the picture's file does not say its {name!r}; wanted one of `tinyldm` or of a web interface")
     try:
-        return request(
-            said["prompt"],
-            said["negative_prompt"],
-            seed=int(said["seed"]),
-            steps=int(said["steps"]),
-            guidance_scale=float(said["guidance_scale"]),
-            guidance_rescale=float(said.get("guidance_rescale", 0)),
-            sampler=said["sampler"],
-            sampler_options=json.loads(said.get("sampler_options", "{}")),
-            height=int(said["height"]),
-            width=int(said["width"]),
-            prompt_syntax=said.get("prompt_syntax", "plain"),
-            clip_skip=int(said["clip_skip"]) if "clip_skip" in said else None,
-            rng=said.get("rng", "torch"),
-        )
-    except KeyError as missing:
-        raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None
+        read = {name: read(said[name]) for name, read in READ.items() if name in said}
     except ValueError as error:
         raise InputError(f"the picture's settings can't be read: {error}") from None
+    return request(**{"prompt": None} | read | others)
