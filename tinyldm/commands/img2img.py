@@ -13,6 +13,7 @@ from tinyldm.commands.encode import resized_picture
 from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.prompts import PROMPT_HELP
 from tinyldm.commands.repeat import STRENGTH, said_by
+from tinyldm.errors import InputError
 
 SUMMARY = "change a picture towards a prompt"
 EXAMPLE = """example:
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.repeat is not None and (args.width, args.height) == (None, None):
         args.width, args.height = resized_to(said_by(args).settings)
+    if is_latent_file(args.image) and (args.width or args.height or args.resize):
+        raise InputError(f"{args.image}: is a latent, which has its size; leave out --width, --height and --resize")
     image: Any = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
     with args.image.open("rb") as file:
         began = {"image": args.image.name, "image_sha256": hashlib.file_digest(file, "sha256").hexdigest()}

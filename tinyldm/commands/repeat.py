@@ -53,8 +53,10 @@ def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> Request:
         note(f"{args.repeat}: of its settings not repeated: {', '.join(said.unread)}")
     seed = {} if args.seed is None else {"seed": chosen_seed(args)}
     try:
-        settings = {"strength": str(STRENGTH)} | said.settings if "image" in args else said.settings
-        return read_metadata(settings, num_images=args.count, **given, **seed)
+        settings, begins = said.settings, {}
+        if "image" in args:  # whose size is the picture's
+            settings, begins = {"strength": str(STRENGTH)} | settings, {"height": None, "width": None}
+        return read_metadata(settings, num_images=args.count, **begins, **given, **seed)
     except InputError as error:
         raise InputError(f"{args.repeat}: {error}") from None
 

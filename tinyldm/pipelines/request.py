@@ -40,6 +40,17 @@ def defaults_of(scheduler_config: Mapping[str, Any]) -> Defaults:
     return Defaults(*few.get(sampler, (25, 7.5)), sampler)
 
 
+# Why a model has no use for a setting.
+UNUSED = {
+    "negative_prompt": "is nothing that this model draws away from",
+    "guidance_scale": "is of models with a condition, and this one has none",
+    "guidance_rescale": "is of a strong guidance, and these predictions are not guided",
+    "noise": "is what pictures begin from, and these begin from another picture",
+    "height": "is not that of the picture to begin from",
+    "width": "is not that of the picture to begin from",
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """Pictures to make: one for each prompt, each with the seed of its own noise. `request()` makes one from arguments.
@@ -83,6 +94,8 @@ class Request:
         own = defaults_of(parts.scheduler_config)
         chosen = {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
+        if parts.conditioner.takes == "nothing" and self.guidance_scale is None:
+            filled["guidance_scale"] = 1.0
         filled["sampler"] = find_sampler(filled["sampler"])
         vae, image, concat = parts.vae, self.image, None if self.conditions is None else self.conditions.concat
         if isinstance(image, Image.Image):
@@ -105,6 +118,19 @@ class Request:
         whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
+        guides = parts.conditioner.guides if self.conditions is None else self.conditions.guided
+        nothing = parts.conditioner.takes == "nothing" and self.conditions is None
+        draws_away = guides and parts.conditioner.takes_negative and self.conditions is None
+        unused = {
+            "negative_prompt": any(self.negative_prompts) and not draws_away,
+            "guidance_scale": nothing and self.guidance_scale not in (None, 1),
+            "guidance_rescale": self.guidance_rescale and not (guides and (whole.guidance_scale or 0) > 1),
+            "noise": self.noise is not None and image is not None,
+            "height": self.height not in (None, whole.height),
+            "width": self.width not in (None, whole.width),
+        }
+        for name in (name for name, is_unused in unused.items() if is_unused):
+            raise InputError(f"{parts.path}: {name} {UNUSED[name]}; leave it out")
         sampler, _ = whole.begun(parts)
         if self.clip_skip is not None:
             from tinyldm.pipelines.prompt_checks import check_clip_skip
@@ -172,8 +198,8 @@ def request(
 
         generators(settings["rng"])(last)
     scale = settings.get("guidance_scale")
-    if scale is not None and not math.isfinite(scale):
-        raise InputError(f"guidance_scale must be a finite number, not {scale}")
+    if scale is not None and not 0 <= scale < math.inf:
+        raise InputError(f"guidance_scale must be a finite number, and not negative, not {scale}")
     if not 0 <= settings.get("guidance_rescale", 0.0) <= 1:
         raise InputError(f"guidance_rescale must be from 0 to 1, not {settings['guidance_rescale']}")
     if settings.get("prompt_syntax", "plain") not in SYNTAXES:
@@ -181,6 +207,8 @@ def request(
     skip = settings.get("clip_skip")
     if skip is not None and (isinstance(skip, bool) or not isinstance(skip, int) or skip < 1):
         raise InputError(f"clip_skip must be 1 or more, the layers counted from the last, not {skip!r}")
+    if settings.get("resize", "crop") != "crop" and not isinstance(settings.get("image"), Image.Image):
+        raise InputError("resize is how a picture to begin from is brought to size, and there is none")
     if (settings.get("image") is None) != (settings.get("strength") is None):
         raise InputError("strength and the picture to begin from go together; one of them is missing")
     return Request(
