@@ -15,7 +15,6 @@ from tinyldm.version import __version__
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.picture_text import Said
-    from tinyldm.pipelines.request import Request
 
 # What a file may say so that its settings alone don't make its picture again.
 REFUSED = {
@@ -37,9 +36,9 @@ def said_by(args: argparse.Namespace) -> Said:
     return said
 
 
-def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> Request:
-    """The request that made the picture of `--from`, with what is `given` in place of what its file says."""
-    from tinyldm.pipelines.request import read_metadata
+def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `request` that made the picture of `--from`, with what is `given` in place of its file's."""
+    from tinyldm.pipelines.request import read_arguments
 
     if args.prompt:
         raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
@@ -51,14 +50,14 @@ def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> Request:
         note(f"{args.repeat}: made by another program; this one makes of its settings a picture alike, not the same")
     if said.unread:
         note(f"{args.repeat}: of its settings not repeated: {', '.join(said.unread)}")
-    seed = {} if args.seed is None else {"seed": chosen_seed(args)}
     try:
-        settings, begins = said.settings, {}
-        if "image" in args:  # whose size is the picture's
-            settings, begins = {"strength": str(STRENGTH)} | settings, {"height": None, "width": None}
-        return read_metadata(settings, num_images=args.count, **begins, **given, **seed)
+        arguments = read_arguments(said.settings)
     except InputError as error:
         raise InputError(f"{args.repeat}: {error}") from None
+    if "image" in args:  # whose size is the picture's
+        arguments = {"strength": STRENGTH} | arguments | {"height": None, "width": None}
+    seed = {} if args.seed is None else {"seed": chosen_seed(args)}
+    return {**arguments, "num_images": args.count, **given, **seed}
 
 
 def made_with(args: argparse.Namespace, model: LatentDiffusion) -> dict[str, Any]:

@@ -15,6 +15,7 @@ EXAMPLE = """example:
   tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
   tinyldm sample @prompts.txt
   tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
+  tinyldm sample "red apple" --rows steps=4,25 --columns sampler=euler,ddim,unipc
   tinyldm sample --from animals-0002.png --steps 100 -o again.jpg
 """
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
+from tinyldm.commands.grids import add_grid_options, make_grid
 from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, made_with, note_differences, repeated
@@ -53,9 +54,11 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
     p.add_argument("--from", dest="repeat", metavar="FILE", type=Path, help=FROM_HELP)
+    add_grid_options(p)
     add_force_option(p)
 
 
+BAR = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
 # Options of a request.
 NAMED = (
     "negative_prompt",
@@ -89,12 +92,12 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
         raise InputError(f"-n must be 1 or more, not {args.count}")
     settings |= {name: getattr(args, name) for name in NAMED} | {"sampler_options": sampler_options(args) or None}
     given = {name: value for name, value in settings.items() if value is not None}
-    if args.repeat is not None:
-        wanted = repeated(args, given)
-        prompts = [prompt for prompt in dict.fromkeys(wanted.prompts) if prompt]
-    else:
-        prompts = read_prompts(args.prompt)
-        wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **given)
+    arguments = repeated(args, given) if args.repeat is not None else typed(args, given)
+    if args.rows or args.columns:
+        make_grid(args, arguments, began or {})
+        return
+    wanted = request(**arguments)
+    prompts = [prompt for prompt in dict.fromkeys(wanted.prompts) if prompt]
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     model = open_model(args, all_loras(args, wanted))
@@ -121,6 +124,11 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
             args.written.append(files[0])
     print(*files, sep="\n")
     print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
+
+
+def typed(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `request` as they are typed."""
+    return {"prompt": read_prompts(args.prompt) or None, "num_images": args.count, "seed": chosen_seed(args), **given}
 
 
 def check_files(files: Sequence[Path], wanted: Request, said: Mapping[str, Any], sheet: int | None) -> None:
@@ -187,8 +195,7 @@ def progress_bar(calls: range) -> Iterator[int]:
     """A progress bar over the calls of the denoiser: how many, seconds for one, time left."""
     from tqdm import tqdm
 
-    bar = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
-    return iter(tqdm(calls, desc="sampling", unit="step", bar_format=bar))
+    return iter(tqdm(calls, desc="sampling", unit="step", bar_format=BAR))
 
 
 def watch(_: object) -> None:

@@ -230,6 +230,25 @@ class LatentDiffusion:
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width}
         return self._made("nothing", None, progress=progress, **settings, **more)
 
+    def grid(
+        self,
+        prompt: str | None = None,
+        *,
+        rows: Mapping[str, Sequence[Any]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = iter,
+        **settings: Any,
+    ) -> Image.Image:
+        """One picture of many, with labels, over a setting down the rows and another along the columns.
+
+        Each is given with its values: `rows={"steps": [5, 25]}, columns={"seed": [1, 2, 3]}`. `settings` are those that
+        all pictures have, as in `text_to_image`; what is the same computation is not computed twice.
+        """
+        from tinyldm.pipelines.grids import make_grid
+
+        how = Walk(progress=progress, single_run=self.single_run)
+        return make_grid(self.parts, rows, columns, how, prompt=prompt, **settings)
+
     def from_conditions(
         self,
         context: Array | None = None,

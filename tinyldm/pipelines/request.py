@@ -245,15 +245,19 @@ READ: dict[str, Callable[[str], Any]] = {
 NEEDED = ("seed", "steps", "guidance_scale", "sampler", "height", "width")
 
 
-def read_metadata(said: Mapping[str, str], **others: Any) -> Request:
-    """The request that made a picture, from the texts of its file, with `others`, arguments of `request`, in place.
+def read_metadata(said: Mapping[str, str]) -> Request:
+    """The request that made a picture, from the texts of its file; the picture that it began from is not in there.
 
-    The picture that it began from is not in there. Raises `InputError` where a setting is missing or can't be read.
+    Raises `InputError` where a setting is missing or can't be read.
     """
+    return request(**read_arguments(said))
+
+
+def read_arguments(said: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `request` that `read_metadata` gives it."""
     for name in (name for name in NEEDED if name not in said):
         raise InputError(f"the picture's file does not say its {name!r}; wanted one of `tinyldm` or of a web interface")
     try:
-        read = {name: read(said[name]) for name, read in READ.items() if name in said}
+        return {"prompt": None} | {name: read(said[name]) for name, read in READ.items() if name in said}
     except ValueError as error:
         raise InputError(f"the picture's settings can't be read: {error}") from None
-    return request(**{"prompt": None} | read | others)
