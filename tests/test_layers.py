@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "doctor": {"numpy"},
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
     "__init__": set(),

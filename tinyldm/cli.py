@@ -8,7 +8,20 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2img, info, inspect, interrupts, sample
+from tinyldm.commands import (
+    bench,
+    convert,
+    cost,
+    decode,
+    doctor,
+    encode,
+    golden,
+    img2img,
+    info,
+    inspect,
+    interrupts,
+    sample,
+)
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -28,6 +41,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "inspect": inspect,
     "convert": convert,
     "golden": golden,
+    "doctor": doctor,
 }
 EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 

@@ -52,7 +52,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "guidance scale": ("--guidance-scale", "4"),
     "guidance rescale": ("--guidance-rescale", "0.7"),
     "sampler": ("--sampler", "heun"),
-    "sampler option": ("--sampler-option", "beta_end=0.02"),
+    "sampler option": ("--sampler-option", "num_train_timesteps=500"),
     "seed": ("--seed", "9"),
     "rng": ("--rng", "cuda"),
     "width": ("--width", "192"),

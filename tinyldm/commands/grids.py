@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from tinyldm.commands.options import open_model
 from tinyldm.commands.prompts import note_unknown
 from tinyldm.commands.repeat import made_with, note_differences
 from tinyldm.errors import InputError
+
+BAR = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
 
 
 def add_grid_options(p: argparse.ArgumentParser) -> None:
@@ -21,11 +23,19 @@ def add_grid_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--columns", metavar="NAME=V,V,…", help="the same, along the columns")
 
 
-def make_grid(args: argparse.Namespace, arguments: Mapping[str, Any], began: Mapping[str, Any]) -> None:
-    """Make the grid that the options ask for, all cells with the `arguments` of a request, and write it."""
+def make_grid(
+    args: argparse.Namespace,
+    arguments: Mapping[str, Any],
+    began: Mapping[str, Any],
+    expect: Callable[..., None],
+    watch: Callable[[object], None],
+) -> None:
+    """Make the grid that the options ask for, all cells with the `arguments` of a request, and write it.
+
+    `expect` says what a request will take before it begins, `watch` is called after each step.
+    """
     from tqdm import tqdm
 
-    from tinyldm.commands.sampling import BAR, print_expectation, watch
     from tinyldm.pipelines import grids
     from tinyldm.pipelines.files import picture_files
     from tinyldm.pipelines.picture_text import check_picture, write_picture
@@ -42,7 +52,7 @@ def make_grid(args: argparse.Namespace, arguments: Mapping[str, Any], began: Map
     made = grids.merged(model.parts, wanted)
     note_unknown(model, prompts)
     largest = max((one for one, _ in made), key=lambda one: (one.width or 0) * (one.height or 0))
-    print_expectation(args, model, largest)
+    expect(args, model, largest)
     said = {**made[0][0].settings(0), **made_with(args, model), **began, "prompts": prompts}
     said |= {name: text for name in ("rows", "columns") if (text := getattr(args, name))}
     if args.repeat is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
-from tinyldm.commands.grids import add_grid_options, make_grid
+from tinyldm.commands.grids import BAR, add_grid_options, make_grid
 from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, made_with, note_differences, repeated
@@ -58,7 +58,6 @@ def add_options(p: argparse.ArgumentParser) -> None:
     add_force_option(p)
 
 
-BAR = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
 # Options of a request.
 NAMED = (
     "negative_prompt",
@@ -94,7 +93,7 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     given = {name: value for name, value in settings.items() if value is not None}
     arguments = repeated(args, given) if args.repeat is not None else typed(args, given)
     if args.rows or args.columns:
-        make_grid(args, arguments, began or {})
+        make_grid(args, arguments, began or {}, print_expectation, watch)
         return
     wanted = request(**arguments)
     prompts = [prompt for prompt in dict.fromkeys(wanted.prompts) if prompt]
