@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tinyldm.commands import (
     bench,
+    completion,
     convert,
     cost,
     decode,
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "convert": convert,
     "golden": golden,
     "doctor": doctor,
+    "completion": completion,
 }
 EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
@@ -62,6 +64,7 @@ def parser() -> Parser:
         epilog=EPILOG,
     )
     p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
+    p.set_defaults(whole=p)  # for who describes all commands
     add_commands(p, COMMANDS)
     return p
 
