@@ -34,6 +34,8 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "descriptions": set(),
+    "checkpoint_tools": set(),
     "doctor": {"numpy"},
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
