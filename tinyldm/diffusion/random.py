@@ -91,13 +91,17 @@ class TorchGenerator:
     def __init__(self, seed: int = 0):
         self._initial_seed = check_seed(seed)
         self._twister = np.random.MT19937(0)
-        np.random.RandomState(self._twister).seed(self._initial_seed & 0xFFFFFFFF)  # `init_genrand`
+        self._state = np.random.RandomState(self._twister)
+        self._state.seed(self._initial_seed & 0xFFFFFFFF)  # `init_genrand`
         self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
 
     def manual_seed(self, seed: int) -> TorchGenerator:
-        """Start the stream of `seed` from its beginning; returns the generator itself."""
-        new = TorchGenerator(seed)
-        self._initial_seed, self._twister, self._kept = new._initial_seed, new._twister, new._kept
+        """Start the stream of `seed` from its beginning; returns the generator itself.
+
+        The twister is kept: making one takes longer than many a draw.
+        """
+        self._initial_seed, self._kept = check_seed(seed), None
+        self._state.seed(self._initial_seed & 0xFFFFFFFF)
         return self
 
     @property
@@ -246,10 +250,10 @@ def torch_randn(
 
 def torch_randn_each(shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray:  # -> (len(seeds), *shape) float32
     """`torch_randn` of each seed: in one go where the blocks of one do not run into another's."""
-    size, generators = math.prod(shape), [TorchGenerator(seed) for seed in seeds]
+    size, generator = math.prod(shape), TorchGenerator()
     if size % BLOCK:
-        return np.stack([generator.randn(shape) for generator in generators])
-    uniforms = [generator.rand(size) for generator in generators]
+        return np.stack([generator.manual_seed(seed).randn(shape) for seed in seeds])
+    uniforms = [generator.manual_seed(seed).rand(size) for seed in seeds]
     return box_muller(np.concatenate(uniforms)).reshape(-1, *shape)
 
 
