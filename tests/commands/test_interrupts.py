@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tinyldm import cli
-from tinyldm.commands import info, interrupts, sampling
+from tinyldm import cli, descriptions
+from tinyldm.commands import interrupts, sampling
 from tinyldm.errors import Stopped
 from tinyldm.pipelines import picture_text
 from tinyldm.pipelines.walk import Step
@@ -68,7 +68,7 @@ def test_lost_in_a_finaliser(run, monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(30)
         return "finished"
 
-    monkeypatch.setattr(info, "describe", work)
+    monkeypatch.setattr(descriptions, "describe", work)
     started = time.monotonic()
     status, out, err = run("info")
     assert time.monotonic() - started < 20
@@ -95,7 +95,7 @@ def test_swallowed_by_a_library(run, monkeypatch: pytest.MonkeyPatch) -> None:
         return "not interrupted"
 
     for work in (swallow, replace):
-        monkeypatch.setattr(info, "describe", work)
+        monkeypatch.setattr(descriptions, "describe", work)
         status, _, err = run("info")
         assert status == 130
         assert err.endswith("tinyldm: interrupted; nothing was written\n")
