@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tinyldm.commands.options import open_model
-from tinyldm.commands.prompts import note_unknown
+from tinyldm.commands.prompts import all_loras, note_unknown
 from tinyldm.commands.repeat import made_with, note_differences
 from tinyldm.errors import InputError
 
@@ -39,6 +40,7 @@ def make_grid(
     from tinyldm.pipelines import grids
     from tinyldm.pipelines.files import picture_files
     from tinyldm.pipelines.picture_text import check_picture, write_picture
+    from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.walk import Walk
 
     started = time.perf_counter()
@@ -48,9 +50,10 @@ def make_grid(
     wanted = grids.cells(arguments, rows, columns)
     prompts = list(dict.fromkeys(prompt for cell in wanted.values() for prompt in cell.prompts if prompt))
     (file,) = picture_files(args.output, prompts, 1)
-    model = open_model(args)
+    of_all = replace(next(iter(wanted.values())), prompts=tuple(prompts))
+    model = open_model(args, all_loras(args, of_all))
     made = grids.merged(model.parts, wanted)
-    note_unknown(model, prompts)
+    note_unknown(model, list(dict.fromkeys(text for one, _ in made for text in words(model.parts, one))))
     largest = max((one for one, _ in made), key=lambda one: (one.width or 0) * (one.height or 0))
     expect(args, model, largest)
     said = {**made[0][0].settings(0), **made_with(args, model), **began, "prompts": prompts}

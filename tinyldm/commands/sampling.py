@@ -126,8 +126,9 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
 
 
 def typed(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `request` as they are typed."""
-    return {"prompt": read_prompts(args.prompt) or None, "num_images": args.count, "seed": chosen_seed(args), **given}
+    """The arguments of `request` as they are typed; prompts have the syntax of the web interface."""
+    usual = {"num_images": args.count, "seed": chosen_seed(args), "prompt_syntax": "webui"}
+    return {"prompt": read_prompts(args.prompt) or None, **usual, **given}
 
 
 def check_files(files: Sequence[Path], wanted: Request, said: Mapping[str, Any], sheet: int | None) -> None:

@@ -109,7 +109,8 @@ def merged(parts: Parts, wanted: Mapping[Place, Request]) -> list[tuple[Request,
     groups: list[tuple[dict[str, Any], Request, dict[tuple[Any, ...], list[Place]]]] = []
     for place, one in wanted.items():
         resolved = one.resolved(parts)
-        if parts.conditioner.guides and (resolved.guidance_scale or 0) <= 1:  # no guidance, whatever else it says
+        composed = resolved.prompt_syntax != "plain" and "AND" in (resolved.prompts[0] or "")
+        if parts.conditioner.guides and (resolved.guidance_scale or 0) <= 1 and not composed:  # no guidance at all
             resolved = replace(resolved, guidance_scale=1.0, negative_prompts=("",))
         settings = resolved.settings(0)
         of_picture = tuple(settings.pop(name) for name in ("prompt", "negative_prompt", "seed"))

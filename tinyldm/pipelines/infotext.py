@@ -58,7 +58,7 @@ AUTOMATIC = {
 }
 # Labels of settings under other names here; `settings` of a picture, and options of its sampler.
 LABELS = {"Steps": "steps", "CFG scale": "guidance_scale", "Seed": "seed", "Model": "model"}
-LABELS |= {"Denoising strength": "strength", "Guidance rescale": "guidance_rescale"}
+LABELS |= {"Denoising strength": "strength", "Guidance rescale": "guidance_rescale", "Clip skip": "clip_skip"}
 OPTION_LABELS = {"Eta": "eta", "Eta DDIM": "eta", "Sigma churn": "s_churn", "Sigma tmin": "s_tmin"}
 OPTION_LABELS |= {"Sigma tmax": "s_tmax", "Sigma noise": "s_noise"}
 STREAMS = {"CPU": "torch", "GPU": "cuda", "NV": "cuda", "NumPy": "numpy"}
@@ -72,12 +72,14 @@ def infotext(settings: Mapping[str, Any]) -> str:
     """The text of a picture's settings, `Request.settings` and what else its file says, under the labels of the web."""
     said = dict(settings)
     prompt, negative = said.pop("prompt", None) or "", said.pop("negative_prompt", "")
+    syntax = said.pop("prompt_syntax", "plain")
     options, version = dict(said.pop("sampler_options", {})), said.pop("Software", None)
     size, rng = f"{said.pop('width', 0)}x{said.pop('height', 0)}", said.pop("rng", "torch")
     pairs: dict[str, Any] = {"Steps": said.pop("steps", None)} | sampler_labels(said.pop("sampler", ""), options)
     pairs |= {"CFG scale": said.pop("guidance_scale", None), "Seed": said.pop("seed", None), "Size": size}
     pairs |= {label: said.pop(name) for label, name in LABELS.items() if name in said}
     pairs["RNG"] = next((label for label, stream in STREAMS.items() if stream == rng), rng)
+    pairs |= {} if syntax == "webui" else {"Prompt syntax": syntax}
     of_web = {option: label for label, option in reversed(OPTION_LABELS.items())}
     pairs |= {of_web.get(str(option), str(option)): value for option, value in options.items()}
     pairs |= {name.replace("_", " ").capitalize(): value for name, value in said.items()} | {"Version": version}
@@ -127,6 +129,7 @@ def read_infotext(text: str) -> tuple[dict[str, str], list[str]]:
     said |= {"width": size[1], "height": size[2]} if size else {}
     rng = pairs.pop("RNG", "GPU")
     said["rng"] = STREAMS.get(rng, rng)
+    said["prompt_syntax"] = pairs.pop("Prompt syntax", "webui")
     said["sampler"], options = read_sampler(pairs)
     said |= {"sampler_options": json.dumps(options)} if options else {}
     return said, [f"{label}: {value}" for label, value in pairs.items() if label not in SILENT]
