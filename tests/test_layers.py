@@ -34,6 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "memory": set(),
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "descriptions": set(),
+    "checkpoint_tools": set(),
+    "doctor": {"numpy"},
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
     "__init__": set(),
@@ -54,7 +57,7 @@ ALONE: dict[str, set[str]] = {
     "random": {"version", "typing", "errors", "diffusion"},
 }
 # Imported by one file each: pytest's plugin, and the extras.
-EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}
+EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}, "completion.py": {"shtab"}}
 
 FILES = {
     ".".join(("tinyldm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

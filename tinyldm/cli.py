@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from tinyldm.commands import (
     bench,
+    completion,
     convert,
     cost,
     decode,
+    doctor,
     edit,
     encode,
     golden,
@@ -46,6 +48,8 @@ COMMANDS: Mapping[str, Command | Group] = {
     "inspect": inspect,
     "convert": convert,
     "golden": golden,
+    "doctor": doctor,
+    "completion": completion,
 }
 EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
@@ -66,6 +70,7 @@ def parser() -> Parser:
         epilog=EPILOG,
     )
     p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
+    p.set_defaults(whole=p)  # for who describes all commands
     add_commands(p, COMMANDS)
     return p
 

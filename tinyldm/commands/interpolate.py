@@ -7,6 +7,7 @@ import argparse
 from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed, open_model
 from tinyldm.commands.prompts import PROMPT_HELP, note_unknown, read_prompts
+from tinyldm.commands.repeat import made_with
 from tinyldm.errors import InputError
 
 SUMMARY = "go from one prompt or seed to another, picture by picture"
@@ -43,9 +44,9 @@ def run(args: argparse.Namespace) -> None:
     model = open_model(args)
     settings = sampling.settings_of(args) | {"height": args.height, "width": args.width}
     wanted = between(model.parts, prompts, args.frames, args.to_seed, seed=chosen_seed(args), **settings)
-    note_unknown(model, [*prompts, args.negative_prompt])
+    note_unknown(model, [*prompts, args.negative_prompt or ""])
     sampling.print_expectation(args, model, wanted)
-    said = wanted.metadata(0) | sampling.said_of(args, model) | {"prompt": "\n".join(prompts), "frames": args.frames}
+    said = wanted.settings(0) | made_with(args, model) | {"prompt": "\n".join(prompts), "frames": args.frames}
     said |= {} if args.to_seed is None else {"to_seed": args.to_seed}
     images = []
     try:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyldm.errors import InputError
+from tinyldm.pipelines.picture_text import format_of
 from tinyldm.pipelines.pictures import check_writable
 
 
 def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> list[Path]:
     """The files of `count` pictures, checked to be writable; without `output` named for the first prompt and unused.
 
-    Raises `InputError` for a name that is no PNG's, and where a file can't be written.
+    Raises `InputError` for a name of a format that is not written, and where a file can't be written.
     """
     name = re.sub(r"\W+", "-", "".join(prompts[:1])).strip("-")[:60] or "picture"
     files = numbered(output or Path(f"{name}.png"), count)
     if output is None:
         files = [unused(file) for file in files]
-    if files[0].suffix.lower() != ".png":
-        raise InputError(f"{files[0]}: pictures are written as PNG, so the name must end in .png")
+    format_of(files[0])
     check_writable(files[0])
     if folder := next((file for file in files if file.is_dir()), None):
         raise InputError(f"{folder}: can't be written: it is a folder")

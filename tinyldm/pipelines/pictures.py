@@ -6,12 +6,12 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from tinyldm.errors import InputError
 from tinyldm.typing import Array
@@ -147,25 +147,6 @@ def read_image(
     if said:
         warnings.warn(f"{path}: {'; '.join(said)}", PictureWarning, stacklevel=2)
     return converted
-
-
-def read_text(path: str | Path) -> dict[str, str]:
-    """The text entries of a PNG file. Raises `InputError` where it is missing or no PNG."""
-    try:
-        with Image.open(path) as image:
-            return {name: str(value) for name, value in getattr(image, "text", {}).items()}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: the picture can't be read: {error}") from None
-
-
-def write_png(path: str | Path, image: Image.Image, metadata: Mapping[str, object]) -> None:
-    """Write a PNG with text metadata, whole or not at all."""
-    text = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
-        text.add_itxt(key, str(value))
-    write_whole(path, lambda file: image.save(file, "PNG", pnginfo=text))
 
 
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
