@@ -19,7 +19,7 @@ from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.learned_words import extend_tokenizer
 from tinyldm.text.wordpiece import WordPiece
 
-FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel")
+FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel", "Flow", "PixelScaling")
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
 

@@ -315,6 +315,8 @@ def choose_conditioner(
     embeds_text: bool,
 ) -> Conditioner:
     """The conditioner that a model's networks ask for; `embeds_text` tells the retrieval-augmented ones."""
+    if denoiser is None:
+        return ArraysOnly(path, "it is a first stage alone; sampling wants a unet as well")
     first, second = networks.get("text_encoder"), networks.get("text_encoder_2")
     tokenizer = tokenizers.get("tokenizer")
     if "class_embedder" in networks:

@@ -105,6 +105,8 @@ class Request:
 
         Raises `InputError` for what the model can't honour; nothing has been read or computed by then.
         """
+        if parts.predictor is None:
+            raise InputError(f"{parts.path}: is a first stage alone; sampling wants a unet as well")
         own = defaults_of(parts.scheduler_config)
         chosen = {name: getattr(self, name) for name in ("steps", "guidance_scale", "sampler")}
         filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
