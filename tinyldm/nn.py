@@ -7,6 +7,7 @@ that was chosen at load, and tells the trace, if one is on, the output under the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -80,6 +81,12 @@ def silu(x: Array, w: Weights) -> Array:  # (…) -> (…)
     return y
 
 
+def frugal(w: Weights) -> contextlib.AbstractContextManager[None]:
+    """A block in which the backend keeps little memory for results to come."""
+    context: contextlib.AbstractContextManager[None] = getattr(w.runtime.ops, "frugal", contextlib.nullcontext)()
+    return context
+
+
 # Composites: fused by a backend that can, taken apart by a trace ------------------------------------------------------
 
 
@@ -93,9 +100,30 @@ def norm_silu_conv2d(
     return _composite(ops.norm_silu_conv2d, (norm, conv), x, *of_norm, *of_conv, **more)
 
 
-def upsample_conv2d(x: Array, w: Weights, size: tuple[int, int] | None = None) -> Array:  # (N,H,W,C) -> (N,2H,2W,C')
-    """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
-    return _composite(ops.upsample_conv2d, (w,), x, arranged(w, "upsample_conv2d"), w.get("bias"), size)
+def moments(x: Array, w: Weights) -> Array:  # (N,H,W,C) -> (N,2,C)
+    """`ops.moments`, which those of the other parts of the image are added to; `w` is the norm that asks for them."""
+    y: Array = w.runtime.ops.moments(x)
+    return y
+
+
+def affine_silu_conv2d(
+    x: Array,
+    gain_shift: tuple[Array, Array],
+    conv: Weights,
+    padding: Padding,
+    residual: Array | None = None,
+) -> Array:  # (N,H,W,C), ((N,C), (N,C)), (N,H',W',C') -> (N,H',W',C')
+    """`ops.affine_silu_conv2d`: `norm_silu_conv2d` of a part of an image whose norm is given as gain and shift."""
+    of_conv = arranged(conv, "conv2d"), conv.get("bias")
+    y: Array = conv.runtime.ops.affine_silu_conv2d(x, *gain_shift, *of_conv, padding=padding, residual=residual)
+    return y
+
+
+def upsample_conv2d(
+    x: Array, w: Weights, size: tuple[int, int] | None = None, inner: slice = slice(None)
+) -> Array:  # (N,H,W,C) -> (N,2H,2W,C')
+    """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution; rows `inner`."""
+    return _composite(ops.upsample_conv2d, (w,), x, arranged(w, "upsample_conv2d"), w.get("bias"), size, inner)
 
 
 def linear_residual(x: Array, w: Weights, residual: Array) -> Array:  # (…, C_in), (…, C_out) -> (…, C_out)

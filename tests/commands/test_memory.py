@@ -55,6 +55,33 @@ def test_encode_and_decode_are_refused_too(run, monkeypatch: pytest.MonkeyPatch)
         assert run(*words, "--force")[0] == 0
 
 
+def test_tiles_where_they_suffice(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large picture whose decoder alone takes too much is decoded in tiles, which is said, and is the same."""
+    Image.effect_mandelbrot((128, 128), (-2, -1.5, 1, 1.5), 50).convert("RGB").save("a.png")
+    assert run("encode", "a.png")[0] == 0
+    assert run("decode", "a.safetensors", "-o", "whole.png")[0] == 0
+    model = tinyldm.load(run_checkpoint(run), backend="reference")
+    needed, tiled = (memory.expected_bytes(m, 64, 64, denoises=False) for m in (model, model.tiled()))
+    assert tiled < needed
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    for words in (("encode", "a.png"), ("decode", "a.safetensors", "-o", "tiled.png")):
+        status, _, err = run(*words)
+        assert (status, "note: " in err, "the autoencoder computes in tiles, since memory is short" in err) == (
+            0,
+            True,
+            True,
+        )
+    assert np.abs(np.asarray(Image.open("whole.png"), int) - np.asarray(Image.open("tiled.png"), int)).max() <= 1
+    monkeypatch.setattr(memory, "available_bytes", lambda: tiled - 1)
+    assert run("decode", "a.safetensors")[0] == 2
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    for words in (["--vae-tiling"], ["--vae-tile", "16"]):
+        assert run("decode", "a.safetensors", "-o", "asked.png", *words)[0] == 0
+        assert np.array_equal(Image.open("asked.png"), Image.open("tiled.png"))
+    status, _, err = run("decode", "a.safetensors", "--vae-tile", "3")
+    assert (status, "tile must be a multiple of 2 rows of pixels, not 3" in err) == (2, True)
+
+
 def test_a_resized_picture_larger_than_the_memory(run) -> None:
     Image.new("RGB", (16, 16)).save("a.png")
     for words in (["encode", "a.png"], ["img2img", "x", "--image", "a.png"]):

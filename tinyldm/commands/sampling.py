@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
-from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
+from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
@@ -48,6 +48,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_seed_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+    add_tiling_options(p)
     add_force_option(p)
 
 
@@ -81,7 +82,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))
     note_sampler(args, model, wanted)
-    print_expectation(args, model, wanted)
+    model = expected(args, model, wanted)
 
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
     said |= {"image": args.image.name} if "image" in args else {}
@@ -149,17 +150,21 @@ def note_sampler(args: argparse.Namespace, model: LatentDiffusion, wanted: Reque
         note(f"{model.path.name} names the scheduler {published}; sampling with {wanted.sampler} (--sampler)")
 
 
-def print_expectation(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> None:
-    """Say what a run will take before it begins. Raises `InputError` where there is too little memory for it."""
-    from tinyldm.memory import check_memory, expected_bytes, human_bytes
+def expected(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> LatentDiffusion:
+    """Say what a run will take before it begins; the model, with its autoencoder in tiles where memory is short.
+
+    Raises `InputError` where there is too little memory for that, too.
+    """
+    from tinyldm.memory import expected_bytes, fitting, human_bytes
 
     h, w = model.parts.latent_size(wanted.height, wanted.width)
     pictures = "1 picture" if len(wanted.prompts) == 1 else f"{len(wanted.prompts)} pictures"
     size = f"{pictures} of {wanted.width}×{wanted.height}"
     if not args.force:
-        check_memory(model, h, w, size)
+        model = fitting(model, h, w, size)
     needed = human_bytes(expected_bytes(model, h, w))
     print(f"{size}, about {needed} of memory; time left is shown after the first step", file=sys.stderr)
+    return model
 
 
 def progress_bar(calls: range) -> Iterator[int]:

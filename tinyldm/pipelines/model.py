@@ -12,6 +12,7 @@ from PIL import Image
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.errors import InputError
 from tinyldm.models.controlnet import ControlNet
+from tinyldm.models.tiled import TILE, tiled
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import given_conditions
 from tinyldm.pipelines.control import Control, check_fits
@@ -286,6 +287,13 @@ class LatentDiffusion:
             raise InputError(f"{self.path}: has no ControlNet; load it with one: load(…, controlnet=PATH)")
         check_fits(controlnet, self.unet, self.path)
         return self.replaced(controls=(*self.parts.controls, Control.of(image, scale, controlnet)))
+
+    def tiled(self, tile: int = TILE) -> LatentDiffusion:
+        """This model, its autoencoder computing `tile` rows of pixels at a time: the same pictures in less memory.
+
+        Raises `InputError` for a tile that is no positive multiple of the autoencoder's factor.
+        """
+        return self.replaced(vae=tiled(self.vae, tile))
 
     def scale_loras(self, scale: float, index: int | None = None) -> None:
         """Change how strongly LoRAs are applied, from the next call on: all of `loras`, or the one at an index.
