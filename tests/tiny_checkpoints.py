@@ -161,7 +161,7 @@ def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
             (write_word_pieces if class_name == "BertTokenizer" else write_tokenizer)(folder / name)
             continue
         (folder / name).mkdir()
-        if name == "scheduler":
+        if name.endswith("scheduler"):
             (folder / name / "scheduler_config.json").write_text(json.dumps(configs[name]))
             continue
         (folder / name / "config.json").write_text(json.dumps(configs[name]))
@@ -368,3 +368,30 @@ LDM_INDEX = {
 def write_ldm(folder: Path) -> Path:
     """An unconditional model of the first latent-diffusion kind, over a VQ first stage."""
     return write_folder(folder, LDM_INDEX, {"unet": UNET_2D, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_x4(folder: Path) -> Path:
+    """An upscaler that is shown the small picture with noise of a level, which it is told."""
+    unet = {**SD2_UNET, "in_channels": 7, "num_class_embeds": 1000, "only_cross_attention": [True, False]}
+    noise = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
+    index = {
+        **INDEX,
+        "_class_name": "StableDiffusionUpscalePipeline",
+        "low_res_scheduler": ["diffusers", "DDPMScheduler"],
+        "max_noise_level": 350,
+    }
+    parts = {
+        "unet": unet,
+        "vae": {**VAE, "scaling_factor": 0.08333},
+        "text_encoder": SD2_TEXT_ENCODER,
+        "scheduler": {**SCHEDULER, "prediction_type": "v_prediction", **noise},
+        # Another one than the UNet's, to be told apart.
+        "low_res_scheduler": {"_class_name": "DDPMScheduler", **noise, "beta_end": 0.03},
+    }
+    return write_folder(folder, index, parts)
+
+
+def write_super_resolution(folder: Path) -> Path:
+    """An upscaler of the first latent-diffusion kind, which is shown the small picture as it is."""
+    index = {**LDM_INDEX, "_class_name": "LDMSuperResolutionPipeline"}
+    return write_folder(folder, index, {"unet": {**UNET_2D, "in_channels": 6}, "vqvae": VQ, "scheduler": SCHEDULER})

@@ -8,7 +8,20 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2img, info, inspect, interrupts, sample
+from tinyldm.commands import (
+    bench,
+    convert,
+    cost,
+    decode,
+    encode,
+    golden,
+    img2img,
+    info,
+    inspect,
+    interrupts,
+    sample,
+    upscale,
+)
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -19,6 +32,7 @@ from tinyldm.version import __version__
 COMMANDS: Mapping[str, Command | Group] = {
     "sample": sample,
     "img2img": img2img,
+    "upscale": upscale,
     "encode": encode,
     "decode": decode,
     "info": info,

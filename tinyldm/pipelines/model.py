@@ -18,7 +18,7 @@ from tinyldm.pipelines.conditioners import given_conditions
 from tinyldm.pipelines.control import Control, check_fits
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
-from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
+from tinyldm.pipelines.walk import Callback, Picture, Progress, Walk, pictures
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
@@ -313,6 +313,28 @@ class LatentDiffusion:
                 for module in modules:
                     weights.at(module).drop()
                     weights.at(module.rpartition(".")[0]).forget()  # what was prepared from several of its layers
+
+    def upscale(
+        self,
+        image: Image.Image,
+        prompt: str | None = None,
+        negative_prompt: str = "",
+        scale: float | None = None,
+        *,
+        progress: Progress = iter,
+        callback: Callback | None = None,
+        **more: Any,
+    ) -> Image.Image:
+        """A larger picture, by a model that is trained for it, or by any other one in tiles that it changes a little.
+
+        `more` are fields of `pipelines.upscale.Upscaling`: of any other model `strength` (0.3), `tile` and `overlap` in
+        pixels; of the ×4 upscaler `noise_level` (20); and `seed`, `steps`, `guidance_scale`, `sampler`,
+        `sampler_options`. `scale` is by default 2, or what the model was trained for.
+        """
+        from tinyldm.pipelines.upscale import Upscaling, upscale
+
+        wanted = Upscaling(image, prompt, negative_prompt, scale, **more)
+        return upscale(self.parts, wanted, Walk(progress=progress, callback=callback, single_run=self.single_run))
 
     # Pictures and latents ------------------------------------------------------------------------------------------
 

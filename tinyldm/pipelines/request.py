@@ -52,6 +52,7 @@ class Request:
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
     the layer of the text encoder that is read from the last, 1.
+    `drawn` is the shape of what was drawn from each picture's stream before.
     """
 
     prompts: tuple[str | None, ...]
@@ -72,6 +73,7 @@ class Request:
     one_stream: bool = False
     prompt_syntax: str = "plain"
     clip_skip: int | None = None
+    drawn: tuple[int, ...] = ()
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.

@@ -97,6 +97,8 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
 
         streams = [TorchGenerator(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
+        if request.drawn:
+            rng.randn((len(streams), *request.drawn))
         sampler, first = request.begun(parts)
         z = first_latent(parts, request, group, sampler, start, rng)
         predict = predictor(parts, condition, request, calls)
