@@ -48,6 +48,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_seed_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+    p.add_argument(
+        "--seamless", metavar="AXES", nargs="?", const="both", help="pictures that tile, along x, y or both (default)"
+    )
     add_tiling_options(p)
     add_force_option(p)
 
@@ -72,7 +75,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     else:
         prompts = read_prompts(args.prompt)
         named = ["negative_prompt", "prompt_syntax", "clip_skip"]
-        named += ["steps", "guidance_scale", "guidance_rescale", "sampler"]
+        named += ["steps", "guidance_scale", "guidance_rescale", "sampler", "seamless"]
         settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)

@@ -87,21 +87,26 @@ def given_up(bands: deque[Array]) -> Iterator[Array]:
         yield bands.popleft()
 
 
-def with_neighbours(bands: Bands, above: int = 1, below: int = 1) -> Iterator[tuple[Array, Array, tuple[int, int]]]:
+def with_neighbours(
+    bands: Bands, w: Weights, above: int = 1, below: int = 1
+) -> Iterator[tuple[Array, Array, tuple[int, int]]]:
     """Each band; the same with so many rows (0 or 1) of its neighbours; the rows of zeros above and below that.
 
-    Zeros stand for the rows that the picture does not have.
+    Zeros stand for the rows that the picture does not have; where it continues on its other side, by the runtime of the
+    layer `w`, it has them all.
     """
+    before: Array | None = None
+    around: Array | None = None
+    if w.runtime.seamless in ("y", "both"):
+        kept = deque(bands)
+        before, around, bands = kept[-1][:, -1:].copy(), kept[0][:, :1].copy(), given_up(kept)
     bands = iter(bands)
-    band, before = next(bands, None), None
+    band = next(bands, None)
     while band is not None:
         after = next(bands, None)
-        zeros = above if before is None else 0, below if after is None else 0
-        yield (
-            band,
-            stacked(before if above else None, band, after[:, :1] if below and after is not None else None),
-            zeros,
-        )
+        under = around if after is None else after[:, :1]
+        zeros = above if before is None else 0, below if under is None else 0
+        yield band, stacked(before if above else None, band, under if below else None), zeros
         before, band = band[:, -1:].copy(), after
 
 
@@ -116,13 +121,13 @@ def stacked(*parts: Array | None) -> Array:
 
 def convolved(bands: Bands, w: Weights, stride: int = 1, above: int = 1, below: int = 1) -> Iterator[Array]:
     """A 3×3 convolution, padded by `above` and to the left, by `below` and to the right."""
-    for _, band, (top, bottom) in with_neighbours(bands, above, below):
+    for _, band, (top, bottom) in with_neighbours(bands, w, above, below):
         yield conv2d(band, w, stride, (top, bottom, above, below))
 
 
 def upsampled(bands: Bands, w: Weights) -> Iterator[Array]:
     """`blocks.upsample` to twice the size."""
-    for band, wider, (top, _) in with_neighbours(bands):
+    for band, wider, (top, _) in with_neighbours(bands, w):
         first = 2 * (1 - top)
         yield upsample_conv2d(wider, w, inner=slice(first, first + 2 * band.shape[1]))
 
@@ -139,7 +144,7 @@ def normed_and_convolved(bands: Bands, norm: Weights, conv: Weights) -> Iterator
     """Group norm, SiLU, convolution."""
     kept = deque(bands)
     gain_shift = norm_of(kept, norm)
-    for _, band, zeros in with_neighbours(given_up(kept)):
+    for _, band, zeros in with_neighbours(given_up(kept), conv):
         yield affine_silu_conv2d(band, gain_shift, conv, (*zeros, 1, 1))
 
 
@@ -148,12 +153,12 @@ def resnet_block(bands: Bands, w: Weights) -> Iterator[Array]:
     x = deque(bands)
     gain_shift = norm_of(x, w.norm1)
     h, shortcut = deque[Array](), deque[Array]()
-    for band, wider, zeros in with_neighbours(given_up(x)):
+    for band, wider, zeros in with_neighbours(given_up(x), w):
         h.append(affine_silu_conv2d(wider, gain_shift, w.conv1, (*zeros, 1, 1)))
         shortcut.append(conv2d(band, w.conv_shortcut) if "conv_shortcut" in w else band)
         del band, wider  # before the next are made
     gain_shift = norm_of(h, w.norm2)
-    for _, wider, zeros in with_neighbours(given_up(h)):
+    for _, wider, zeros in with_neighbours(given_up(h), w):
         yield affine_silu_conv2d(wider, gain_shift, w.conv2, (*zeros, 1, 1), shortcut.popleft())
 
 
@@ -218,7 +223,7 @@ def convolved_tiny(bands: Bands, w: Weights, halves: bool) -> Iterator[Array]:
     if not halves:
         yield from convolved(bands, w)
         return
-    for _, band, (top, _) in with_neighbours(bands, below=0):
+    for _, band, (top, _) in with_neighbours(bands, w, below=0):
         yield conv2d(band, w, 2, (top, 0, 1, 1))
 
 

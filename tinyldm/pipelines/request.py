@@ -16,6 +16,7 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import fitted
+from tinyldm.runtime import SEAMLESS
 from tinyldm.typing import Array
 
 SYNTAXES = ("plain", "webui")  # how a prompt is read
@@ -52,7 +53,8 @@ class Request:
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
     the layer of the text encoder that is read from the last, 1.
-    `drawn` is the shape of what was drawn from each picture's stream before.
+    Pictures that are `seamless` along `x`, `y` or `both` tile. `drawn` is the shape of what was drawn
+    from each picture's stream before.
     """
 
     prompts: tuple[str | None, ...]
@@ -74,6 +76,7 @@ class Request:
     prompt_syntax: str = "plain"
     clip_skip: int | None = None
     drawn: tuple[int, ...] = ()
+    seamless: str | None = None
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
@@ -134,6 +137,7 @@ class Request:
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
         said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
+        said |= {} if self.seamless is None else {"seamless": self.seamless}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return {name: str(value) for name, value in said.items()}
 
@@ -170,6 +174,8 @@ def request(
     skip = settings.get("clip_skip")
     if skip is not None and (isinstance(skip, bool) or not isinstance(skip, int) or skip < 1):
         raise InputError(f"clip_skip must be 1 or more, the layers counted from the last, not {skip!r}")
+    if settings.get("seamless") not in (None, *SEAMLESS):
+        raise InputError(f"seamless must be one of {', '.join(SEAMLESS)}, not {settings['seamless']!r}")
     if (settings.get("image") is None) != (settings.get("strength") is None):
         raise InputError("strength and the picture to begin from go together; one of them is missing")
     return Request(
@@ -199,6 +205,7 @@ def read_metadata(said: Mapping[str, str]) -> Request:
             width=int(said["width"]),
             prompt_syntax=said.get("prompt_syntax", "plain"),
             clip_skip=int(said["clip_skip"]) if "clip_skip" in said else None,
+            seamless=said.get("seamless"),
         )
     except KeyError as missing:
         raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None

@@ -72,6 +72,10 @@ def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Pic
     Raises `InputError` before any work for a request that can't be honoured.
     """
     request = request.resolved(parts)
+    if request.seamless is not None:
+        from tinyldm.pipelines.seamless import seamless_parts
+
+        parts = seamless_parts(parts, request.seamless)
     for group, z in latents(parts, request, how):
         for k in group:
             latent = z[k - group.start : k - group.start + 1]
