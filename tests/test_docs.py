@@ -20,6 +20,7 @@ RUN = [
     "goldens.md",
     "samplers.md",
     "prompts.md",
+    "upscaling.md",
 ]  # golden-format.md has pieces of programs
 
 

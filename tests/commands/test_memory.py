@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 import tinyldm
-from tinyldm import cli, memory
+from tinyldm import cli, kernels, memory
+from tinyldm.kernels import buffers
 from tinyldm.ops import attention
 
 ROOT = Path(cli.__file__).parents[1]
@@ -53,6 +55,21 @@ def test_encode_and_decode_are_refused_too(run, monkeypatch: pytest.MonkeyPatch)
         status, _, err = run(*words)
         assert (status, "1 B are available" in err) == (2, True)
         assert run(*words, "--force")[0] == 0
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_the_decoder_takes_what_is_expected(tile: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinyldm.load()
+    vae = model.vae if tile is None else model.tiled(tile).vae
+    monkeypatch.setattr(buffers, "SMALLEST", math.inf)  # NumPy's own memory, which can be traced
+    z = np.random.default_rng(0).standard_normal((1, 4, 96, 96)).astype(np.float32)
+    with kernels.using_threads(1):
+        vae.decode(z)
+        tracemalloc.start()
+        vae.decode(z)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak / 4 == pytest.approx(memory.decoder_numbers(vae, 96, 96), rel=0.35)
 
 
 def test_tiles_where_they_suffice(run, monkeypatch: pytest.MonkeyPatch) -> None:
