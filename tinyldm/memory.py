@@ -153,10 +153,11 @@ def fitting(model: Any, h: int, w: int, what: str, denoises: bool = True) -> Any
     """
     available = available_bytes()
     if available is not None and model.vae.tile is None and expected_bytes(model, h, w, denoises=denoises) > available:
-        smaller = model.tiled()
-        if expected_bytes(smaller, h, w, denoises=denoises) <= available:
-            warnings.warn(f"{what}: the autoencoder computes in tiles, since memory is short", stacklevel=2)
-            return smaller
+        with contextlib.suppress(InputError):  # a first stage that has no tiles
+            smaller = model.tiled()
+            if expected_bytes(smaller, h, w, denoises=denoises) <= available:
+                warnings.warn(f"{what}: the autoencoder computes in tiles, since memory is short", stacklevel=2)
+                return smaller
     check_memory(model, h, w, what, denoises)
     return model
 

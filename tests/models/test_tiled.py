@@ -101,6 +101,13 @@ def test_a_tile_that_does_not_fit() -> None:
             tiled(STAGES["tiny", "fast"], tile)
 
 
+def test_a_flow_is_refused() -> None:
+    config = {"levels": 1, "depth": 1, "hidden": 4}
+    flow = build("Flow", config, MemorySource(seeded_weights(expected("Flow", config))), MODES["reference"])
+    with pytest.raises(InputError, match="flow: is not computed in tiles"):
+        tiled(flow, 8)
+
+
 def test_a_known_part_is_refused() -> None:
     stage = tiled(STAGES["asymmetric", "reference"], 2)
     with pytest.raises(InputError, match="known part"):

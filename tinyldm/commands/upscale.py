@@ -44,7 +44,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--noise-level", metavar="N", type=int, help="of the ×4 upscaler: noise on the small picture (20)")
     p.add_argument("--steps", metavar="N", type=int, help="of the sampler (default 25; of upscalers 75 or 100)")
     p.add_argument("--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of the ×4, 9)")
-    p.add_argument("--sampler", metavar="NAME", help="`tinyldm sample --sampler help x` lists all")
+    p.add_argument(
+        "--sampler", metavar="NAME", help="default: the model's own; `tinyldm sample x --sampler help` lists all"
+    )
     p.add_argument("--sampler-option", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
     add_seed_option(p)
     add_tiling_options(p)

@@ -42,12 +42,15 @@ TILE = 32  # rows of a picture in a band: more save no time, fewer little memory
 def tiled(first_stage: F, tile: int = TILE) -> F:
     """The same first stage, computed in bands of `tile` rows of pixels; it shares the weights.
 
-    A trace of it is that of the whole. Raises `InputError` for a tile that is no positive multiple of the factor.
+    A trace of it is that of the whole. Raises `InputError` for a tile that is no positive multiple of the factor, and
+    for a first stage that has no tiles: a flow.
     """
     factor = first_stage.factor
     if isinstance(tile, bool) or not isinstance(tile, int) or tile < factor or tile % factor:
         raise InputError(f"tile must be a multiple of {factor} rows of pixels, not {tile!r}")
-    down, up = next(walks for kind, walks in WALKS.items() if isinstance(first_stage, kind))
+    if type(first_stage) not in WALKS:
+        raise InputError(f"{first_stage.component}: is not computed in tiles")
+    down, up = WALKS[type(first_stage)]
     (whole_down, down_in_bands), (whole_up, up_in_bands) = down, up
     result = copy.copy(first_stage)
     result.tile = tile
