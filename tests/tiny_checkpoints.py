@@ -142,9 +142,20 @@ def write_refiner(folder: Path) -> Path:
 
 def write_controlnet(folder: Path, start: int = 0) -> Path:
     """A ControlNet for the Stable Diffusion above; another `start`, other weights."""
+    return write_component(folder, CONTROLNET, start)
+
+
+def write_xl_controlnet(folder: Path, start: int = 0) -> Path:
+    """A ControlNet for the Stable Diffusion XL above."""
+    return write_component(folder, XL_CONTROLNET, start)
+
+
+def write_component(folder: Path, config: dict, start: int = 0) -> Path:
+    """The folder of one component, with seeded weights; another `start`, other ones."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(CONTROLNET))
-    weights = {n: seeded_weight(f"{start}{n}", shape) for n, shape in expected("ControlNetModel", CONTROLNET).items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = expected(config["_class_name"], config)
+    weights = {name: seeded_weight(f"{start}{name}", shape) for name, shape in shapes.items()}
     write_safetensors(folder / "diffusion_pytorch_model.safetensors", weights)
     return folder
 
@@ -200,6 +211,11 @@ CONTROLNET = {
     "norm_num_groups": 4,
     "cross_attention_dim": 16,
     "attention_head_dim": 2,
+    "conditioning_embedding_out_channels": [4, 8],
+}
+XL_CONTROLNET = {
+    **{name: value for name, value in XL_UNET.items() if name not in ("sample_size", "up_block_types")},
+    "_class_name": "ControlNetModel",
     "conditioning_embedding_out_channels": [4, 8],
 }
 # The models distilled to few steps, and what else differs in a schedule.

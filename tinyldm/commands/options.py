@@ -100,6 +100,7 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
         text_encoder=args.text_encoder,
         loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
         words=args.word,
+        controlnet=getattr(args, "controlnet", ()),
     )
     for text in model.notes:
         note(text)

@@ -16,6 +16,7 @@ EXAMPLE = """example:
   tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
   tinyldm sample @prompts.txt
   tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
+  tinyldm sample "bird" --model sd15 --controlnet sd-controlnet-canny --control-image photo.png --preprocess canny
 """
 
 

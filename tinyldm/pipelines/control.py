@@ -6,8 +6,9 @@ Source: Zhang et al. 2023, arXiv:2302.05543, section 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,21 +24,40 @@ from tinyldm.typing import Array
 
 @dataclass(frozen=True)
 class Control:
-    """A ControlNet with the picture that it reads, and how strongly it guides, from 0, not at all.
+    """A ControlNet with the picture that it reads, how strongly it guides, from 0, not at all, and when.
 
-    `hint` is `(1 or N, 3, H, W)` in [0, 1]; the pictures that it guides have its size.
+    `hint` is `(1, 3, H, W)` in [0, 1]; the pictures that it guides have its size. It takes part in the calls of
+    the UNet from the part `start` of a run to the part `end`. `said` is what the files of pictures say of it.
     """
 
     controlnet: ControlNet
     hint: Array
     scale: float
+    start: float = 0.0
+    end: float = 1.0
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, image: Image.Image | Array, scale: float, controlnet: ControlNet) -> Control:
-        """The control of a picture. Raises `InputError` for one that the ControlNet can't take."""
+    def of(
+        cls,
+        image: Image.Image | Array,
+        scale: float,
+        controlnet: ControlNet,
+        start: float = 0.0,
+        end: float = 1.0,
+        said: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Control:
+        """The control of a picture. Raises `InputError` for one that the ControlNet can't take, and for no such time.
+
+        `said` is what else is to be told of it in the files of pictures, such as the picture's own file.
+        """
         if not np.isfinite(scale):
             raise InputError(f"scale must be a finite number, not {scale}")
-        return cls(controlnet, to_hint(image, controlnet), float(scale))
+        if not 0 <= start < end <= 1:
+            raise InputError(f"a control's start and end must be 0 ≤ start < end ≤ 1, not {start:g} and {end:g}")
+        scale, start, end = float(scale), float(start), float(end)
+        said = {**said, "scale": scale, "start": start, "end": end}
+        return cls(controlnet, to_hint(image, controlnet), scale, start, end, said)
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -45,27 +65,44 @@ class Control:
         factor = self.controlnet.config.hint.factor
         return self.hint.shape[2] // factor, self.hint.shape[3] // factor
 
+    def check_size(self, h: int, w: int) -> None:
+        """Raise `InputError` unless it guides pictures with latents of this size."""
+        if self.latent_size != (h, w):
+            factor, own = self.controlnet.config.hint.factor, f"{self.hint.shape[3]}×{self.hint.shape[2]}"
+            raise InputError(f"control image: its size {own} must be that of the picture, {w * factor}×{h * factor}")
+
+    def takes_part(self, call: int, calls: int) -> bool:
+        """Whether it guides this call of the UNet, of so many of a run: one that lies in its time as a whole."""
+        return call / calls >= self.start and (call + 1) / calls <= self.end
+
     def residuals(
         self, z: Array, t: np.number[Any] | float, context: Array, arrays: Mapping[str, Array]
     ) -> list[Array]:
-        """What is added to the UNet's skips and its middle: `(N, C, h, w), t, (N, L, D) -> [(N, C', h', w'), …]`."""
-        repeats, rest = divmod(len(z), len(self.hint))
-        hint = self.hint if rest else np.concatenate([self.hint] * repeats)
+        """What is added to the UNet's skips and its middle: `(N, C, h, w), t, (N, L, D) -> [(N, C', h', w'), …]`.
+
+        Of what stands behind the latent along the channels, such as a mask, a ControlNet knows nothing.
+        """
+        z = z[:, : self.controlnet.config.unet.in_channels]
+        hint = np.concatenate([self.hint] * len(z))
         read = {name: value for name, value in arrays.items() if name != "guidance"}  # that one is the UNet's alone
         found: list[Array] = self.controlnet(z, float(t), context, hint, self.scale, **read)
         return found
 
 
-def summed_residuals(
-    controls: Sequence[Control],
-    z: Array,
-    t: np.number[Any] | float,
-    context: Array,
-    arrays: Mapping[str, Array],
-) -> list[Array]:
-    """The residuals of all controls, added: `(N, C, h, w), t, (N, L, D) -> [(N, C', h', w'), …]`."""
-    every = [control.residuals(z, t, context, arrays) for control in controls]
-    return [np.sum(level, axis=0) for level in zip(*every, strict=True)]
+class Guide:
+    """What the controls of a run of so many calls of the UNet say to each of them, one after the other."""
+
+    def __init__(self, controls: Sequence[Control], calls: int) -> None:
+        self.controls, self.calls, self.call = controls, calls, 0
+
+    def __call__(
+        self, z: Array, t: np.number[Any] | float, context: Array, arrays: Mapping[str, Array]
+    ) -> dict[str, list[Array]]:
+        """The next call's further arguments: `residuals`, those of all controls that take part in it, added."""
+        taking = [control for control in self.controls if control.takes_part(self.call, self.calls)]
+        self.call += 1
+        every = [control.residuals(z, t, context, arrays) for control in taking]
+        return {"residuals": [np.sum(level, axis=0) for level in zip(*every, strict=True)]} if every else {}
 
 
 def read_controlnet(path: str | Path, unet: Component | None = None) -> Component:
@@ -86,8 +123,9 @@ def read_controlnet(path: str | Path, unet: Component | None = None) -> Componen
 def check_fits(controlnet: ControlNet, unet: Any, path: object) -> None:
     """Raise `CheckpointError` unless a ControlNet belongs to the kind of UNet that it is to guide."""
     mine, its = controlnet.config.unet, unet.config
+    latent = mine.in_channels if mine.in_channels == its.out_channels else its.in_channels  # a mask may stand behind it
     for what, own, wanted in (
-        ("latent channels", mine.in_channels, its.in_channels),
+        ("latent channels", mine.in_channels, latent),
         ("channels of the context", mine.context_dim, getattr(its, "context_dim", None)),
         ("skips", skip_widths(mine), skip_widths(its) if hasattr(its, "context_dim") else None),
     ):
@@ -95,8 +133,8 @@ def check_fits(controlnet: ControlNet, unet: Any, path: object) -> None:
             raise CheckpointError(f"{path}: a ControlNet of a UNet with {what} {own}; this checkpoint's has {wanted}")
 
 
-def to_hint(image: Image.Image | Array, controlnet: ControlNet) -> Array:  # -> (N, 3, H, W)
-    """A picture as a ControlNet takes it: RGB in [0, 1]; an array `(N, 3, H, W)` is taken as it is.
+def to_hint(image: Image.Image | Array, controlnet: ControlNet) -> Array:  # -> (1, 3, H, W)
+    """A picture as a ControlNet takes it: RGB in [0, 1]; an array `(1, 3, H, W)` is taken as it is.
 
     Raises `InputError` for another shape, values outside [0, 1], or a size that is no multiple of a latent's.
     """
@@ -104,8 +142,8 @@ def to_hint(image: Image.Image | Array, controlnet: ControlNet) -> Array:  # -> 
         image = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
     hint = np.asarray(image, controlnet.runtime.dtype)
     channels, factor = controlnet.config.hint.conditioning_channels, controlnet.config.hint.factor
-    if hint.ndim != 4 or hint.shape[1] != channels or 0 in hint.shape:
-        raise InputError(f"control image: wanted a picture or an array (N, {channels}, H, W), not {hint.shape}")
+    if hint.ndim != 4 or hint.shape[:2] != (1, channels) or 0 in hint.shape:
+        raise InputError(f"control image: wanted a picture or an array (1, {channels}, H, W), not {hint.shape}")
     if hint.shape[2] % factor or hint.shape[3] % factor:
         raise InputError(
             f"control image: its size {hint.shape[3]}×{hint.shape[2]} must be a multiple of {factor} pixels each way"

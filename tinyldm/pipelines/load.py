@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def load(
     text_encoder: str | Path | None = None,
     loras: Iterable[Scaled] = (),
     words: Iterable[str | Path] = (),
-    controlnet: str | Path | None = None,
+    controlnet: str | Path | Sequence[str | Path] = (),
 ) -> LatentDiffusion:
     """Open a checkpoint: a published folder, a single file, or the name of one on the Hugging Face hub.
 
@@ -88,7 +88,7 @@ def load(
     `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `text_encoder` the text
     encoder (the retrieval-augmented model is published without one), `loras` merges LoRA files, each alone or with a
     scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has learned, and
-    `controlnet` is what `controlled` guides the UNet with.
+    `controlnet` is what `controlled` guides the UNet with, one or several.
 
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
@@ -100,8 +100,8 @@ def load(
         replace_vae(found, vae)
     if text_encoder is not None:
         replace_text_encoder(found, text_encoder)
-    if controlnet is not None:
-        found.components["controlnet"] = read_controlnet(controlnet, found.components.get("unet"))
+    if controlnet:
+        add_controlnets(found, controlnet)
     check_components(path, found)
     tokenizers, options = folder_extras(path) if path.is_dir() else file_extras(found)
     applied = merge_loras(found, loras)
@@ -109,7 +109,7 @@ def load(
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
     networks = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
-    check_together(networks, path, vae, controlnet)
+    check_together(networks, path, vae)
     parts = assembled(
         path=path,
         networks={name: networks[name] for name in sorted(networks, key=place)},
@@ -124,6 +124,13 @@ def load(
     return LatentDiffusion(parts)
 
 
+def add_controlnets(found: Recognised, paths: str | Path | Sequence[str | Path]) -> None:
+    """Take ControlNets from other checkpoints: `controlnet`, `controlnet_1`, … Raises `CheckpointError`."""
+    for i, path in enumerate([paths] if isinstance(paths, str | Path) else paths):
+        component = read_controlnet(path, found.components.get("unet"))
+        found.components[f"controlnet_{i}" if i else "controlnet"] = component
+
+
 def check_components(path: Path, found: Recognised) -> None:
     """Raise `CheckpointError` unless the components are those of latent diffusion, each of a class that it has."""
     has = ", ".join(found.components) or "nothing"
@@ -134,19 +141,21 @@ def check_components(path: Path, found: Recognised) -> None:
         if name not in found.components:
             raise CheckpointError(f"{path}: is {found.title} and has {has}; sampling wants a {name} as well")
     for name, component in found.components.items():
-        if name not in CLASSES:
+        kind = "controlnet" if name.startswith("controlnet_") else name
+        if kind not in CLASSES:
             raise CheckpointError(f"{path}: is {found.title}, whose {name} has no part in making pictures")
-        if component.class_name not in CLASSES[name]:
-            wanted = ", ".join(CLASSES[name])
+        if component.class_name not in CLASSES[kind]:
+            wanted = ", ".join(CLASSES[kind])
             raise CheckpointError(f"{path}: the {name} is a {component.class_name}; sampling takes {wanted}")
     if found.scheduler is None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
 
 
-def check_together(networks: Mapping[str, Any], path: Path, vae: object, controlnet: object) -> None:
-    """Raise `CheckpointError` unless the networks belong together; `vae` and `controlnet` came from elsewhere."""
-    if "controlnet" in networks:
-        check_fits(networks["controlnet"], networks["unet"], controlnet or path)
+def check_together(networks: Mapping[str, Any], path: Path, vae: object) -> None:
+    """Raise `CheckpointError` unless the networks belong together; `vae` came from elsewhere."""
+    for name, network in networks.items():
+        if name.startswith("controlnet"):
+            check_fits(network, networks["unet"], network.weights.source.path)
     predicted, coded = networks["unet"].config.out_channels, networks["vae"].latent_channels
     if predicted != coded:
         whose = f"{path}: its first stage" if vae is None else f"{vae}: a first stage that"

@@ -106,8 +106,13 @@ class LatentDiffusion:
 
     @property
     def controlnet(self) -> ControlNet | None:
-        """The ControlNet that the model was loaded with, or None."""
+        """The (first) ControlNet that the model was loaded with, or None."""
         return self.networks.get("controlnet")
+
+    @property
+    def controlnets(self) -> list[ControlNet]:
+        """All ControlNets that the model was loaded with."""
+        return [network for name, network in self.networks.items() if name.startswith("controlnet")]
 
     @property
     def tokenizer(self) -> Any:
@@ -265,7 +270,14 @@ class LatentDiffusion:
         return self._made("arrays", None, progress=progress, one_stream=one_stream, **settings)
 
     def controlled(
-        self, image: Image.Image | Array, scale: float = 1.0, controlnet: ControlNet | None = None
+        self,
+        image: Image.Image | Array,
+        scale: float = 1.0,
+        controlnet: ControlNet | int | None = None,
+        *,
+        start: float = 0.0,
+        end: float = 1.0,
+        said: Mapping[str, Any] | None = None,
     ) -> LatentDiffusion:
         """This model, guided by a picture through its ControlNet; its other calls are then as always.
 
@@ -274,18 +286,25 @@ class LatentDiffusion:
         model.controlled(edges).text_to_image("a bird", seed=0)[0].save("bird.png")
         ```
 
-        `image` is what the ControlNet reads (white edges on black, a depth map, …): a picture, or `(1, 3, H, W)` in
-        [0, 1]; pictures are made in its size unless the call says another, which must then be the same. `scale` is how
-        strongly it guides, from 0, not at all. `controlnet` is by default the one that the model was loaded with;
-        controls add up: `model.controlled(edges, 0.5).controlled(depth, 0.5, controlnet=other)`.
+        `image` is what the ControlNet reads (white edges on black, a depth map, …; `tinyldm.canny` draws edges): a
+        picture, or `(1, 3, H, W)` in [0, 1]; pictures are made in its size unless the call says another, which must
+        then be the same. `scale` is how strongly it guides, from 0, not at all, and `start` and `end` from which part
+        of a run to which, as in diffusers' `control_guidance_start` and `control_guidance_end`. `controlnet` is one of
+        those that the model was loaded with, by its number, or another; the first unless given. Controls add up:
+        `model.controlled(edges, 0.5).controlled(depth, 0.5, 1)`. `said` goes into the settings of the pictures' files.
 
-        Raises `InputError` for a picture that does not fit, and where the model has no ControlNet.
+        Raises `InputError` for a picture that does not fit, and where the model has no such ControlNet.
         """
-        controlnet = controlnet or self.controlnet
-        if controlnet is None:
-            raise InputError(f"{self.path}: has no ControlNet; load it with one: load(…, controlnet=PATH)")
+        own = self.controlnets
+        if controlnet is None or isinstance(controlnet, int):
+            number = controlnet or 0
+            if not 0 <= number < len(own):
+                which = f" of the number {number}; it has {len(own)}" if own else ""
+                raise InputError(f"{self.path}: has no ControlNet{which}; load it with one: load(…, controlnet=PATH)")
+            controlnet = own[number]
         check_fits(controlnet, self.unet, self.path)
-        return self.replaced(controls=(*self.parts.controls, Control.of(image, scale, controlnet)))
+        control = Control.of(image, scale, controlnet, start, end, said or {})
+        return self.replaced(controls=(*self.parts.controls, control))
 
     def scale_loras(self, scale: float, index: int | None = None) -> None:
         """Change how strongly LoRAs are applied, from the next call on: all of `loras`, or the one at an index.

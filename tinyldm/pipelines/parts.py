@@ -144,8 +144,9 @@ def fields_of(parts: Parts) -> dict[str, Any]:
 
 
 def place(name: str) -> int:
-    """Where a network stands in the way of a picture; an unknown one before the autoencoder."""
-    return ORDER.index(name) if name in ORDER else len(ORDER) - 1
+    """Where a network stands in the way of a picture, the second of a kind by the first; others by the autoencoder."""
+    kind = name if name in ORDER else name.rstrip("_0123456789")
+    return ORDER.index(kind) if kind in ORDER else len(ORDER) - 1
 
 
 def to_images(pixels: Array) -> list[Image.Image]:

@@ -52,6 +52,7 @@ class Request:
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
     the layer of the text encoder that is read from the last, 1.
+    `guides` is what is to be said of the other pictures that guide a run (`Parts.controls`), which `resolved` fills in.
     """
 
     prompts: tuple[str | None, ...]
@@ -72,6 +73,7 @@ class Request:
     one_stream: bool = False
     prompt_syntax: str = "plain"
     clip_skip: int | None = None
+    guides: tuple[Mapping[str, Any], ...] = ()
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
@@ -99,6 +101,9 @@ class Request:
             given: Any = concat if image is None else image
             height, width = (side * vae.config.factor for side in given.shape[2:])
         h, w = parts.latent_size(height, width)
+        for control in parts.controls:
+            control.check_size(h, w)
+            filled["guides"] = (*filled.get("guides", ()), control.said)
         whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
@@ -132,6 +137,7 @@ class Request:
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
         said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
+        said |= {"guides": json.dumps([dict(guide) for guide in self.guides])} if self.guides else {}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return {name: str(value) for name, value in said.items()}
 
@@ -179,7 +185,7 @@ def request(
 
 
 def read_metadata(said: Mapping[str, str]) -> Request:
-    """The request that made a picture, from what its file says; the picture that it began from is not in there.
+    """The request that made a picture, from what its file says, in which no other pictures are.
 
     Raises `InputError` where a setting is missing or is no number.
     """

@@ -20,7 +20,7 @@ from tinyldm.diffusion.random import PictureStreams, TorchGenerator
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
-from tinyldm.pipelines.control import summed_residuals
+from tinyldm.pipelines.control import Guide
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
 from tinyldm.tracing import milestone, tracing
@@ -104,7 +104,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
             if how.single_run:
-                parts.drop(parts.denoiser, "controlnet")
+                parts.drop(*(name for name in parts.networks if name != "vae"))
         yield group, z
 
 
@@ -182,15 +182,14 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         return composed_predictor(predictor, parts, condition, request, calls)
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
+    guide = guide_of(parts, request) if parts.controls and context is not None else None
 
     def predict(z: Array, t: np.number[Any]) -> Array:
         next(calls, None)
         x = np.concatenate([z, z]) if guided else z
         if condition.concat is not None:
             x = np.concatenate([x, condition.concat], axis=1)
-        more = {}
-        if parts.controls and context is not None:
-            more["residuals"] = summed_residuals(parts.controls, x, t, context, condition.arrays)
+        more = {} if guide is None or context is None else guide(x, t, context, condition.arrays)
         output: Array = network(x, t, *prepared, **condition.arrays, **more)
         if not guided:
             return output
@@ -200,3 +199,9 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         return rescale_guidance(prediction, conditional, amount) if amount else prediction
 
     return predict
+
+
+def guide_of(parts: Parts, request: Request) -> Guide:
+    """What the controls say to each call of a walk."""
+    sampler, first = request.begun(parts)
+    return Guide(parts.controls, sampler.calls(first))
