@@ -75,6 +75,15 @@ XL_UNET = {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 60,
 }
+# With as many levels as the published ones have, which is what a T2I-Adapter for them is made for.
+XL_UNET_3 = {
+    **XL_UNET,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [8, 16, 16],
+    "attention_head_dim": [2, 4, 4],
+    "transformer_layers_per_block": [1, 2, 3],
+}
 REFINER_UNET = {**XL_UNET, "cross_attention_dim": 24, "projection_class_embeddings_input_dim": 52}
 TEXT_ENCODER_2 = {
     **TEXT_ENCODER,
@@ -128,10 +137,10 @@ def write_depth(folder: Path) -> Path:
     return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 5}, **parts})
 
 
-def write_xl(folder: Path) -> Path:
+def write_xl(folder: Path, unet: dict = XL_UNET) -> Path:
     """A Stable Diffusion XL."""
     encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
-    return write_folder(folder, XL_INDEX, {"unet": XL_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
+    return write_folder(folder, XL_INDEX, {"unet": unet, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
 
 
 def write_refiner(folder: Path) -> Path:
@@ -212,6 +221,11 @@ CONTROLNET = {
     "cross_attention_dim": 16,
     "attention_head_dim": 2,
     "conditioning_embedding_out_channels": [4, 8],
+}
+T2I_ADAPTER = {"_class_name": "T2IAdapter", "in_channels": 1, "channels": [8, 16], "downscale_factor": 2}
+XL_T2I_ADAPTER = {
+    **{"_class_name": "T2IAdapter", "adapter_type": "full_adapter_xl", "downscale_factor": 4},
+    "channels": [8, 16, 16, 16],
 }
 XL_CONTROLNET = {
     **{name: value for name, value in XL_UNET.items() if name not in ("sample_size", "up_block_types")},

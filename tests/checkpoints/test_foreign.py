@@ -28,7 +28,7 @@ PUBLISHED = {
     "model.diffusion_model.position_net.null_positive_feature": "GLIGEN",
     "ip_adapter.1.to_k_ip.weight": "IP-Adapter",
     "task_embedding": "union ControlNet",
-    "adapter.body.0.resnets.0.block1.weight": "T2I-Adapter",
+    "style_embedding": "T2I-Adapter of a style",
     "noise_augmentor.time_embed.0.weight": "unCLIP",
     "model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight": "Stable Diffusion 3",
     "double_blocks.0.img_attn.qkv.weight": "FLUX",

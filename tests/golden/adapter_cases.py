@@ -38,7 +38,13 @@ CONTROL: dict[str, dict[str, Any]] = {
         **{"scales": [0.6], "start": [0.2], "end": [0.8]},
     },
 }
-for _case in CONTROL.values():
+T2I: dict[str, dict[str, Any]] = {
+    "sd": {"family": "sd", "steps": 4, "sampler": "ddim", "scales": [0.75]},
+    "sd_two": {"family": "sd", "steps": 4, "sampler": "pndm", "scales": [0.5, 1.25]},
+    "xl": {"family": "xl3", "steps": 4, "sampler": "ddim", "scales": [0.75], "end": 1.0},
+    "xl_part": {"family": "xl3", "steps": 7, "sampler": "ddim", "scales": [1.5], "end": 0.4},
+}
+for _case in [*CONTROL.values(), *T2I.values()]:
     _case |= {"prompt": "a", "guidance_scale": 4.0}
 
 

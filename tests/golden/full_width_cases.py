@@ -308,6 +308,15 @@ FULL_WIDTH: dict[str, Published] = {
         context=(1, 77, 768),
         hint=(1, 3, 64, 64),
     ),
+    "t2i-sd1": of_diffusers("T2IAdapter", {}, hint=(1, 3, 64, 64)),
+    "t2i-sd1-light": of_diffusers(
+        "T2IAdapter",
+        {"adapter_type": "light_adapter", "channels": [320, 640, 1280], "num_res_blocks": 4},
+        hint=(1, 3, 64, 64),
+    ),
+    "t2i-xl": of_diffusers(
+        "T2IAdapter", {"adapter_type": "full_adapter_xl", "downscale_factor": 16}, hint=(1, 3, 64, 64)
+    ),
     "sdxs-unet": of_diffusers(
         "UNet2DConditionModel",
         {

@@ -18,15 +18,24 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import ControlNetModel, DDIMScheduler, PNDMScheduler
+from diffusers import ControlNetModel, DDIMScheduler, MultiAdapter, PNDMScheduler, T2IAdapter
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from golden.adapter_cases import CONTROL, picture  # noqa: E402
+from golden.adapter_cases import CONTROL, T2I, picture  # noqa: E402
 from golden.make_models import lifted, patches  # noqa: E402
 from golden.provenance import save_golden  # noqa: E402
-from tiny_checkpoints import write_controlnet, write_sd, write_xl, write_xl_controlnet  # noqa: E402
+from tiny_checkpoints import (  # noqa: E402
+    T2I_ADAPTER,
+    XL_T2I_ADAPTER,
+    XL_UNET_3,
+    write_component,
+    write_controlnet,
+    write_sd,
+    write_xl,
+    write_xl_controlnet,
+)
 
 from tinyldm.golden.seeded import seeded_input  # noqa: E402
 
@@ -83,7 +92,32 @@ def control(case: dict[str, Any]) -> np.ndarray:
     ).images.numpy()
 
 
-KINDS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], np.ndarray]]] = {"control": (CONTROL, control)}
+def t2i(case: dict[str, Any]) -> np.ndarray:
+    """The final latents of a case with T2I-Adapters."""
+    xl = case["family"] == "xl3"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_xl(folder / "model", XL_UNET_3) if xl else write_sd(folder / "model")
+        count = len(case["scales"])
+        for i in range(count):
+            write_component(folder / f"adapter{i}", XL_T2I_ADAPTER if xl else T2I_ADAPTER, start=i)
+        nets = [T2IAdapter.from_pretrained(folder / f"adapter{i}") for i in range(count)]
+        kind = diffusers.StableDiffusionXLAdapterPipeline if xl else diffusers.StableDiffusionAdapterPipeline
+        more = {} if xl else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        pipe = kind.from_pretrained(folder / "model", adapter=nets[0] if count == 1 else MultiAdapter(nets), **more)
+    images = [picture(name).convert("RGB" if xl else "L") for name in ("disc", "stripes")[:count]]
+    return in_float64(pipe, case["sampler"])(
+        **arguments(case, (8, 12)),
+        image=images[0] if count == 1 else images,
+        adapter_conditioning_scale=case["scales"][0] if count == 1 else case["scales"],
+        **({"adapter_conditioning_factor": case["end"]} if xl else {}),
+    ).images.numpy()
+
+
+KINDS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], np.ndarray]]] = {
+    "control": (CONTROL, control),
+    "t2i": (T2I, t2i),
+}
 
 
 def main() -> None:

@@ -198,6 +198,8 @@ def run_diffusers(_originals: Path, case: Published, x: dict[str, torch.Tensor])
     with lifted():
         if "pixels" in x:
             return shapes, run_autoencoder(model, x)
+        if "z" not in x:
+            return shapes, {f"feature {i}": feature for i, feature in enumerate(model(x["hint"]))}
         if "hint" in x:
             down, middle = model(x["z"], x["t"][0], x["context"], x["hint"], return_dict=False)
             return shapes, {f"residual {i:02}": r for i, r in enumerate([*down, middle])}

@@ -42,6 +42,8 @@ def outputs_of(model: Any, case: Published) -> dict[str, np.ndarray]:
         if case.repository == SGM:
             return {"context": model(x["ids"], -2, final_norm=False), "pooled": model.pooled(x["ids"])}
         return {"context": model(x["ids"])}
+    if "z" not in x:
+        return {f"feature {i}": feature for i, feature in enumerate(model(x["hint"]))}
     if "hint" in x:
         residuals = model(x["z"], 321, x["context"], x["hint"])
         return {f"residual {i:02}": r for i, r in enumerate(residuals)}

@@ -9,13 +9,24 @@ import numpy as np
 import pytest
 from golden.adapter_cases import picture
 from golden.provenance import load_golden
-from tiny_checkpoints import write_controlnet, write_sd, write_xl, write_xl_controlnet
+from tiny_checkpoints import (
+    T2I_ADAPTER,
+    XL_T2I_ADAPTER,
+    XL_UNET_3,
+    write_component,
+    write_controlnet,
+    write_sd,
+    write_xl,
+    write_xl_controlnet,
+)
 
 import tinyldm
 from tinyldm.golden.seeded import seeded_input
+from tinyldm.pipelines.request import request
 
 BAR = 1e-9  # relative to the largest value
 CONTROL, CONTROL_SAID = load_golden("pipelines/adapters-control")
+T2I, T2I_SAID = load_golden("pipelines/adapters-t2i")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(2):
         write_controlnet(folder / f"sd-control{i}", start=i)
         write_xl_controlnet(folder / f"xl-control{i}", start=i)
+        write_component(folder / f"sd-t2i{i}", T2I_ADAPTER, start=i)
+    write_xl(folder / "xl3", XL_UNET_3)
+    write_component(folder / "xl3-t2i0", XL_T2I_ADAPTER)
     return folder
 
 
@@ -42,8 +56,6 @@ def latent(model: tinyldm.LatentDiffusion, case: dict[str, Any]) -> np.ndarray:
         more = {"image": picture("start"), "strength": case["strength"], "seed": case["seed"]}
     else:
         more = {"noise": seeded_input("latents", (1, 4, 8, 12)).astype(np.float64)}
-    from tinyldm.pipelines.request import request
-
     (made,) = model.pictures(request(**settings, **more))
     return made.latent
 
@@ -62,3 +74,13 @@ def test_controlnets(folder: Path, name: str) -> None:
     for i, (image, scale, start, end) in enumerate(times):
         model = model.controlled(picture(image), scale, i, start=start, end=end)
     agrees(latent(model, case), CONTROL[name])
+
+
+@pytest.mark.parametrize("name", T2I)
+def test_t2i_adapters(folder: Path, name: str) -> None:
+    case = T2I_SAID["cases"][name]
+    nets = [folder / f"{case['family']}-t2i{i}" for i in range(len(case["scales"]))]
+    model = loaded(folder / case["family"], controlnet=nets)
+    for i, (image, scale) in enumerate(zip(("disc", "stripes"), case["scales"], strict=False)):
+        model = model.controlled(picture(image), scale, i, end=case.get("end", 1.0))
+    agrees(latent(model, case), T2I[name])

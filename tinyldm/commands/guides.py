@@ -26,7 +26,7 @@ def add_guide_options(p: argparse.ArgumentParser) -> None:
     What `read_guides` and `guided` make of them belongs around `open_model`.
     """
     g = p.add_argument_group("guided by pictures", "each may be repeated, and is paired in order")
-    g.add_argument("--controlnet", metavar="PATH", action="append", default=[], help="read the picture by this")
+    g.add_argument("--controlnet", metavar="PATH", action="append", default=[], help="ControlNet or T2I-Adapter")
     g.add_argument("--control-image", metavar="FILE", action="append", default=[], type=Path, help="the picture for it")
     g.add_argument("--control-scale", metavar="X", action="append", default=[], type=float, help="strength (default 1)")
     g.add_argument(

@@ -12,6 +12,7 @@ from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.flow import Flow
 from tinyldm.models.network import Network
+from tinyldm.models.t2i_adapter import T2IAdapter
 from tinyldm.models.text_encoder import ProjectedTextEncoder, TextEncoder
 from tinyldm.models.tiny import AutoencoderTiny
 from tinyldm.models.unet import UNet
@@ -34,6 +35,7 @@ MODELS: dict[str, type[Network[Any]]] = {
     "Flow": Flow,
     "LDMBertModel": BertEncoder,
     "SpatialRescaler": SpatialRescaler,
+    "T2IAdapter": T2IAdapter,
     "UNet2DConditionModel": UNet,
     "UNet2DModel": UNet2D,
     "VQModel": VQModel,

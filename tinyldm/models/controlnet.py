@@ -51,6 +51,18 @@ class ControlNetConfig:
     hint: HintConfig
     unet: UNetConfig
 
+    @property
+    def factor(self) -> int:
+        """How many pixels of the hint there are to a latent, and what its sides must be a multiple of."""
+        return self.hint.factor
+
+    multiple = factor
+
+    @property
+    def hint_channels(self) -> int:
+        """The channels of the hint."""
+        return self.hint.conditioning_channels
+
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> ControlNetConfig:
         """Read the fields. Raises `ConfigError` for an unknown field or value."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class UNet(Network[UNetConfig]):
         t: Array | float,
         context: Context,
         residuals: Sequence[Array] | None = None,
+        features: Sequence[Array] = (),
         **conditions: Array,
     ) -> Array:
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
@@ -68,7 +70,7 @@ class UNet(Network[UNetConfig]):
         schedule's `prediction_type`. Further `conditions` of the models that have them: `class_labels` `(N,)` (or
         `(N, D)` vectors), `guidance` `(N, D)` (the original's `timestep_cond`), and `text_embeds` `(N, D)` with
         `time_ids` `(N, 6)`. `residuals` are a ControlNet's, to be added to each skip and, the last of them, to the
-        middle.
+        middle; `features` are a T2I-Adapter's, to be added to each block of the way down.
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
@@ -83,7 +85,8 @@ class UNet(Network[UNetConfig]):
             begin(self.name, z=z, t=t, context=context, **given.arrays())
             context = linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
         control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
-        epsilon = channels_first(unet(channels_last(z), t, context, given, control, c, w))
+        added = [channels_last(np.asarray(f, z.dtype)) for f in features]
+        epsilon = channels_first(unet(channels_last(z), t, context, given, control, c, w, added))
         note(epsilon=epsilon)
         return epsilon
 
@@ -180,16 +183,20 @@ def unet(
     control: Sequence[Array] | None,
     config: BlocksConfig,
     w: Weights,
+    features: Sequence[Array] = (),
 ) -> Array:  # (N,h,w,C), (N,), (N,L,D) -> (N,h,w,C')
     """The whole model: time embedding, way down, middle, way up; `control` is added to the skips and the middle.
 
-    Without a context, attention is of the pixels to each other alone.
+    `features` are added to the blocks of the way down, one more to the middle. Without a context, attention is of the
+    pixels to each other alone.
     """
     temb = time_embedding(t, given, config, w)
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
-    x, skips = way_down(x, temb, context, w)
+    x, skips = way_down(x, temb, context, w, features)
     if "mid_block" in w:
         x = mid_block(x, temb, context, w.mid_block)
+    for feature in features[len(w.down_blocks) :]:
+        x = x + feature
     if control is not None:
         *to_skips, to_middle = control
         skips = [skip + r for skip, r in zip(skips, to_skips, strict=True)]
@@ -263,31 +270,38 @@ def added_embedding(text_embeds: Array, time_ids: Array, config: UNetConfig, w: 
 
 
 def way_down(
-    x: Array, temb: Array, context: Context | None, w: Weights
+    x: Array, temb: Array, context: Context | None, w: Weights, features: Sequence[Array] = ()
 ) -> tuple[Array, list[Array]]:  # (N,H,W,C) -> (N,h,w,Cout), skips
     """The blocks with ever fewer pixels; what they begin with and every output is kept for the way up."""
     skips = [x]
-    for block in w.down_blocks:
-        x, block_skips = down_block(x, temb, context, block)
+    for block, feature in zip_longest(w.down_blocks, features[: len(w.down_blocks)]):
+        x, block_skips = down_block(x, temb, context, block, feature)
         skips += block_skips
     return x, skips
 
 
 @module
 def down_block(
-    x: Array, temb: Array, context: Context | None, w: Weights
+    x: Array, temb: Array, context: Context | None, w: Weights, feature: Array | None = None
 ) -> tuple[Array, list[Array]]:  # (N,H,W,Cin) -> (N,⌈H/2⌉,⌈W/2⌉,Cout), skips
-    """Residual blocks, each with a transformer where the level has them, then half the size; every output is kept."""
+    """Residual blocks, each with a transformer where the level has them, then half the size; every output is kept.
+
+    An adapter's `feature` is added before the size is halved where the level has transformers, and behind elsewhere.
+    """
     skips = []
     for i, resnet in enumerate(w.resnets):
         x = resnet_block(x, temb, resnet)
         if "attentions" in w:
             x = transformer(x, context, w.attentions[i])
         skips.append(x)
+    if feature is not None and "attentions" in w:
+        x = skips[-1] = x + feature
     if "downsamplers" in w:
         resize = w.downsamplers[0]
         x = downsample(x, resize) if "conv" in resize else resizing_block(x, temb, avg_pool2d, resize)
         skips.append(x)
+    if feature is not None and "attentions" not in w:
+        x = skips[-1] = x + feature
     return x, skips
 
 

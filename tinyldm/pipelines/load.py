@@ -15,6 +15,7 @@ from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
 from tinyldm.pipelines.adapters import FIRST_STAGES, Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
+from tinyldm.pipelines.control import CLASSES as READERS
 from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import assembled, place
@@ -28,7 +29,7 @@ CLASSES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     "vae": FIRST_STAGES,
     "class_embedder": ("ClassEmbedder",),
-    "controlnet": ("ControlNetModel",),
+    "controlnet": READERS,
     "spatial_rescaler": ("SpatialRescaler",),
     "text_encoder": ("CLIPTextModel", "LDMBertModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
@@ -88,7 +89,7 @@ def load(
     `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `text_encoder` the text
     encoder (the retrieval-augmented model is published without one), `loras` merges LoRA files, each alone or with a
     scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has learned, and
-    `controlnet` is what `controlled` guides the UNet with, one or several.
+    `controlnet` is what `controlled` guides the UNet with, ControlNets or T2I-Adapters, one or several.
 
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.

@@ -11,10 +11,9 @@ from PIL import Image
 
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.errors import InputError
-from tinyldm.models.controlnet import ControlNet
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import given_conditions
-from tinyldm.pipelines.control import Control, check_fits
+from tinyldm.pipelines.control import Control, Reader, check_fits
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
 from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
@@ -105,13 +104,13 @@ class LatentDiffusion:
         return self.networks.get("spatial_rescaler")
 
     @property
-    def controlnet(self) -> ControlNet | None:
-        """The (first) ControlNet that the model was loaded with, or None."""
+    def controlnet(self) -> Reader | None:
+        """The (first) ControlNet or T2I-Adapter that the model was loaded with, or None."""
         return self.networks.get("controlnet")
 
     @property
-    def controlnets(self) -> list[ControlNet]:
-        """All ControlNets that the model was loaded with."""
+    def controlnets(self) -> list[Reader]:
+        """All ControlNets and T2I-Adapters that the model was loaded with."""
         return [network for name, network in self.networks.items() if name.startswith("controlnet")]
 
     @property
@@ -273,20 +272,20 @@ class LatentDiffusion:
         self,
         image: Image.Image | Array,
         scale: float = 1.0,
-        controlnet: ControlNet | int | None = None,
+        controlnet: Reader | int | None = None,
         *,
         start: float = 0.0,
         end: float = 1.0,
         said: Mapping[str, Any] | None = None,
     ) -> LatentDiffusion:
-        """This model, guided by a picture through its ControlNet; its other calls are then as always.
+        """This model, guided by a picture through its ControlNet or T2I-Adapter; its other calls are then as always.
 
         ```python
         model = tinyldm.load("stable-diffusion-v1-5", controlnet="sd-controlnet-canny")
         model.controlled(edges).text_to_image("a bird", seed=0)[0].save("bird.png")
         ```
 
-        `image` is what the ControlNet reads (white edges on black, a depth map, …; `tinyldm.canny` draws edges): a
+        `image` is what the network reads (white edges on black, a depth map, …; `tinyldm.canny` draws edges): a
         picture, or `(1, 3, H, W)` in [0, 1]; pictures are made in its size unless the call says another, which must
         then be the same. `scale` is how strongly it guides, from 0, not at all, and `start` and `end` from which part
         of a run to which, as in diffusers' `control_guidance_start` and `control_guidance_end`. `controlnet` is one of
