@@ -26,7 +26,7 @@ PUBLISHED = {
     "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight": "AnimateDiff",
     "model.diffusion_model.input_blocks.1.1.time_mixer.mix_factor": "Stable Video Diffusion",
     "model.diffusion_model.position_net.null_positive_feature": "GLIGEN",
-    "ip_adapter.1.to_k_ip.weight": "IP-Adapter",
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_ip.0.weight": "IP-Adapter",
     "task_embedding": "union ControlNet",
     "style_embedding": "T2I-Adapter of a style",
     "noise_augmentor.time_embed.0.weight": "unCLIP",

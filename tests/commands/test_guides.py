@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_checkpoints import write_controlnet, write_xl_controlnet
+from tiny_checkpoints import write_controlnet, write_image_encoder, write_ip_adapter, write_xl_controlnet
 
 import tinyldm
 from tinyldm.pipelines.pictures import read_text
@@ -22,6 +22,11 @@ def here(run, tmp_path: Path) -> Path:
     here = Path.cwd()
     for i in range(2):
         write_controlnet(here / f"control{i}", start=i)
+    write_ip_adapter(here / "models" / "ip.safetensors", "sd", "projection")
+    write_ip_adapter(here / "models" / "ip-plus.safetensors", "sd", "plus", start=1)
+    write_ip_adapter(here / "ip-alone.safetensors", "sd", "projection")
+    write_image_encoder(here / "models" / "image_encoder")
+    write_image_encoder(here / "other_encoder", projection_dim=13)
     y, x = np.mgrid[:16, :24]
     disc = np.where(((x - 11) ** 2 + (y - 7) ** 2 < 30)[..., None], [255, 128, 0], 0)
     Image.fromarray(disc.astype(np.uint8)).save("disc.png")
@@ -78,9 +83,56 @@ def test_it_is_brought_to_the_size_of_the_picture(run, here: Path) -> None:
     assert "the picture of 25×16 is scaled and cropped to 24×16" in err
 
 
+def test_a_picture_as_a_prompt_and_its_settings(run, here: Path, checkpoint: Path) -> None:
+    files = ["models/ip.safetensors", "models/ip-plus.safetensors"]
+    options = [f"--{name}={value}" for name, value in (
+        ("ip-adapter", files[0]), ("ip-image", "disc.png"), ("ip-adapter", files[1]), ("ip-image", "other.png"),
+        ("ip-scale", 0.6), ("controlnet", "control0"), ("control-image", "other.png"),
+    )]  # fmt: skip
+    status, _, err = run(*SAMPLE, *options, "-o", "a.png")
+    assert status == 0, err
+    model = tinyldm.load(checkpoint, backend="reference", ip_adapter=files, controlnet="control0")
+    with Image.open("disc.png") as disc, Image.open("other.png") as other:
+        model = model.controlled(other).prompted_by(disc, 0.6).prompted_by(other, 0.6, 1)
+    np.testing.assert_array_equal(picture("a.png"), np.asarray(model.text_to_image("a", steps=3, seed=1)[0]))
+    said = json.loads(read_text("a.png")["guides"])
+    assert said[0]["controlnet"] == "control0"
+    assert said[1:] == [
+        {"ip_adapter": "ip.safetensors", "image": "disc.png", "scale": 0.6},
+        {"ip_adapter": "ip-plus.safetensors", "image": "other.png", "scale": 0.6},
+    ]
+    alone = [
+        "--ip-adapter",
+        "ip-alone.safetensors",
+        "--ip-image",
+        "disc.png",
+        "--image-encoder",
+        "models/image_encoder",
+    ]
+    assert run("img2img", "a", "--image", "other.png", "--steps", "4", "--seed", "1", *alone, "-o", "b.png")[0] == 0
+    assert run("img2img", "a", "--image", "other.png", "--steps", "4", "--seed", "1", "-o", "c.png")[0] == 0
+    assert (picture("b.png") != picture("c.png")).any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--ip-adapter models/ip.safetensors", "--ip-adapter is given once and --ip-image not at all"),
+        ("--ip-image disc.png", "--ip-adapter is given not at all and --ip-image once"),
+        ("--ip-scale 0.5", "--ip-scale is given once and --ip-image not at all"),
+        ("--image-encoder models/image_encoder", "--image-encoder is given, and no --ip-adapter"),
+        ("--ip-adapter ip-alone.safetensors --ip-image disc.png", "wants the image encoder that it was trained with"),
+        (
+            "--ip-adapter ip-alone.safetensors --ip-image disc.png --image-encoder other_encoder",
+            "an IP-Adapter that reads embeddings of 12 numbers; the image encoder's have 13",
+        ),
+        (
+            "--ip-adapter ip-alone.safetensors --ip-image disc.png --image-encoder control0",
+            "control0: wanted an image encoder; it is a folder of a ControlNetModel",
+        ),
+        ("--ip-adapter control0 --ip-image disc.png", "control0: wanted an IP-Adapter; it is a folder of a ControlNet"),
+        ("--ip-adapter models/ip.safetensors --ip-image no.png", "no.png: no such file"),
+        ("--ip-adapter models/ip.safetensors --ip-image disc.png --ip-scale inf", "scale must be a finite number"),
         ("--controlnet control0", "--controlnet is given once and --control-image not at all"),
         (
             "--controlnet control0 --controlnet control1 --control-image disc.png",

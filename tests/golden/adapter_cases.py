@@ -44,8 +44,32 @@ T2I: dict[str, dict[str, Any]] = {
     "xl": {"family": "xl3", "steps": 4, "sampler": "ddim", "scales": [0.75], "end": 1.0},
     "xl_part": {"family": "xl3", "steps": 7, "sampler": "ddim", "scales": [1.5], "end": 0.4},
 }
-for _case in [*CONTROL.values(), *T2I.values()]:
+IP: dict[str, dict[str, Any]] = {
+    "sd": {"family": "sd", "steps": 3, "sampler": "ddim", "kinds": ["projection"], "scales": [0.75]},
+    "sd_plus": {"family": "sd", "steps": 3, "sampler": "ddim", "kinds": ["plus"], "scales": [1.0]},
+    "sd_full": {"family": "sd", "steps": 3, "sampler": "ddim", "kinds": ["full"], "scales": [0.5]},
+    "sd_two": {"family": "sd", "steps": 4, "sampler": "pndm", "kinds": ["plus", "projection"], "scales": [0.4, 0.7]},
+    "sd_image": {
+        **{"family": "sd", "steps": 5, "sampler": "ddim", "strength": 0.6, "seed": 5},
+        **{"kinds": ["projection"], "scales": [0.6]},
+    },
+    "xl": {"family": "xl", "steps": 3, "sampler": "ddim", "kinds": ["projection"], "scales": [0.6]},
+    "xl_plus": {"family": "xl", "steps": 3, "sampler": "ddim", "kinds": ["plus"], "scales": [0.8]},
+    "sd_unguided": {"family": "sd", "steps": 3, "sampler": "ddim", "kinds": ["projection"], "scales": [0.75]},
+}
+for _case in [*CONTROL.values(), *T2I.values(), *IP.values()]:
     _case |= {"prompt": "a", "guidance_scale": 4.0}
+IP["sd_unguided"]["guidance_scale"] = 1.0
+PIXELS = {"wide": (40, 23), "tall": (17, 60), "small": (5, 7), "square": (30, 30), "large": (301, 457)}
+
+
+def photo(size: tuple[int, int]) -> Image.Image:
+    """A picture of a size (width, height), smooth with noise on it."""
+    width, height = size
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / 5 + y / 9), np.cos(x / 7), np.sin(y / 4)], axis=-1)
+    noise = np.random.default_rng(0).uniform(-20, 20, waves.shape)
+    return Image.fromarray(np.clip(128 + 100 * waves + noise, 0, 255).astype(np.uint8))
 
 
 def picture(name: str) -> Image.Image:

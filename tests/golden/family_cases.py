@@ -503,3 +503,28 @@ SINGLE_FILES: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
 BUFFERS = {"betas": (1000,), "alphas_cumprod": (1000,), "model_ema.decay": (), "first_stage_model.loss.logvar": ()}
 
 BERT = {"vocab_size": 300, "n_embed": 48, "n_layer": 2, "max_seq_len": 12}
+
+# CLIP image encoders, of which transformers is the original, and IP-Adapters, of which diffusers is: the ways from the
+# encoder to the tokens, each with the first publishers' names and shapes.
+VISION: dict[str, dict[str, Any]] = {
+    "clip": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "projection_dim": 12,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 14,
+        "patch_size": 4,
+        "hidden_act": "quick_gelu",
+    },
+    "openclip": {
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "projection_dim": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 12,
+        "patch_size": 6,
+        "hidden_act": "gelu",
+    },
+}

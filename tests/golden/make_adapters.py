@@ -19,11 +19,13 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DDIMScheduler, MultiAdapter, PNDMScheduler, T2IAdapter
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from golden.adapter_cases import CONTROL, T2I, picture  # noqa: E402
+from golden.adapter_cases import CONTROL, IP, PIXELS, T2I, photo, picture  # noqa: E402
+from golden.family_cases import VISION  # noqa: E402
 from golden.make_models import lifted, patches  # noqa: E402
 from golden.provenance import save_golden  # noqa: E402
 from tiny_checkpoints import (  # noqa: E402
@@ -32,12 +34,14 @@ from tiny_checkpoints import (  # noqa: E402
     XL_UNET_3,
     write_component,
     write_controlnet,
+    write_image_encoder,
+    write_ip_adapter,
     write_sd,
     write_xl,
     write_xl_controlnet,
 )
 
-from tinyldm.golden.seeded import seeded_input  # noqa: E402
+from tinyldm.golden.seeded import seeded_input, seeded_weight  # noqa: E402
 
 logging.getLogger("diffusers").setLevel(logging.ERROR)
 torch.set_num_threads(1)
@@ -114,9 +118,56 @@ def t2i(case: dict[str, Any]) -> np.ndarray:
     ).images.numpy()
 
 
+def ip(case: dict[str, Any]) -> np.ndarray:
+    """The final latents of a case with IP-Adapters."""
+    xl, kinds = case["family"] == "xl", case["kinds"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (write_xl if xl else write_sd)(folder / "model")
+        write_image_encoder(folder / "image_encoder")
+        files = [f"adapter{i}.safetensors" for i in range(len(kinds))]
+        for i, (file, kind) in enumerate(zip(files, kinds, strict=True)):
+            write_ip_adapter(folder / file, case["family"], kind, start=i)
+        encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", attn_implementation="eager")
+        family = f"StableDiffusion{'XL' if xl else ''}{'Img2Img' if 'strength' in case else ''}Pipeline"
+        pipe = getattr(diffusers, family).from_pretrained(folder / "model", image_encoder=encoder)
+        pipe.load_ip_adapter(folder, subfolder="", weight_name=files)
+    pipe.set_ip_adapter_scale(case["scales"])
+    images = [photo((40, 23)), photo((17, 60))][: len(kinds)]
+    return in_float64(pipe, case["sampler"])(**arguments(case, (8, 12)), ip_adapter_image=images).images.numpy()
+
+
+def make_image_encoders() -> None:
+    """`pixels -> embeds, tokens` of CLIP's image encoder, and the pixels that its processor makes of pictures."""
+    found: dict[str, np.ndarray] = {}
+    for name, config in VISION.items():
+        model = CLIPVisionModelWithProjection._from_config(CLIPVisionConfig(**config), attn_implementation="eager")
+        model.double().eval()
+        with torch.no_grad():
+            for key, tensor in model.state_dict().items():
+                if not key.endswith("position_ids"):
+                    values = seeded_weight(key.removeprefix("vision_model."), tuple(tensor.shape))
+                    tensor.copy_(torch.from_numpy(values))
+            side = config["image_size"]
+            pixels = torch.from_numpy(seeded_input("pixels", (2, 3, side, side))).double()
+            with lifted():
+                out = model(pixels, output_hidden_states=True)
+        found |= {f"{name} embeds": out.image_embeds.numpy()}
+        found |= {f"{name} tokens {i}": tokens.numpy() for i, tokens in enumerate(out.hidden_states)}
+    for side in (14, 224):
+        processor = CLIPImageProcessor(size=side, crop_size=side)
+        for name, size in PIXELS.items():
+            made = np.asarray(processor(photo(size), return_tensors="np").pixel_values)
+            found[f"pixels {side} {name}"] = made if side == 14 else made[:, :, ::31, ::29]
+    packages = ("torch", "transformers", "pillow", "numpy")
+    path = save_golden("pipelines/image-encoder", found, packages, configs=VISION, patches=patches())
+    print(f"{path.name}: {path.stat().st_size} bytes")
+
+
 KINDS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], np.ndarray]]] = {
     "control": (CONTROL, control),
     "t2i": (T2I, t2i),
+    "ip": (IP, ip),
 }
 
 
@@ -124,7 +175,9 @@ def main() -> None:
     """Make what the command line names, or all; noise is drawn in float32, as it is for a model that is not widened."""
     randn = torch.randn
     torch.randn = lambda *size, dtype=None, **more: randn(*size, dtype=torch.float32, **more).to(dtype)
-    for name in sys.argv[1:] or KINDS:
+    if not sys.argv[1:] or "image_encoder" in sys.argv[1:]:
+        make_image_encoders()
+    for name in [name for name in KINDS if name in sys.argv[1:]] or ([] if sys.argv[1:] else KINDS):
         cases, run = KINDS[name]
         with lifted(), torch.no_grad():
             latents = {case: run(arguments) for case, arguments in cases.items()}

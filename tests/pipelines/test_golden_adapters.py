@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden.adapter_cases import picture
+from golden.adapter_cases import photo, picture
 from golden.provenance import load_golden
 from tiny_checkpoints import (
     T2I_ADAPTER,
@@ -15,6 +15,8 @@ from tiny_checkpoints import (
     XL_UNET_3,
     write_component,
     write_controlnet,
+    write_image_encoder,
+    write_ip_adapter,
     write_sd,
     write_xl,
     write_xl_controlnet,
@@ -26,6 +28,7 @@ from tinyldm.pipelines.request import request
 
 BAR = 1e-9  # relative to the largest value
 CONTROL, CONTROL_SAID = load_golden("pipelines/adapters-control")
+IP, IP_SAID = load_golden("pipelines/adapters-ip")
 T2I, T2I_SAID = load_golden("pipelines/adapters-t2i")
 
 
@@ -39,6 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_controlnet(folder / f"sd-control{i}", start=i)
         write_xl_controlnet(folder / f"xl-control{i}", start=i)
         write_component(folder / f"sd-t2i{i}", T2I_ADAPTER, start=i)
+    for family in ("sd", "xl"):
+        for kind in ("projection", "plus", "full"):
+            for i in range(2):
+                write_ip_adapter(folder / "models" / f"{family}-{kind}-{i}.safetensors", family, kind, start=i)
+    write_image_encoder(folder / "models" / "image_encoder")
     write_xl(folder / "xl3", XL_UNET_3)
     write_component(folder / "xl3-t2i0", XL_T2I_ADAPTER)
     return folder
@@ -84,3 +92,14 @@ def test_t2i_adapters(folder: Path, name: str) -> None:
     for i, (image, scale) in enumerate(zip(("disc", "stripes"), case["scales"], strict=False)):
         model = model.controlled(picture(image), scale, i, end=case.get("end", 1.0))
     agrees(latent(model, case), T2I[name])
+
+
+@pytest.mark.parametrize("name", IP)
+def test_ip_adapters(folder: Path, name: str) -> None:
+    """The image encoder is found beside the adapters' files, as it is published."""
+    case = IP_SAID["cases"][name]
+    files = [folder / "models" / f"{case['family']}-{kind}-{i}.safetensors" for i, kind in enumerate(case["kinds"])]
+    model = loaded(folder / case["family"], ip_adapter=files)
+    for i, (size, scale) in enumerate(zip([(40, 23), (17, 60)], case["scales"], strict=False)):
+        model = model.prompted_by(photo(size), scale, i)
+    agrees(latent(model, case), IP[name])

@@ -19,12 +19,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
         "*temporal_transformer_blocks.*",
     ),
     "a GLIGEN model, grounded by boxes": ("*position_net.*", "*.fuser.attn.to_q.weight"),
-    "an IP-Adapter, a prompt that is a picture": (
-        "ip_adapter.*",
-        "image_proj.*",
-        "*.to_k_ip.weight",
-        "*.attn2.processor.to_k_ip*",
-    ),
+    "a UNet with an IP-Adapter in it": ("*attn2.to_k_ip*", "*.attn2.processor.to_k_ip*"),
     "a T2I-Adapter of a style, which reads an embedding": ("style_embedding",),
     "a union ControlNet, several in one": ("*task_embedding", "*control_add_embedding.*", "*transformer_layes.*"),
     "Stable unCLIP, whose condition is the embedding of a picture": ("noise_augmentor.*", "*image_noising_scheduler.*"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,64 +17,57 @@ if TYPE_CHECKING:
     from tinyldm.pipelines.request import Request
 
 PREPROCESSORS = ("none", "canny")
+# The options of which each picture has one: what they are where nothing is said.
+CONTROL: dict[str, Any] = {"control_scale": 1.0, "control_start": 0.0, "control_end": 1.0, "preprocess": "none"}
+PROMPT: dict[str, Any] = {"ip_scale": 1.0}
 
 
 def add_guide_options(p: argparse.ArgumentParser) -> None:
     """Pictures that guide others; each option may be repeated, and the first of each goes with the first of the others.
 
-    What `read_guides` and `guided` make of them belongs around `open_model`.
+    `check_guides` looks at them before the model is opened, and `guided` makes of them what they ask for.
     """
     g = p.add_argument_group("guided by pictures", "each may be repeated, and is paired in order")
-    g.add_argument("--controlnet", metavar="PATH", action="append", default=[], help="ControlNet or T2I-Adapter")
-    g.add_argument("--control-image", metavar="FILE", action="append", default=[], type=Path, help="the picture for it")
-    g.add_argument("--control-scale", metavar="X", action="append", default=[], type=float, help="strength (default 1)")
-    g.add_argument(
-        "--control-start", metavar="X", action="append", default=[], type=float, help="part of the run (default 0)"
-    )
-    g.add_argument(
-        "--control-end", metavar="X", action="append", default=[], type=float, help="part of the run (default 1)"
-    )
-    known = ", ".join(PREPROCESSORS)
-    g.add_argument("--preprocess", metavar="HOW", action="append", default=[], help=f"draw this of it first: {known}")
+
+    def add(name: str, metavar: str, meaning: str, kind: Any = str) -> None:
+        g.add_argument(name, metavar=metavar, action="append", default=[], type=kind, help=meaning)
+
+    add("--controlnet", "PATH", "ControlNet or T2I-Adapter")
+    add("--control-image", "FILE", "the picture that it reads", Path)
+    add("--control-scale", "X", "how strongly it guides (default 1)", float)
+    add("--control-start", "X", "from which part of the run (default 0)", float)
+    add("--control-end", "X", "to which part of the run (default 1)", float)
+    add("--preprocess", "HOW", f"what is drawn of the picture first: {', '.join(PREPROCESSORS)}")
     g.add_argument("--canny", metavar="LOW,HIGH", default="100,200", help="thresholds of canny (default 100,200)")
+    add("--ip-adapter", "FILE", "IP-Adapter, by which a picture is a prompt")
+    add("--ip-image", "FILE", "the picture", Path)
+    add("--ip-scale", "X", "how strongly it counts beside the text (default 1)", float)
+    g.add_argument("--image-encoder", metavar="PATH", help="what reads it (default: the one beside the IP-Adapter)")
 
 
-@dataclass(frozen=True)
-class GuideOptions:
-    """A picture that guides, as it was asked for; `thresholds` are Canny's where its edges are to be drawn."""
-
-    file: Path
-    image: Image.Image
-    scale: float
-    start: float
-    end: float
-    thresholds: tuple[float, float] | None
-
-
-def read_guides(args: argparse.Namespace) -> list[GuideOptions]:
-    """The pictures that the options name. Raises `InputError` where their numbers differ, before anything is loaded."""
-    from tinyldm.pipelines.pictures import read_image
-
-    count = len(args.control_image)
-    if args.controlnet and len(args.controlnet) != count:
-        raise InputError(f"--controlnet is given {times(len(args.controlnet))} and --control-image {times(count)}")
-    defaults: dict[str, Any] = {"control_scale": 1.0, "control_start": 0.0, "control_end": 1.0, "preprocess": "none"}
-    scales, starts, ends, ways = (one_each(args, name, count, default) for name, default in defaults.items())
-    for way in ways:
+def check_guides(args: argparse.Namespace) -> None:
+    """Raise `InputError` where the options do not fit together, before anything is opened."""
+    controls, prompts = len(args.control_image), len(args.ip_image)
+    for network, count, image in (("controlnet", controls, "control_image"), ("ip_adapter", prompts, "ip_image")):
+        given = len(getattr(args, network))
+        if given != count and (given or network == "ip_adapter"):  # a ControlNet may be in the checkpoint
+            raise InputError(f"{option(network)} is given {times(given)} and {option(image)} {times(count)}")
+    if args.image_encoder is not None and not prompts:
+        raise InputError("--image-encoder is given, and no --ip-adapter")
+    for names, count, image in ((CONTROL, controls, "control_image"), (PROMPT, prompts, "ip_image")):
+        for name in names:
+            given = len(getattr(args, name))
+            if given not in (0, 1, count) or (given and not count):
+                raise InputError(f"{option(name)} is given {times(given)} and {option(image)} {times(count)}")
+    for way in args.preprocess:
         if way not in PREPROCESSORS:
             raise InputError(f"--preprocess {way!r} is unknown; {nearest(way, PREPROCESSORS)}")
-    drawn = [thresholds(args.canny) if way == "canny" else None for way in ways]
-    images = map(read_image, args.control_image)
-    return [GuideOptions(*each) for each in zip(args.control_image, images, scales, starts, ends, drawn, strict=True)]
+    thresholds(args.canny)
 
 
-def one_each(args: argparse.Namespace, name: str, count: int, default: Any) -> list[Any]:
-    """The values of an option for so many pictures: the default, one for all, or one for each."""
-    values: list[Any] = getattr(args, name)
-    if len(values) not in (0, 1, count) or (values and not count):
-        option = "--" + name.replace("_", "-")
-        raise InputError(f"{option} is given {times(len(values))} and --control-image {times(count)}")
-    return values if len(values) == count else (values or [default]) * count
+def option(name: str) -> str:
+    """How an argument is called on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 def times(count: int) -> str:
@@ -92,20 +84,30 @@ def thresholds(text: str) -> tuple[float, float]:
     return low, high
 
 
-def guided(model: LatentDiffusion, guides: list[GuideOptions], args: argparse.Namespace, wanted: Request) -> Any:
-    """The model, guided by the pictures, each brought to the size of those that are wanted."""
-    if args.controlnet and not guides:
-        raise InputError("--controlnet is given, and no --control-image")
-    for i, guide in enumerate(guides):
-        image = brought_to_size(guide.image, model, wanted)
-        said: dict[str, Any] = {"image": guide.file.name}
-        if guide.thresholds is not None:
-            from tinyldm.pipelines.canny import canny
+def one_each(args: argparse.Namespace, defaults: dict[str, Any], count: int) -> list[tuple[Any, ...]]:
+    """For each of so many pictures the value of every option: the default, the one that is for all, or its own."""
+    values = [getattr(args, name) or [default] for name, default in defaults.items()]
+    return list(zip(*(each * count if len(each) == 1 else each for each in values), strict=True))
 
-            image = canny(image, *guide.thresholds)
-            said |= {"preprocess": "canny", "thresholds": guide.thresholds}
+
+def guided(model: LatentDiffusion, args: argparse.Namespace, wanted: Request) -> LatentDiffusion:
+    """The model, guided by the pictures that the options name; those of ControlNets are brought to the wanted size."""
+    from tinyldm.pipelines.canny import canny
+    from tinyldm.pipelines.pictures import read_image
+
+    controls = zip(args.control_image, one_each(args, CONTROL, len(args.control_image)), strict=True)
+    for i, (file, (scale, start, end, way)) in enumerate(controls):
+        image = brought_to_size(read_image(file), model, wanted)
+        said: dict[str, Any] = {"image": file.name}
         said |= {"controlnet": Path(args.controlnet[i]).name} if args.controlnet else {}
-        model = model.controlled(image, guide.scale, i, start=guide.start, end=guide.end, said=said)
+        if way == "canny":
+            bounds = thresholds(args.canny)
+            image, said = canny(image, *bounds), said | {"preprocess": way, "thresholds": bounds}
+        model = model.controlled(image, scale, i, start=start, end=end, said=said)
+    prompts = zip(args.ip_image, one_each(args, PROMPT, len(args.ip_image)), strict=True)
+    for i, (file, (scale,)) in enumerate(prompts):
+        said = {"image": file.name, "ip_adapter": Path(args.ip_adapter[i]).name}
+        model = model.prompted_by(read_image(file), scale, i, said=said)
     return model
 
 

@@ -101,6 +101,8 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
         loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
         words=args.word,
         controlnet=getattr(args, "controlnet", ()),
+        ip_adapter=getattr(args, "ip_adapter", ()),
+        image_encoder=getattr(args, "image_encoder", None),
     )
     for text in model.notes:
         note(text)

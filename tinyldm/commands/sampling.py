@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
-from tinyldm.commands.guides import add_guide_options, guided, read_guides
+from tinyldm.commands.guides import add_guide_options, check_guides, guided
 from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
@@ -78,8 +78,8 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
-    guides = read_guides(args)
-    model = guided(open_model(args, all_loras(args, wanted)), guides, args, wanted)
+    check_guides(args)
+    model = guided(open_model(args, all_loras(args, wanted)), args, wanted)
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))

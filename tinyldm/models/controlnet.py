@@ -166,7 +166,7 @@ def controlnet(
     """The UNet's way down and middle with the hint added behind the first convolution; each output projected."""
     temb = time_embedding(t, given, config, w)
     x = conv2d(z, w.conv_in) + hint_embedding(hint, w.controlnet_cond_embedding)
-    x, skips = way_down(x, temb, context, w)
+    x, skips = way_down(x, temb, context, w, iter(()))
     x = mid_block(x, temb, context, w.mid_block)
     residuals = [conv2d(skip, layer) for skip, layer in zip(skips, w.controlnet_down_blocks, strict=True)]
     return [*residuals, conv2d(x, w.controlnet_mid_block)]

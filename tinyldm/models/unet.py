@@ -12,9 +12,8 @@ arXiv:2307.01952, section 2.2), the guidance scale of a distilled model (Meng et
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,9 @@ from numpy.typing import NDArray
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import (
     Context,
+    PicturedContext,
     PreparedContext,
+    TextContext,
     downsample,
     resizing_block,
     resnet_block,
@@ -58,9 +59,10 @@ class UNet(Network[UNetConfig]):
         self,
         z: Array,
         t: Array | float,
-        context: Context,
+        context: TextContext,
         residuals: Sequence[Array] | None = None,
         features: Sequence[Array] = (),
+        images: Mapping[str, Sequence[tuple[Array, Array]]] | None = None,
         **conditions: Array,
     ) -> Array:
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
@@ -70,7 +72,8 @@ class UNet(Network[UNetConfig]):
         schedule's `prediction_type`. Further `conditions` of the models that have them: `class_labels` `(N,)` (or
         `(N, D)` vectors), `guidance` `(N, D)` (the original's `timestep_cond`), and `text_embeds` `(N, D)` with
         `time_ids` `(N, 6)`. `residuals` are a ControlNet's, to be added to each skip and, the last of them, to the
-        middle; `features` are a T2I-Adapter's, to be added to each block of the way down.
+        middle; `features` are a T2I-Adapter's, to be added to each block of the way down; `images` are an IP-Adapter's
+        keys and values, by the paths of the attentions that look at them beside the context.
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
@@ -84,13 +87,14 @@ class UNet(Network[UNetConfig]):
             context = checked_context(self.component, context, len(z), self.context_dim, z.dtype)
             begin(self.name, z=z, t=t, context=context, **given.arrays())
             context = linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
+        seen = context if images is None else PicturedContext(context, images)
         control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
         added = [channels_last(np.asarray(f, z.dtype)) for f in features]
-        epsilon = channels_first(unet(channels_last(z), t, context, given, control, c, w, added))
+        epsilon = channels_first(unet(channels_last(z), t, seen, given, control, c, w, added))
         note(epsilon=epsilon)
         return epsilon
 
-    def prepare(self, context: Array) -> Context:
+    def prepare(self, context: Array) -> TextContext:
         """A context with its keys and values, which are the same in every step: `(N, L, D) -> ` what `__call__` takes.
 
         While a trace is on it is returned as it is, so that every step's own modules are seen.
@@ -192,10 +196,11 @@ def unet(
     """
     temb = time_embedding(t, given, config, w)
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
-    x, skips = way_down(x, temb, context, w, features)
+    taken = iter(features)
+    x, skips = way_down(x, temb, context, w, taken)
     if "mid_block" in w:
         x = mid_block(x, temb, context, w.mid_block)
-    for feature in features[len(w.down_blocks) :]:
+    for feature in taken:
         x = x + feature
     if control is not None:
         *to_skips, to_middle = control
@@ -270,12 +275,15 @@ def added_embedding(text_embeds: Array, time_ids: Array, config: UNetConfig, w: 
 
 
 def way_down(
-    x: Array, temb: Array, context: Context | None, w: Weights, features: Sequence[Array] = ()
+    x: Array, temb: Array, context: Context | None, w: Weights, features: Iterator[Array]
 ) -> tuple[Array, list[Array]]:  # (N,H,W,C) -> (N,h,w,Cout), skips
-    """The blocks with ever fewer pixels; what they begin with and every output is kept for the way up."""
+    """The blocks with ever fewer pixels; what they begin with and every output is kept for the way up.
+
+    Of an adapter's `features`, one is added in each block as long as there are some.
+    """
     skips = [x]
-    for block, feature in zip_longest(w.down_blocks, features[: len(w.down_blocks)]):
-        x, block_skips = down_block(x, temb, context, block, feature)
+    for block in w.down_blocks:
+        x, block_skips = down_block(x, temb, context, block, next(features, None))
         skips += block_skips
     return x, skips
 

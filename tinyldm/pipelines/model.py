@@ -14,6 +14,7 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import given_conditions
 from tinyldm.pipelines.control import Control, Reader, check_fits
+from tinyldm.pipelines.image_prompt import ImagePrompt
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
 from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
@@ -304,6 +305,30 @@ class LatentDiffusion:
         check_fits(controlnet, self.unet, self.path)
         control = Control.of(image, scale, controlnet, start, end, said or {})
         return self.replaced(controls=(*self.parts.controls, control))
+
+    def prompted_by(
+        self, image: Image.Image, scale: float = 1.0, adapter: int = 0, *, said: Mapping[str, Any] | None = None
+    ) -> LatentDiffusion:
+        """This model, prompted by a picture too, through its IP-Adapter; its other calls are then as always.
+
+        ```python
+        model = tinyldm.load("stable-diffusion-v1-5", ip_adapter="IP-Adapter/models/ip-adapter_sd15.safetensors")
+        model.prompted_by(photo, 0.6).text_to_image("in a garden", seed=0)[0].save("garden.png")
+        ```
+
+        `image` is a picture of any size: the square in its middle is read. `scale` is how strongly it counts beside the
+        text, from 0, not at all; 1, where they count alike, leaves little to the text. `adapter` is the number of one
+        of several that the model was loaded with. Pictures add up. `said` goes into the settings of the pictures'
+        files.
+
+        Raises `InputError` where the model has no such IP-Adapter.
+        """
+        own = [network for name, network in self.networks.items() if name.startswith("ip_adapter")]
+        if not 0 <= adapter < len(own):
+            which = f" of the number {adapter}; it has {len(own)}" if own else ""
+            raise InputError(f"{self.path}: has no IP-Adapter{which}; load it with one: load(…, ip_adapter=FILE)")
+        prompt = ImagePrompt.of(image, scale, own[adapter], self.networks["image_encoder"], said or {})
+        return self.replaced(image_prompts=(*self.parts.image_prompts, prompt))
 
     def scale_loras(self, scale: float, index: int | None = None) -> None:
         """Change how strongly LoRAs are applied, from the next call on: all of `loras`, or the one at an index.

@@ -52,7 +52,7 @@ class Request:
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
     the layer of the text encoder that is read from the last, 1.
-    `guides` is what is to be said of the other pictures that guide a run (`Parts.controls`), which `resolved` fills in.
+    `guides` is what is to be said of the other pictures that guide a run (of `Parts`), which `resolved` fills in.
     """
 
     prompts: tuple[str | None, ...]
@@ -103,7 +103,7 @@ class Request:
         h, w = parts.latent_size(height, width)
         for control in parts.controls:
             control.check_size(h, w)
-            filled["guides"] = (*filled.get("guides", ()), control.said)
+        filled["guides"] = (*(c.said for c in parts.controls), *(p.said for p in parts.image_prompts))
         whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
         if self.conditions is None:
             parts.conditioner.check(self.prompts)

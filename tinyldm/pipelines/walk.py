@@ -21,6 +21,7 @@ from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.control import Guide
+from tinyldm.pipelines.image_prompt import with_images
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
 from tinyldm.tracing import milestone, tracing
@@ -29,7 +30,7 @@ from tinyldm.typing import Array
 Progress = Callable[[range], Iterable[int]]  # wraps the calls of the denoiser: `tqdm.tqdm`, or nothing
 
 GROUP_POSITIONS = 4096  # of a group's latents: one of 64×64, or sixteen of 16×16; more at once is no faster
-CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder")
+CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder", "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
     sampler, first = request.begun(parts)
     start = None if request.image is None else beginning(parts, request)
     conditions = [condition_of(parts, request, group) for group in groups]
+    if parts.image_prompts:
+        named = zip(conditions, groups, strict=True)
+        conditions = [with_images(parts.image_prompts, parts.predictor, made, len(group)) for made, group in named]
     if how.single_run:
         parts.drop(*CONDITIONING)
     passed_by = sampler.calls() - sampler.calls(first)  # calls of a whole run that one from the middle leaves out
@@ -182,6 +186,7 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         return composed_predictor(predictor, parts, condition, request, calls)
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
+    images = {} if condition.images is None else {"images": condition.images}
     guide = guide_of(parts, request) if parts.controls and context is not None else None
 
     def predict(z: Array, t: np.number[Any]) -> Array:
@@ -190,7 +195,7 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         if condition.concat is not None:
             x = np.concatenate([x, condition.concat], axis=1)
         more = {} if guide is None or context is None else guide(x, t, context, condition.arrays)
-        output: Array = network(x, t, *prepared, **condition.arrays, **more)
+        output: Array = network(x, t, *prepared, **condition.arrays, **images, **more)
         if not guided:
             return output
         unconditional, conditional = np.split(output, 2)

@@ -16,6 +16,13 @@ def text_encoder_names(source: TensorSource) -> TensorSource:
     return RenamedSource(source, {name.removeprefix("text_model."): name for name in source.names})
 
 
+def vision_names(source: TensorSource) -> TensorSource:
+    """A CLIP image encoder without the `vision_model.` prefix, and without what else a file has beside it."""
+    own = ("vision_model.", "visual_projection.")
+    names = {n.removeprefix("vision_model."): n for n in source.names if n.startswith(own) and "position_ids" not in n}
+    return RenamedSource(source, names)
+
+
 def clip_names(source: TensorSource) -> TensorSource:
     """A CLIP text encoder as `text_encoder_names` has it, without what else a file has beside it."""
     view = text_encoder_names(source)
@@ -46,6 +53,7 @@ def present_attention(name: str) -> str:
 BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
     "CLIPTextModel": text_encoder_names,
     "CLIPTextModelWithProjection": text_encoder_names,
+    "CLIPVisionModelWithProjection": vision_names,
     "LDMBertModel": bert_names,
     "AutoencoderKL": vae_names,
     "AsymmetricAutoencoderKL": vae_names,
