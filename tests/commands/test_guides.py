@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from PIL import Image
 from tiny_checkpoints import write_controlnet, write_image_encoder, write_ip_adapter, write_xl_controlnet
 
 import tinyldm
+from tinyldm import cli
+from tinyldm.commands.guides import check_guides
 from tinyldm.pipelines.pictures import read_text
 
 SAMPLE = ("sample", "a", "--steps", "3", "--seed", "1")
@@ -168,3 +172,13 @@ def test_what_is_refused(run, here: Path, options: str, message: str, monkeypatc
     assert message in err
     assert "Traceback" not in err
     assert not Path("a.png").exists()
+
+
+def test_the_page_takes_options_that_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^tinyldm (.*)", page.replace("\\\n", " "), flags=re.MULTILINE)
+    assert len(commands) > 3
+    for command in commands:
+        args, unknown = cli.parser().parse_known_args(shlex.split(command))
+        assert not unknown
+        check_guides(args)
