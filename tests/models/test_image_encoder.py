@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_commands import convert
 from golden.adapter_cases import PIXELS, photo
 from golden.family_cases import VISION
 from golden.provenance import load_golden
 from PIL import Image
+from tiny_checkpoints import write_image_encoder
 
 from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognise import recognise
+from tinyldm.checkpoints.safetensors import read_safetensors
 from tinyldm.errors import ConfigError, InputError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
 from tinyldm.models.build import build, expected
@@ -98,3 +103,16 @@ def test_a_file_without_a_config(width: int, heads: int, layers: int, act: str) 
     made = found.components["image_encoder"]
     assert {name: made.config[name] for name in config} == config
     build(KIND, made.config, made.source, FLOAT64)
+
+
+def test_it_is_converted_to_its_published_names(tmp_path: Path) -> None:
+    folder = write_image_encoder(tmp_path / "image_encoder")
+    convert(folder, tmp_path / "encoder.safetensors")
+    for again in (tmp_path / "encoder.safetensors", folder / "model.safetensors"):
+        convert(again, tmp_path / again.stem)
+        written = tmp_path / again.stem / "model.safetensors"
+        with read_safetensors(folder / "model.safetensors") as first, read_safetensors(written) as second:
+            assert set(first.names) == set(second.names)
+            assert all(first.read(name).tobytes() == second.read(name).tobytes() for name in first.names)
+    made = open_checkpoint(tmp_path / "encoder").components["encoder"]
+    build(made.class_name, made.config, made.source, FLOAT64)

@@ -15,7 +15,8 @@ from tinyldm.checkpoints.recognised import Component
 from tinyldm.errors import CheckpointError
 
 KIND = "T2IAdapter"
-XL_FACTOR, FACTOR = 16, 8
+XL_FACTOR = 16
+FACTORS = (8, 4, 2, 1)  # the first that fits; all that were published have 8
 LIGHT = re.compile(r"^body\.(\d+)\.body\.(\d+)\.")
 FULL = re.compile(r"body\.(\d+)\.(block[12])\.(.+)")
 
@@ -61,9 +62,7 @@ def adapter_config(source: TensorSource) -> dict[str, Any]:
     widths = [sizes(source, f"{body}.{i}.{last}.weight", 4)[0] for i in range(levels)]
     unshuffled = sizes(source, f"{body}.0.in_conv.weight" if light else "adapter.conv_in.weight", 4)[1]
     xl = not light and unshuffled in (XL_FACTOR**2, 3 * XL_FACTOR**2)
-    factor = XL_FACTOR if xl else FACTOR
-    if unshuffled % factor**2:
-        raise CheckpointError(f"{source.path}: a T2I-Adapter for {unshuffled} numbers of a square, no multiple of 64")
+    factor = XL_FACTOR if xl else next(f for f in FACTORS if unshuffled % f**2 == 0)
     return {
         "_class_name": KIND,
         "in_channels": unshuffled // factor**2,

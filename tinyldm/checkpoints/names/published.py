@@ -8,6 +8,7 @@ from tinyldm.checkpoints.base import RenamedSource, TensorSource
 
 # How the autoencoder's attention was called until 2023, and how it has been since.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+VISION = "vision_model."
 CLIP_OWN = ("embeddings.", "encoder.", "final_layer_norm.", "text_projection.")
 
 
@@ -18,9 +19,9 @@ def text_encoder_names(source: TensorSource) -> TensorSource:
 
 def vision_names(source: TensorSource) -> TensorSource:
     """A CLIP image encoder without the `vision_model.` prefix, and without what else a file has beside it."""
-    own = ("vision_model.", "visual_projection.")
-    names = {n.removeprefix("vision_model."): n for n in source.names if n.startswith(own) and "position_ids" not in n}
-    return RenamedSource(source, names)
+    prefix = VISION if any(name.startswith(VISION) for name in source.names) else ""
+    own = (n for n in source.names if n.startswith((prefix, "visual_projection.")) and "position_ids" not in n)
+    return RenamedSource(source, {name.removeprefix(prefix): name for name in own})
 
 
 def clip_names(source: TensorSource) -> TensorSource:
