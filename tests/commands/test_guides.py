@@ -73,6 +73,9 @@ def test_it_is_brought_to_the_size_of_the_picture(run, here: Path) -> None:
     assert status == 0, err
     assert "the control image of 24×16 is scaled and cropped to 16×16" in err
     assert picture("a.png").shape == (16, 16, 3)
+    status, _, err = run(*SAMPLE, *options, "--width", "16")
+    assert status == 0, err
+    assert picture("a.png").shape == (16, 16, 3)
     Image.new("RGB", (32, 16), "red").save("red.png")
     status, _, err = run("img2img", "a", "--image", "red.png", "--steps", "4", *options)
     assert status == 0, err

@@ -124,9 +124,10 @@ def brought_to_size(image: Image.Image, model: LatentDiffusion, wanted: Request)
     elif begun is not None:
         size = (begun.shape[3] * factor, begun.shape[2] * factor)
     else:
-        size = (wanted.width or image.width, wanted.height or image.height)
         if wanted.width is None and wanted.height is None:
             return fitted(image, factor)
+        own = [max(1, round(side / factor)) * factor for side in image.size]
+        size = (wanted.width or own[0], wanted.height or own[1])
     if image.size == size:
         return image
     note(f"the control image of {image.width}×{image.height} is scaled and cropped to {size[0]}×{size[1]}")

@@ -156,11 +156,11 @@ def check_components(path: Path, found: Recognised) -> None:
         if name not in found.components:
             raise CheckpointError(f"{path}: is {found.title} and has {has}; sampling wants a {name} as well")
     for name, component in found.components.items():
-        kind = name.rstrip("_0123456789") if name.startswith(("controlnet", "ip_adapter")) else name
-        if kind not in CLASSES:
+        part = name.rstrip("_0123456789") if name.startswith(("controlnet", "ip_adapter")) else name
+        if part not in CLASSES:
             raise CheckpointError(f"{path}: is {found.title}, whose {name} has no part in making pictures")
-        if component.class_name not in CLASSES[kind]:
-            wanted = ", ".join(CLASSES[kind])
+        if component.class_name not in CLASSES[part]:
+            wanted = ", ".join(CLASSES[part])
             raise CheckpointError(f"{path}: the {name} is a {component.class_name}; sampling takes {wanted}")
     if found.scheduler is None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
