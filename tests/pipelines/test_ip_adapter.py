@@ -98,6 +98,21 @@ def test_beside_a_controlnet_and_from_arrays(folder: Path, tmp_path: Path) -> No
     assert all((np.asarray(a) != np.asarray(b)).any() for a, b in zip(plain, prompted, strict=True))
 
 
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_prompts_that_change_are_guided_as_others_are(folder: Path, tmp_path: Path, scale: float) -> None:
+    """What changes from "a" to "a" is walked another way, and is the same."""
+    model = load(folder, "plus", controlnet=write_controlnet(tmp_path / "control"))
+    model = model.prompted_by(photo((40, 23)), 0.7).controlled(picture("disc"), 0.8, start=0.2, end=0.7)
+    arguments = {"steps": 5, "guidance_scale": scale, "num_images": 2, "height": 16, "width": 24}
+    plain = model.text_to_image("a", "b", **arguments)
+    changing = model.text_to_image("[a:a:2]", "b", **arguments, prompt_syntax="webui")
+    for a, b in zip(plain, changing, strict=True):
+        assert (np.abs(np.asarray(a).astype(int) - np.asarray(b)) <= 1).all()
+    always = model.replaced(controls=()).controlled(picture("disc"), 0.8)
+    other = always.text_to_image("a", "b", **arguments)
+    assert (np.asarray(other[0]) != np.asarray(plain[0])).any()
+
+
 def test_weights_are_dropped_in_a_single_run(folder: Path) -> None:
     model = load(folder)
     model = tinyldm.LatentDiffusion(model.parts, single_run=True).prompted_by(photo((40, 23)))

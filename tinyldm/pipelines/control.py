@@ -5,7 +5,7 @@ Source: Zhang et al. 2023, arXiv:2302.05543, section 3; Mou et al. 2023, arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -102,22 +102,30 @@ class Control:
 
 
 class Guide:
-    """What the controls of a run of so many calls of the UNet say to each of them, one after the other."""
+    """What the controls of a run of so many calls of the UNet say to each of them, one after the other.
+
+    `call` is the one that is made now, from 0; whoever takes the next of `counting` goes on to it.
+    """
 
     def __init__(self, controls: Sequence[Control], calls: int) -> None:
-        self.controls, self.calls, self.call = controls, calls, 0
+        self.controls, self.calls, self.call = controls, calls, -1
+
+    def counting(self, calls: Iterator[int]) -> Iterator[int]:
+        """The same calls, counted, and more of them where they end early."""
+        for call in range(self.calls):
+            self.call = call
+            yield next(calls, call)
 
     def __call__(
         self, z: Array, t: np.number[Any] | float, context: Array, arrays: Mapping[str, Array]
     ) -> dict[str, list[Array]]:
-        """The next call's further arguments, `residuals` and `features`: those of all that take part in it, added."""
+        """This call's further arguments, `residuals` and `features`: those of all that take part in it, added."""
         said: dict[str, list[Array]] = {}
         for control in self.controls:
             if control.takes_part(self.call, self.calls):
                 name, levels = control.says(z, t, context, arrays)
                 before = said.get(name, levels)
                 said[name] = levels if before is levels else [a + b for a, b in zip(before, levels, strict=True)]
-        self.call += 1
         return said
 
 

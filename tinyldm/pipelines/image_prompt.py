@@ -21,6 +21,7 @@ from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.pictures import as_rgb
 from tinyldm.typing import Array
 
+Images = Mapping[str, Sequence[Pair]]  # by the path of the attention, for each of the pictures
 # Of the pictures that CLIP was trained on, red, green and blue: Radford et al. 2021's published code.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -70,10 +71,16 @@ class ImagePrompt:
 
 def with_images(prompts: Sequence[ImagePrompt], unet: Any, condition: Conditioning, count: int) -> Conditioning:
     """The condition of `count` pictures with what the UNet's attentions look at beside the text, by their paths."""
-    rows = [0] * count * condition.guided + [1] * count
-    every = [[(k[rows], v[rows]) for k, v in prompt.pairs] for prompt in prompts]
     paths = (path for path, _ in cross_attentions(unet.config))
-    return replace(condition, images=dict(zip(paths, map(list, zip(*every, strict=True)), strict=True)))
+    pairs = map(list, zip(*(prompt.pairs for prompt in prompts), strict=True))
+    images = dict(zip(paths, pairs, strict=True))
+    rows = [0] * count * condition.guided + [1] * count
+    return replace(condition, images=images if condition.composed is not None else of_rows(images, rows))
+
+
+def of_rows(images: Images, rows: Sequence[int]) -> Images:
+    """The keys and values of a batch: for each of its rows that of nothing, 0, or of the picture, 1."""
+    return {path: [(k[rows], v[rows]) for k, v in pairs] for path, pairs in images.items()}
 
 
 def clip_pixels(image: Image.Image, size: int) -> Array:

@@ -8,7 +8,7 @@ reference backend's matrix products do not, so that it walks picture by picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,11 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
         sampler, first = request.begun(parts)
         z = first_latent(parts, request, group, sampler, start, rng)
-        predict = predictor(parts, condition, request, calls)
+        counted = calls
+        if parts.controls:
+            guide = Guide(parts.controls, sampler.calls(first))
+            condition, counted = replace(condition, guide=guide), guide.counting(calls)
+        predict = predictor(parts, condition, request, counted)
         z = loop.denoise(predict, sampler, z, rng, start=first, callback=after_step)
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
@@ -187,7 +191,7 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
     images = {} if condition.images is None else {"images": condition.images}
-    guide = guide_of(parts, request) if parts.controls and context is not None else None
+    guide = condition.guide
 
     def predict(z: Array, t: np.number[Any]) -> Array:
         next(calls, None)
@@ -204,9 +208,3 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         return rescale_guidance(prediction, conditional, amount) if amount else prediction
 
     return predict
-
-
-def guide_of(parts: Parts, request: Request) -> Guide:
-    """What the controls say to each call of a walk."""
-    sampler, first = request.begun(parts)
-    return Guide(parts.controls, sampler.calls(first))
