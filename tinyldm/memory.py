@@ -24,23 +24,24 @@ BANDS = 5  # of a tiled decoder's widest level, alive at once
 def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, denoises: bool = True) -> int:
     """About how much memory a single run takes, for latents of `h` × `w`; its pictures are walked in groups.
 
-    The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
-    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture, which is all where
-    nothing is denoised. With low memory, of the weights only the largest one at a time, as it was read and as it is
-    arranged for the kernel. The reference holds attention's scores on top. `low_memory` is the model's own setting
-    unless given.
+    The larger of two: the weights of the UNet and its ControlNets in the runtime's dtype and what the UNet holds for
+    its guided batch (every skip, and a few maps of its largest size), or the autoencoder's and what the decoder holds
+    for one picture, which is all where nothing is denoised. With low memory, of the weights only the largest one at a
+    time, as it was read and as it is arranged for the kernel. The reference holds attention's scores on top.
+    `low_memory` is the model's own setting unless given.
     """
     from tinyldm.pipelines.walk import GROUP_POSITIONS  # here, so that limits are looked at before NumPy is imported
 
     low_memory = model.runtime.low_memory if low_memory is None else low_memory
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
+    denoising = [size for name, own in sizes.items() if name.startswith(("unet", "controlnet")) for size in own]
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
     count = max(1, GROUP_POSITIONS // max(1, h * w))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
     decoder = decoder_numbers(model.vae, h, w)
     held = (lambda weights: 2 * max(weights)) if low_memory else sum
-    numbers = max(held(sizes["unet"]) + unet if denoises else 0, held(sizes["vae"]) + decoder)
+    numbers = max(held(denoising) + unet if denoises else 0, held(sizes["vae"]) + decoder)
     if model.runtime.backend == "reference":  # has the scores of a head as a whole; both networks attend to all places
         numbers += SCORES * (h * w) ** 2
     return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)

@@ -106,6 +106,9 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
         text_encoder=args.text_encoder,
         loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
         words=args.word,
+        controlnet=getattr(args, "controlnet", ()),
+        ip_adapter=getattr(args, "ip_adapter", ()),
+        image_encoder=getattr(args, "image_encoder", None),
     )
     tile = chosen_tile(args)
     model = model if tile is None else model.tiled(tile)

@@ -17,6 +17,7 @@ EXAMPLE = """example:
   tinyldm sample @prompts.txt
   tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
   tinyldm sample "green leaves" --seamless both
+  tinyldm sample "bird" --model sd15 --controlnet sd-controlnet-canny --control-image photo.png --preprocess canny
 """
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
+from tinyldm.commands.guides import add_guide_options, check_guides, guided
 from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
@@ -53,6 +54,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_tiling_options(p)
     add_force_option(p)
+    add_guide_options(p)
 
 
 def make(args: argparse.Namespace, **settings: Any) -> None:
@@ -80,7 +82,8 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
-    model = open_model(args, all_loras(args, wanted))
+    check_guides(args)
+    model = guided(open_model(args, all_loras(args, wanted)), args, wanted)
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))
@@ -114,7 +117,11 @@ def repeated(args: argparse.Namespace) -> Request:
     if args.prompt:
         raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
     said = read_text(args.repeat)
-    for made, why in (("image", "began from another picture"), ("one_stream", "shared its noise with others")):
+    for made, why in (
+        ("image", "began from another picture"),
+        ("guides", "was guided by another picture"),
+        ("one_stream", "shared its noise with others"),
+    ):
         if made in said:
             raise InputError(f"{args.repeat}: {why} ({said[made]}), so its settings alone don't make it again")
     return read_metadata(said if args.seed is None else {**said, "seed": str(chosen_seed(args))})

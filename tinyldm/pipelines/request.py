@@ -55,6 +55,7 @@ class Request:
     the layer of the text encoder that is read from the last, 1.
     Pictures that are `seamless` along `x`, `y` or `both` tile. `drawn` is the shape of what was drawn
     from each picture's stream before.
+    `guides` is what is to be said of the other pictures that guide a run (of `Parts`), which `resolved` fills in.
     """
 
     prompts: tuple[str | None, ...]
@@ -77,6 +78,7 @@ class Request:
     clip_skip: int | None = None
     drawn: tuple[int, ...] = ()
     seamless: str | None = None
+    guides: tuple[Mapping[str, Any], ...] = ()
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
@@ -104,6 +106,9 @@ class Request:
             given: Any = concat if image is None else image
             height, width = (side * vae.config.factor for side in given.shape[2:])
         h, w = parts.latent_size(height, width)
+        for control in parts.controls:
+            control.check_size(h, w)
+        filled["guides"] = (*(c.said for c in parts.controls), *(p.said for p in parts.image_prompts))
         whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
@@ -138,6 +143,7 @@ class Request:
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
         said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
         said |= {} if self.seamless is None else {"seamless": self.seamless}
+        said |= {"guides": json.dumps([dict(guide) for guide in self.guides])} if self.guides else {}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return {name: str(value) for name, value in said.items()}
 
@@ -187,7 +193,7 @@ def request(
 
 
 def read_metadata(said: Mapping[str, str]) -> Request:
-    """The request that made a picture, from what its file says; the picture that it began from is not in there.
+    """The request that made a picture, from what its file says, in which no other pictures are.
 
     Raises `InputError` where a setting is missing or is no number.
     """

@@ -30,5 +30,5 @@ def seamless(network: N, axes: str) -> N:
 def seamless_parts(parts: Parts, axes: str) -> Parts:
     """Parts whose networks, and what controls them, are seamless."""
     networks = {name: seamless(network, axes) for name, network in parts.networks.items()}
-    controls = tuple(replace(control, controlnet=seamless(control.controlnet, axes)) for control in parts.controls)
+    controls = tuple(replace(control, network=seamless(control.network, axes)) for control in parts.controls)
     return parts.replaced(**networks, controls=controls)
