@@ -33,6 +33,7 @@ RUN = [
     "goldens.md",
     "samplers.md",
     "prompts.md",
+    "editing.md",
     "upscaling.md",
 ]  # golden-format.md has pieces of programs
 

@@ -115,11 +115,13 @@ def brought_to_size(image: Image.Image, model: LatentDiffusion, wanted: Request)
     """A picture that guides in the size of the pictures to make; where nothing says that, in its own."""
     from PIL import Image, ImageOps
 
+    from tinyldm.pipelines.masks import padded
     from tinyldm.pipelines.pictures import fitted
 
     factor, begun = model.vae.config.factor, wanted.image
     if isinstance(begun, Image.Image):
-        begun = fitted(begun, factor, wanted.resize)
+        under = wanted.mask is not None  # such a picture is extended, not cropped
+        begun = padded(begun, factor, edge=True) if under else fitted(begun, factor, wanted.resize)
         size = begun.size
     elif begun is not None:
         size = (begun.shape[3] * factor, begun.shape[2] * factor)

@@ -15,12 +15,16 @@ from tinyldm.commands.guides import add_guide_options, check_guides, guided
 from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
+from tinyldm.commands.variations import StepFiles, add_variation_options, variation_settings
 from tinyldm.errors import InputError
 from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.request import Request
+
+
+FROM_FILES = ("image", "mask", "depth", "segments")  # the options whose files a picture is made with
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -53,8 +57,24 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "--seamless", metavar="AXES", nargs="?", const="both", help="pictures that tile, along x, y or both (default)"
     )
     add_tiling_options(p)
+    add_variation_options(p)
     add_force_option(p)
     add_guide_options(p)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a request as its settings."""
+    named = ["negative_prompt", "prompt_syntax", "clip_skip"]
+    named += ["steps", "guidance_scale", "guidance_rescale", "sampler", "seamless"]
+    settings = {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
+    return settings | variation_settings(args)
+
+
+def said_of(args: argparse.Namespace, model: LatentDiffusion) -> dict[str, str]:
+    """What a picture's file says besides its request: the program, the model, the files that it was made with."""
+    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
+    said |= {name: path.name for name in FROM_FILES if isinstance(path := getattr(args, name, None), Path)}
+    return said | ({"precision": "bf16"} if model.runtime.precision == "bf16" else {})
 
 
 def make(args: argparse.Namespace, **settings: Any) -> None:
@@ -76,12 +96,11 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         prompts = [prompt for prompt in wanted.prompts if prompt]
     else:
         prompts = read_prompts(args.prompt)
-        named = ["negative_prompt", "prompt_syntax", "clip_skip"]
-        named += ["steps", "guidance_scale", "guidance_rescale", "sampler", "seamless"]
-        settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
+        settings |= settings_of(args)
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
+    steps = None if args.save_steps is None else StepFiles(args, len(wanted.prompts))
     check_guides(args)
     model = guided(open_model(args, all_loras(args, wanted)), args, wanted)
     wanted = wanted.resolved(model.parts)
@@ -90,23 +109,23 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     note_sampler(args, model, wanted)
     model = expected(args, model, wanted)
 
-    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {"image": args.image.name} if "image" in args else {}
-    said |= {"precision": "bf16"} if model.runtime.precision == "bf16" else {}
-    images = []
+    said, images, callback = said_of(args, model), [], watch if steps is None else steps.watching(model, wanted, watch)
     try:
-        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
+        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=callback, single_run=True)):
             if sheet:
                 images.append(picture.image)
-                continue
-            write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
-            args.written.append(files[picture.index])
+            else:
+                write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
+                args.written.append(files[picture.index])
+            if steps is not None:
+                steps.write(picture, wanted.metadata(picture.index) | said)
     finally:  # a run that is interrupted keeps the pictures that are finished, in one picture too
         if sheet and images:
             write_png(files[0], grid(images, sheet), wanted.metadata(0) | said | {"prompts": "\n".join(prompts)})
             args.written.append(files[0])
-    print(*files, sep="\n")
-    print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
+    print(*files, *([] if steps is None else steps.files), sep="\n")
+    variation = f", variation seed {wanted.variation_seed}" if wanted.variation_strength else ""
+    print(f"seed {wanted.seeds[0]}{variation}, {time.perf_counter() - started:.1f} s")
 
 
 def repeated(args: argparse.Namespace) -> Request:
@@ -117,11 +136,9 @@ def repeated(args: argparse.Namespace) -> Request:
     if args.prompt:
         raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
     said = read_text(args.repeat)
-    for made, why in (
-        ("image", "began from another picture"),
-        ("guides", "was guided by another picture"),
-        ("one_stream", "shared its noise with others"),
-    ):
+    files = dict.fromkeys(FROM_FILES, "was made with a map") | {"image": "began from another picture"}
+    files |= {"guides": "was guided by another picture", "one_stream": "shared its noise with others"}
+    for made, why in files.items():
         if made in said:
             raise InputError(f"{args.repeat}: {why} ({said[made]}), so its settings alone don't make it again")
     return read_metadata(said if args.seed is None else {**said, "seed": str(chosen_seed(args))})
