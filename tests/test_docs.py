@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_checkpoints import write_depth
+from PIL import Image
+from tiny_checkpoints import (
+    T2I_ADAPTER,
+    write_component,
+    write_controlnet,
+    write_depth,
+    write_image_encoder,
+    write_ip_adapter,
+    write_sd,
+)
 
 import tinyldm
 
@@ -16,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [
     "README.md",
+    "adapters.md",
     "latent-diffusion.md",
     "checkpoints.md",
     "goldens.md",
@@ -23,6 +36,7 @@ RUN = [
     "prompts.md",
     "editing.md",
     "seeds-and-settings.md",
+    "upscaling.md",
 ]  # golden-format.md has pieces of programs
 
 
@@ -36,7 +50,21 @@ def test_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     if name == "checkpoints.md":  # a tiny model in the place of the published file, which must be named
         load, folder = tinyldm.load, write_depth(tmp_path / "depth")
         monkeypatch.setattr(tinyldm, "load", lambda path: load({"512-depth-ema.safetensors": folder}[path]))
-    exec(compile("\n".join(snippets), str(page), "exec"), {"__name__": "snippets"})
+    given: dict[str, Any] = {"__name__": "snippets"}
+    if name == "adapters.md":
+        monkeypatch.setattr(tinyldm, "load", adapted(tmp_path, tinyldm.load))
+        given |= dict.fromkeys(("photo", "depth", "dog"), Image.new("RGB", (24, 16), "teal"))
+    exec(compile("\n".join(snippets), str(page), "exec"), given)
+
+
+def adapted(folder: Path, load: Callable[..., Any]) -> Callable[..., Any]:
+    """`load` of a tiny model with what the page on adapters puts on top, in the place of the published files."""
+    write_sd(folder / "sd15")
+    write_controlnet(folder / "sd-controlnet-canny")
+    write_component(folder / "t2iadapter_depth_sd15v2", T2I_ADAPTER)
+    write_image_encoder(folder / "IP-Adapter" / "models" / "image_encoder")
+    write_ip_adapter(folder / "IP-Adapter" / "models" / "ip-adapter_sd15.safetensors", "sd", "projection")
+    return functools.partial(load, backend="reference")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

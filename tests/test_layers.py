@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"numpy"},
     "diffusion": {"numpy"},
     "random": {"numpy"},
-    "pipelines": {"numpy", "PIL"},
+    "pipelines": {"numpy", "scipy", "PIL"},
     "cost": {"numpy"},
     "memory": set(),
     "architectures": {"numpy"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tinyldm.checkpoint_tools import convert, inspect
     from tinyldm.descriptions import describe, describe_cost
     from tinyldm.errors import CheckpointError, ConfigError, InputError, Stopped, TinyldmError
+    from tinyldm.pipelines.canny import canny
     from tinyldm.pipelines.load import load
     from tinyldm.pipelines.model import LatentDiffusion
 
@@ -27,6 +28,7 @@ __all__ = [
     "TinyldmError",
     "__version__",
     "bench",
+    "canny",
     "convert",
     "cost",
     "describe",
@@ -41,8 +43,9 @@ __all__ = [
 
 # The modules of the names, each imported when it is first asked for: the command answers at once, and nothing large is
 # imported before Ctrl-C and a lack of memory are looked after.
-HOMES = {"load": "pipelines.load", "LatentDiffusion": "pipelines.model", "describe": "descriptions"}
-HOMES |= {"describe_cost": "descriptions", "convert": "checkpoint_tools", "inspect": "checkpoint_tools"}
+HOMES = {"canny": "pipelines.canny", "load": "pipelines.load", "LatentDiffusion": "pipelines.model"}
+HOMES |= {"describe": "descriptions", "describe_cost": "descriptions"}
+HOMES |= {"convert": "checkpoint_tools", "inspect": "checkpoint_tools"}
 MODULES = ("bench", "cost", "doctor", "golden", "random", "verify")
 
 

@@ -25,6 +25,7 @@ from tinyldm.commands import (
     interpolate,
     interrupts,
     sample,
+    upscale,
 )
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "inpaint": inpaint,
     "edit": edit,
     "interpolate": interpolate,
+    "upscale": upscale,
     "encode": encode,
     "decode": decode,
     "info": info,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinyldm.commands.options import add_force_option, add_model_options, open_model
+from tinyldm.commands.options import add_force_option, add_model_options, add_tiling_options, open_model
 from tinyldm.version import __version__
 
 SUMMARY = "decode a latent file to a picture"
 EXAMPLE = """example:
   tinyldm decode apple.safetensors -o apple-again.png
+  tinyldm decode large.safetensors --vae-tiling
 """
 
 
@@ -21,12 +22,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="PNG, JPEG or WebP to write (default: beside the latent)"
     )
+    add_tiling_options(p)
     add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Latent to picture."""
-    from tinyldm.memory import check_memory
+    from tinyldm.memory import fitting
     from tinyldm.pipelines.files import numbered
     from tinyldm.pipelines.latents import read_latent
     from tinyldm.pipelines.picture_text import format_of, write_picture
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     model = open_model(args)
     if not args.force:
         h, w = latent.shape[2:]
-        check_memory(model, h, w, f"a latent of {h}×{w}", denoises=False)
+        model = fitting(model, h, w, f"a latent of {h}×{w}", denoises=False)
     images = model.decode(latent)
     for file, image in zip(numbered(output, len(images)), images, strict=True):
         write_picture(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})

@@ -12,6 +12,7 @@ from tinyldm.commands.options import (
     add_model_options,
     add_resize_options,
     add_seed_option,
+    add_tiling_options,
     chosen_seed,
     open_model,
 )
@@ -34,12 +35,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
     add_seed_option(p, "the draw")
     add_resize_options(p)
+    add_tiling_options(p)
     add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Picture to latent."""
-    from tinyldm.memory import check_memory
+    from tinyldm.memory import fitting
     from tinyldm.pipelines.latents import write_latent
     from tinyldm.pipelines.pictures import check_writable, fitted
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     image = fitted(image, factor, args.resize)
     if not args.force:
         size = f"a picture of {image.width}×{image.height}"
-        check_memory(model, image.height // factor, image.width // factor, size, denoises=False)
+        model = fitting(model, image.height // factor, image.width // factor, size, denoises=False)
     latent = model.encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"

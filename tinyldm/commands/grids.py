@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tinyldm.commands.guides import check_guides, guided
 from tinyldm.commands.options import open_model
 from tinyldm.commands.prompts import all_loras, note_unknown
 from tinyldm.commands.repeat import made_with, note_differences
 from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyldm.pipelines.model import LatentDiffusion
 
 BAR = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
 
@@ -28,12 +32,13 @@ def make_grid(
     args: argparse.Namespace,
     arguments: Mapping[str, Any],
     began: Mapping[str, Any],
-    expect: Callable[..., None],
+    expect: Callable[..., LatentDiffusion],
     watch: Callable[[object], None],
 ) -> None:
     """Make the grid that the options ask for, all cells with the `arguments` of a request, and write it.
 
-    `expect` says what a request will take before it begins, `watch` is called after each step.
+    `expect` says what a request will take before it begins, and gives the model that has room for it; `watch` is called
+    after each step.
     """
     from tqdm import tqdm
 
@@ -51,11 +56,12 @@ def make_grid(
     prompts = list(dict.fromkeys(prompt for cell in wanted.values() for prompt in cell.prompts if prompt))
     (file,) = picture_files(args.output, prompts, 1)
     of_all = replace(next(iter(wanted.values())), prompts=tuple(prompts))
-    model = open_model(args, all_loras(args, of_all))
+    check_guides(args)
+    model = guided(open_model(args, all_loras(args, of_all)), args, of_all)
     made = grids.merged(model.parts, wanted)
     note_unknown(model, list(dict.fromkeys(text for one, _ in made for text in words(model.parts, one))))
     largest = max((one for one, _ in made), key=lambda one: (one.width or 0) * (one.height or 0))
-    expect(args, model, largest)
+    model = expect(args, model, largest)
     said = {**made[0][0].settings(0), **made_with(args, model), **began, "prompts": prompts}
     said |= {name: text for name in ("rows", "columns") if (text := getattr(args, name))}
     if args.repeat is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tinyldm.commands import sampling
+from tinyldm.commands.guides import check_guides, guided
 from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed, open_model
 from tinyldm.commands.prompts import PROMPT_HELP, note_unknown, read_prompts
 from tinyldm.commands.repeat import made_with
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
     """The way between prompts and seeds."""
     from tinyldm.pipelines.animation import check_animation, write_animation
     from tinyldm.pipelines.interpolation import between
+    from tinyldm.pipelines.request import request
     from tinyldm.pipelines.walk import Walk
 
     if args.output is None:
@@ -41,11 +43,12 @@ def run(args: argparse.Namespace) -> None:
     if args.count != 1 or args.save_steps is not None:
         raise InputError("the way is one row of --frames pictures; leave out -n and --save-steps")
     prompts = read_prompts(args.prompt)
-    model = open_model(args)
+    check_guides(args)
     settings = sampling.settings_of(args) | {"height": args.height, "width": args.width}
+    model = guided(open_model(args), args, request(prompts, **settings))
     wanted = between(model.parts, prompts, args.frames, args.to_seed, seed=chosen_seed(args), **settings)
     note_unknown(model, [*prompts, args.negative_prompt or ""])
-    sampling.print_expectation(args, model, wanted)
+    model = sampling.expected(args, model, wanted)
     said = wanted.settings(0) | made_with(args, model) | {"prompt": "\n".join(prompts), "frames": args.frames}
     said |= {} if args.to_seed is None else {"to_seed": args.to_seed}
     images = []

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # What a file may say so that its settings alone don't make its picture again.
 REFUSED = {
     "one_stream": "shared its noise with others ({}), so that its settings alone don't make it again",
+    "guides": "was guided by other pictures ({}), so that its settings alone don't make it again",
     "prompts": "holds several pictures; wanted the file of one",
 }
 ANOTHER = "began from another picture ({{}}); `tinyldm img2img --from {} --image …` makes it again"

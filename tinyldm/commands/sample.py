@@ -17,6 +17,8 @@ EXAMPLE = """example:
   tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
   tinyldm sample @prompts.txt
   tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
+  tinyldm sample "green leaves" --seamless both
+  tinyldm sample "bird" --model sd15 --controlnet sd-controlnet-canny --control-image photo.png --preprocess canny
   tinyldm sample "a bear" --depth depth.png --model stabilityai/stable-diffusion-2-depth
   tinyldm sample "red apple" --rows steps=4,25 --columns sampler=euler,ddim,unipc
   tinyldm sample --from animals-0002.png --steps 100 -o again.jpg
@@ -43,5 +45,5 @@ def run(args: argparse.Namespace) -> None:
     if args.grid is not None and args.grid < 1:
         raise InputError(f"--grid must be 1 or more columns, not {args.grid}")
     if args.layout is not None:
-        args.prompt = [*args.prompt, read_layout_file(args.layout)]
+        args.prompt, args.prompt_syntax = [*args.prompt, read_layout_file(args.layout)], "plain"
     sampling.make(args, height=args.height, width=args.width, **map_settings(args))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
-from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
+from tinyldm.commands.guides import add_guide_options, check_guides, guided
+from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, made_with, note_differences, repeated
 from tinyldm.commands.streams import note
@@ -55,9 +56,14 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
     p.add_argument("--from", dest="repeat", metavar="FILE", type=Path, help=FROM_HELP)
+    p.add_argument(
+        "--seamless", metavar="AXES", nargs="?", const="both", help="pictures that tile, along x, y or both (default)"
+    )
+    add_tiling_options(p)
     add_variation_options(p)
     add_grid_options(p)
     add_force_option(p)
+    add_guide_options(p)
 
 
 # Options of a request.
@@ -70,6 +76,7 @@ NAMED = (
     "guidance_rescale",
     "sampler",
     "rng",
+    "seamless",
 )
 
 
@@ -100,19 +107,20 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     given = {name: value for name, value in settings.items() if value is not None} | settings_of(args)
     arguments = repeated(args, given) if args.repeat is not None else typed(args, given)
     if args.rows or args.columns:
-        make_grid(args, arguments, began or {}, print_expectation, watch)
+        make_grid(args, arguments, began or {}, expected, watch)
         return
     wanted = request(**arguments)
     prompts = [prompt for prompt in dict.fromkeys(wanted.prompts) if prompt]
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     steps = None if args.save_steps is None else StepFiles(args, len(wanted.prompts))
-    model = open_model(args, all_loras(args, wanted))
+    check_guides(args)
+    model = guided(open_model(args, all_loras(args, wanted)), args, wanted)
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))
     note_sampler(args, model, wanted)
-    print_expectation(args, model, wanted)
+    model = expected(args, model, wanted)
     said = made_with(args, model) | (began or {})
     if args.repeat is not None:
         note_differences(args, said)
@@ -189,17 +197,21 @@ def note_sampler(args: argparse.Namespace, model: LatentDiffusion, wanted: Reque
         note(f"{model.path.name} names the scheduler {published}; sampling with {wanted.sampler} (--sampler)")
 
 
-def print_expectation(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> None:
-    """Say what a run will take before it begins. Raises `InputError` where there is too little memory for it."""
-    from tinyldm.memory import check_memory, expected_bytes, human_bytes
+def expected(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> LatentDiffusion:
+    """Say what a run will take before it begins; the model, with its autoencoder in tiles where memory is short.
+
+    Raises `InputError` where there is too little memory for that, too.
+    """
+    from tinyldm.memory import expected_bytes, fitting, human_bytes
 
     h, w = model.parts.latent_size(wanted.height, wanted.width)
     pictures = "1 picture" if len(wanted.prompts) == 1 else f"{len(wanted.prompts)} pictures"
     size = f"{pictures} of {wanted.width}×{wanted.height}"
     if not args.force:
-        check_memory(model, h, w, size)
+        model = fitting(model, h, w, size)
     needed = human_bytes(expected_bytes(model, h, w))
     print(f"{size}, about {needed} of memory; time left is shown after the first step", file=sys.stderr)
+    return model
 
 
 def progress_bar(calls: range) -> Iterator[int]:

@@ -15,6 +15,7 @@ from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.picture_text import write_picture
 from tinyldm.pipelines.pictures import check_writable, grid, write_whole
 from tinyldm.pipelines.request import Request
+from tinyldm.pipelines.seamless import seamless_parts
 from tinyldm.pipelines.walk import Picture, Step
 from tinyldm.typing import Array
 
@@ -64,9 +65,10 @@ class StepFrames:
 
     def frames(self, picture: Picture, progress: Callable[[list[Array]], Iterable[Array]] = iter) -> list[Image.Image]:
         """The way of a finished picture: a frame for each step, and then the picture. What was kept for it is gone."""
-        masked = self.request.mask is not None
+        masked, axes = self.request.mask is not None, self.request.seamless
+        parts = self.parts if axes is None else seamless_parts(self.parts, axes)
         decoded = [
-            painted(self.parts, self.request, z) if masked else self.parts.decode(z)[0]
+            painted(parts, self.request, z) if masked else parts.decode(z)[0]
             for z in progress(self.seen.pop(picture.index, []))
         ]
         return [*decoded, picture.image]

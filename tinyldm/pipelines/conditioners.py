@@ -30,6 +30,8 @@ class Conditioning:
     `context` is `(M, L, D)`, None for the unconditional models; `arrays` the model's further conditions by name;
     `concat` `(M, C, h, w)` stands behind the latent along the channels. `guided` says that each picture has two rows.
     `composed` stands for `context` and `arrays` where they change from call to call (`composed.Composed`).
+    `images` are keys and values of pictures that are prompts, `(M, T, C)` each, by the UNet's attentions; beside what
+    is `composed` they have two rows, of nothing and of the picture. `guide` is what controls say to each call.
     """
 
     context: Array | None = None
@@ -37,6 +39,8 @@ class Conditioning:
     concat: Array | None = None
     guided: bool = False
     composed: Any = None
+    images: Mapping[str, Sequence[tuple[Array, Array]]] | None = None
+    guide: Any = None
 
     def check_fixed(self, what: str) -> None:
         """Raise `InputError` if it changes from call to call, which `what` does not take."""

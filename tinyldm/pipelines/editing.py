@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from tinyldm.errors import InputError
+from tinyldm.models.asymmetric import AsymmetricAutoencoderKL
 from tinyldm.pipelines.maps import depth_levels, segment_classes
 from tinyldm.pipelines.masks import as_mask
 from tinyldm.pipelines.parts import Parts
@@ -92,6 +93,11 @@ def begun_from(parts: Parts, settings: Mapping[str, Any], takes: str) -> dict[st
     """The picture, its mask and the strength, as they are taken."""
     image, mask, strength = (settings[name] for name in ("image", "mask", "strength"))
     if mask is not None:
+        if isinstance(parts.vae, AsymmetricAutoencoderKL) and parts.vae.tile is not None:
+            raise InputError(
+                f"{parts.path}: its decoder is shown the known part of the picture, which is not computed in tiles; "
+                "leave out --vae-tiling, and add --force where too little memory was the reason"
+            )
         whole = strength is None or strength == 1
         # A model that is told of the mask begins with noise alone; any other has the known part blended in.
         begins = None if takes == "mask" and whole else 1.0 if whole else strength

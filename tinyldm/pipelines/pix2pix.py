@@ -9,6 +9,7 @@ Source: Brooks, Holynski and Efros 2023, arXiv:2211.09800, eq. 3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from tinyldm.diffusion.prediction import rescale_guidance
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
+from tinyldm.pipelines.image_prompt import of_rows
 from tinyldm.pipelines.masks import padded
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
@@ -40,10 +42,14 @@ def threefold(condition: Conditioning, picture: Array) -> Conditioning:
     condition.check_fixed("editing by an instruction")
     count = len(picture)
     rows = [*range(count), *range(count), *range(count, 2 * count)]
-    return Conditioning(
-        None if condition.context is None else condition.context[rows],
-        {name: array[rows] for name, array in condition.arrays.items()},
-        np.concatenate([np.zeros_like(picture), picture, picture]),
+    images = condition.images
+    return replace(
+        condition,
+        context=None if condition.context is None else condition.context[rows],
+        arrays={name: array[rows] for name, array in condition.arrays.items()},
+        concat=np.concatenate([np.zeros_like(picture), picture, picture]),
+        guided=False,
+        images=None if images is None else of_rows(images, rows),
     )
 
 

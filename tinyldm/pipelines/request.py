@@ -17,6 +17,7 @@ from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.editing import EDITS, check_edits, edited
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import fitted
+from tinyldm.runtime import SEAMLESS
 from tinyldm.typing import Array, Integers
 
 SYNTAXES = ("plain", "webui")  # how a prompt is read
@@ -67,6 +68,9 @@ class Request:
     `way` is a second seed, and for each picture how far its noise is on the way to that seed's (`interpolation`).
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
     the layer of the text encoder that is read from the last, 1.
+    Pictures that are `seamless` along `x`, `y` or `both` tile. `drawn` is the shape of what was drawn
+    from each picture's stream before. `guides` is what is to be said of the other pictures that guide a run (of
+    `Parts`), which `resolved` fills in.
     `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. `rng`
     names the stream that a seed means (`diffusion.streams`). With `one_stream` the pictures share the noise stream of
     the first seed, as one generator over a batch does elsewhere.
@@ -99,6 +103,9 @@ class Request:
     prompt_syntax: str = "plain"
     clip_skip: int | None = None
     rng: str = "torch"
+    drawn: tuple[int, ...] = ()
+    seamless: str | None = None
+    guides: tuple[Mapping[str, Any], ...] = ()
 
     def resolved(self, parts: Parts) -> Request:
         """This request with the model's own settings where it leaves them open.
@@ -130,12 +137,15 @@ class Request:
             filled |= edited(parts, vars(self) | filled)
             height, width = filled.get("height", height), filled.get("width", width)
         h, w = parts.latent_size(height, width)
+        for control in parts.controls:
+            control.check_size(h, w)
+        filled["guides"] = (*(c.said for c in parts.controls), *(p.said for p in parts.image_prompts))
         whole = replace(self, **filled | {"height": h * vae.factor, "width": w * vae.factor})
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
         guides = parts.conditioner.guides if self.conditions is None else self.conditions.guided
         nothing = parts.conditioner.takes == "nothing" and self.conditions is None
-        draws_away = guides and parts.conditioner.takes_negative and self.conditions is None
+        draws_away = guides and (parts.conditioner.takes_negative or self.conditions is not None)
         unused = {
             "negative_prompt": any(self.negative_prompts) and not draws_away,
             "guidance_scale": nothing and self.guidance_scale not in (None, 1),
@@ -182,6 +192,8 @@ class Request:
         said |= {"sampler_options": dict(self.sampler_options)} if self.sampler_options else {}
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
         said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
+        said |= {} if self.seamless is None else {"seamless": self.seamless}
+        said |= {"guides": [dict(guide) for guide in self.guides]} if self.guides else {}
         said |= {"one_stream": f"picture {k + 1} of {len(self.prompts)}"} if self.one_stream else {}
         return said
 
@@ -228,6 +240,8 @@ def request(
         raise InputError(f"clip_skip must be 1 or more, the layers counted from the last, not {skip!r}")
     if settings.get("resize", "crop") != "crop" and not isinstance(settings.get("image"), Image.Image):
         raise InputError("resize is how a picture to begin from is brought to size, and there is none")
+    if settings.get("seamless") not in (None, *SEAMLESS):
+        raise InputError(f"seamless must be one of {', '.join(SEAMLESS)}, not {settings['seamless']!r}")
     if settings.get("strength") is not None and settings.get("image") is None:
         raise InputError("strength and the picture to begin from go together; the picture is missing")
     varied = settings.get("variation_strength", 0.0)
@@ -272,6 +286,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "rng": str,
     "prompt_syntax": str,
     "clip_skip": int,
+    "seamless": str,
     "strength": float,
     "resize": str,
     "mask_blur": float,

@@ -8,7 +8,7 @@ reference backend's matrix products do not, so that it walks picture by picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from tinyldm.diffusion.random import Generator, PictureStreams, TorchGenerator
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
-from tinyldm.pipelines.control import summed_residuals
+from tinyldm.pipelines.control import Guide
 from tinyldm.pipelines.edits import edit_of
+from tinyldm.pipelines.image_prompt import with_images
 from tinyldm.pipelines.inpainting import painted
 from tinyldm.pipelines.masks import padded
 from tinyldm.pipelines.parts import Parts
@@ -33,7 +34,7 @@ from tinyldm.typing import Array
 Progress = Callable[[range], Iterable[int]]  # wraps the calls of the denoiser: `tqdm.tqdm`, or nothing
 
 GROUP_POSITIONS = 4096  # of a group's latents: one of 64×64, or sixteen of 16×16; more at once is no faster
-CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder")
+CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder", "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Pic
     Raises `InputError` before any work for a request that can't be honoured.
     """
     request = request.resolved(parts)
+    if request.seamless is not None:
+        from tinyldm.pipelines.seamless import seamless_parts
+
+        parts = seamless_parts(parts, request.seamless)
     for group, z in latents(parts, request, how):
         for k in group:
             latent = z[k - group.start : k - group.start + 1]
@@ -89,6 +94,9 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
     sampler, first = request.begun(parts)
     start = None if request.strength is None else beginning(parts, request)
     conditions = [condition_of(parts, request, group) for group in groups]
+    if parts.image_prompts:
+        named = zip(conditions, groups, strict=True)
+        conditions = [with_images(parts.image_prompts, parts.predictor, made, len(group)) for made, group in named]
     fills = parts.predictor.config.in_channels != parts.vae.latent_channels  # there is more than the latent to give
     edit = edit_of(parts, request) if fills or request.mask is not None else None
     if how.single_run:
@@ -109,20 +117,26 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
 
         streams = [seeded(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
+        if request.drawn:
+            rng.randn((len(streams), *request.drawn))
         sampler, first = request.begun(parts)
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
+        counted = calls
         watch: loop.Callback = after_step
+        if parts.controls:
+            guide = Guide(parts.controls, sampler.calls(first))
+            condition, counted = replace(condition, guide=guide), guide.counting(calls)
         if edit is None:
-            predict = predictor(parts, condition, request, calls)
+            predict = predictor(parts, condition, request, counted)
         else:
             condition = edit.conditioned(condition, rng, z)
-            predict = edit.guided(predictor(parts, condition, request, calls))
+            predict = edit.guided(predictor(parts, condition, request, counted))
             watch = edit.watched(after_step, sampler, z0, noise)
         z = loop.denoise(predict, sampler, z, rng, start=first, callback=watch)
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
             if how.single_run:
-                parts.drop(parts.denoiser, "controlnet")
+                parts.drop(*(name for name in parts.networks if name != "vae"))
         yield group, z
 
 
@@ -203,16 +217,16 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         return composed_predictor(predictor, parts, condition, request, calls)
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
+    images = {} if condition.images is None else {"images": condition.images}
+    guide = condition.guide
 
     def predict(z: Array, t: np.number[Any]) -> Array:
         next(calls, None)
         x = np.concatenate([z, z]) if guided else z
         if condition.concat is not None:
             x = np.concatenate([x, condition.concat], axis=1)
-        more = {}
-        if parts.controls and context is not None:
-            more["residuals"] = summed_residuals(parts.controls, x, t, context, condition.arrays)
-        output: Array = network(x, t, *prepared, **condition.arrays, **more)
+        more = {} if guide is None or context is None else guide(x, t, context, condition.arrays)
+        output: Array = network(x, t, *prepared, **condition.arrays, **images, **more)
         if not guided:
             return output
         unconditional, conditional = np.split(output, 2)
