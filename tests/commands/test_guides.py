@@ -64,7 +64,7 @@ def test_a_picture_guided_by_two_and_its_settings(run, here: Path, checkpoint: P
     assert second == {"controlnet": "control1", "image": "other.png", "scale": 1.2, "start": 0.3, "end": 1}
     status, _, err = run("sample", "--from", "a.png")
     assert status == 2
-    assert "a.png: was guided by another picture" in err
+    assert "a.png: was guided by other pictures" in err
 
 
 def test_it_is_brought_to_the_size_of_the_picture(run, here: Path) -> None:
