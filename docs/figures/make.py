@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CHAPTERS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("make", "drawing", "collect_pictures"))
+HELPERS = ("make", "drawing", "collect_pictures", "mixture")
+CHAPTERS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in HELPERS)
 
 
 def make(chapter: str, folder: Path) -> float:
