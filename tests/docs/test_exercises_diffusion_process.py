@@ -65,7 +65,7 @@ def test_4_from_noise_to_data():
 
 
 def test_5_not_an_update():
-    """All of the noise is taken away at once, and with it what makes one picture another: all end at the same number."""
+    """All noise is taken away at once, and with it what makes one picture another: all end at the same number."""
     z = np.random.default_rng(0).standard_normal(1000)
     for t in range(999, -1, -1):
         a, s = np.sqrt(ALPHA_BAR[t]), np.sqrt(1 - ALPHA_BAR[t])
