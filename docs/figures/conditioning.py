@@ -5,25 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from drawing import BLUE, COLOURS, ORANGE, plots, save, sheet, write_numbers, write_table
+from drawing import COLOURS, plots, save, sheet, write_numbers, write_table
 
 import tinyldm
 
-STEPS, SCALES = 20, (1.0, 2.0, 4.0, 7.5, 10.0, 15.0)
-PROMPTS = (
-    "red apple",
-    "fox",
-    "sunflower",
-    "owl",
-    "rocket",
-    "crab",
-    "red heart",
-    "guitar",
-    "pizza",
-    "bus",
-    "broccoli",
-    "crown",
-)
+STEPS, SCALES = 15, (1.0, 2.0, 4.0, 7.5, 10.0, 15.0)
+NAMES = ("red apple", "fox", "owl", "rocket", "crab", "guitar")  # one picture in the training set has each
+VAGUE = ("face", "heart", "clock", "hand", "small", "blue", "animal", "green dog and red cat")  # many have, or none
 ALIKE = (
     "red apple",
     "green apple",
@@ -59,59 +47,67 @@ def saturation(pictures: np.ndarray) -> float:  # (N, H, W, 3) in [0, 1]
     return float(((high - low) / np.maximum(high, 1e-3))[coloured].mean())
 
 
-def made(model: tinyldm.LatentDiffusion, scale: float, rescale: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """The final latents of all prompts, and their pixels before they are held between black and white."""
+def made(
+    model: tinyldm.LatentDiffusion, prompts: tuple[str, ...], scale: float, rescale: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The final latents of prompts, and their pixels before they are held between black and white."""
     last: dict[int, np.ndarray] = {}
 
-    def keep(step) -> None:
+    def keep(step: tinyldm.pipelines.walk.Step) -> None:
         last.update(zip(step.pictures, step.latent, strict=True))
 
     settings = {"steps": STEPS, "guidance_scale": scale, "guidance_rescale": rescale, "sampler": "ddim"}
-    model.text_to_image(list(PROMPTS), callback=keep, **settings)
+    model.text_to_image(list(prompts), callback=keep, **settings)
     z = np.stack([last[k] for k in sorted(last)])
     return z, np.moveaxis(model.vae.decode(model.vae.unscale(z)), 1, -1) / 2 + 0.5
 
 
 def scales(folder: Path, model: tinyldm.LatentDiffusion) -> dict[str, str]:
     """Deviation of the latents, saturation, and the share of clipped values by scale, without and with rescaling."""
-    found = {rescale: [made(model, scale, rescale) for scale in SCALES] for rescale in (0.0, 0.7)}
+    kinds = {"names": (NAMES, 0.0), "vague": (VAGUE, 0.0), "vague, rescaled by 0.7": (VAGUE, 0.7)}
+    found = {kind: [made(model, p, scale, rescale) for scale in SCALES] for kind, (p, rescale) in kinds.items()}
     figure, axes = plots(3, width=7.4, height=2.6)
-    rows = []
-    for rescale, colour in ((0.0, BLUE), (0.7, ORANGE)):
-        mean = [np.abs(z.mean((2, 3))).mean() for z, _ in found[rescale]]
-        deviation = [z.std() for z, _ in found[rescale]]
-        loud = [saturation(np.clip(x, 0, 1)) for _, x in found[rescale]]
-        clipped = [100 * np.mean((x < -0.02) | (x > 1.02)) for _, x in found[rescale]]
-        for ax, values in zip(axes, (deviation, loud, clipped), strict=True):
-            ax.plot(
-                SCALES, values, "o-", markersize=3, color=colour, label="plain" if not rescale else "rescaled by 0.7"
-            )
-        values = zip(SCALES, mean, deviation, loud, clipped, strict=True)
-        rows += [
-            (f"{s:g}", "" if not rescale else f"{rescale:g}", f"{m:.2f}", f"{d:.2f}", f"{c:.2f}", f"{k:.1f}")
-            for s, m, d, c, k in values
-        ]
+    rows, deviations = [], {}
+    for (kind, both), colour in zip(found.items(), COLOURS, strict=False):
+        deviations[kind] = [float(z.std()) for z, _ in both]
+        loud = [saturation(np.clip(x, 0, 1)) for _, x in both]
+        clipped = [100 * np.mean((x < -0.02) | (x > 1.02)) for _, x in both]
+        for ax, values in zip(axes, (deviations[kind], loud, clipped), strict=True):
+            ax.plot(SCALES, values, "o-", markersize=3, color=colour, label=kind)
+        mean = [np.abs(z.mean((2, 3))).mean() for z, _ in both]
+        for k, scale in enumerate(SCALES):
+            values = mean[k], deviations[kind][k], loud[k]
+            rows.append((kind, f"{scale:g}", *(f"{value:.2f}" for value in values), f"{clipped[k]:.1f}"))
     titles = "deviation of the latents", "saturation", "values out of range, %"
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("guidance scale")
     axes[0].legend(fontsize=8)
     save(figure, folder / "conditioning-scales.svg")
-    head = ("scale", "rescaled", "mean of a channel, absolute", "deviation", "saturation", "out of range, %")
+    head = ("prompts", "scale", "mean of a channel, absolute", "deviation", "saturation", "out of range, %")
     write_table(folder / "conditioning-scales.md", head, rows)
-    picked = [0, 1, 3, 4]
-    row_of = {f'"{PROMPTS[k]}"': [np.clip(x[k], 0, 1) for _, x in found[0.0]] for k in picked}
-    sheet(folder / "conditioning-scales.png", list(row_of.items()), [f"scale {s:g}" for s in SCALES], 1.1)
-    pair = [("plain", [np.clip(found[0.0][4][1][k], 0, 1) for k in range(7)])]
-    pair += [("rescaled", [np.clip(found[0.7][4][1][k], 0, 1) for k in range(7)])]
+    picked = [("names", 0), ("names", 3), ("vague", 0), ("vague", 1), ("vague", 6), ("vague", 7)]
+    sheet(
+        folder / "conditioning-scales.png",
+        [(f'"{kinds[kind][0][k]}"', [np.clip(x[k], 0, 1) for _, x in found[kind]]) for kind, k in picked],
+        [f"scale {s:g}" for s in SCALES],
+        1.1,
+    )
+    pair = [
+        (word, [np.clip(x, 0, 1) for x in found[kind][4][1]])
+        for word, kind in zip(("plain", "rescaled"), list(found)[1:], strict=True)
+    ]
     sheet(folder / "conditioning-rescaled.png", pair, [], 1.0)
-    deviations = [float(z.std()) for z, _ in found[0.0]]
+    plain, rescaled = deviations["vague"], deviations["vague, rescaled by 0.7"]
     return {
-        "deviation_1": f"{deviations[0]:.2f}",
-        "deviation_7": f"{deviations[3]:.2f}",
-        "deviation_15": f"{deviations[5]:.2f}",
-        "rescaled_15": f"{found[0.7][5][0].std():.2f}",
-        "prompts": str(len(PROMPTS)),
+        "names_1": f"{deviations['names'][0]:.2f}",
+        "names_15": f"{deviations['names'][5]:.2f}",
+        "vague_1": f"{plain[0]:.2f}",
+        "vague_7": f"{plain[3]:.2f}",
+        "vague_15": f"{plain[5]:.2f}",
+        "rescaled_15": f"{rescaled[5]:.2f}",
+        "names": str(len(NAMES)),
+        "vague": str(len(VAGUE)),
     }
 
 

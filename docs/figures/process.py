@@ -149,10 +149,10 @@ def losses(folder: Path, model: tinyldm.LatentDiffusion, x: np.ndarray, names: l
     middle = list(times).index(500)
     return {
         "loss_pictures": str(len(x)),
-        "loss_500": f"{found['with its name'][middle]:.3f}",
-        "loss_500_without": f"{found['without'][middle]:.3f}",
+        "loss_500": f"{found['with its name'][middle]:.2g}",
+        "loss_500_without": f"{found['without'][middle]:.2g}",
         "loss_1": f"{found['with its name'][0]:.2f}",
-        "loss_999": f"{found['with its name'][-1]:.4f}",
+        "loss_999": f"{found['with its name'][-1]:.6f}",
     }
 
 

@@ -66,6 +66,8 @@ def suffice(folder: Path, model: tinyldm.LatentDiffusion) -> dict[str, str]:
         numbers["levels_20_" + name.replace("+", "p")] = f"{errors[REAL_STEPS.index(20)]:.1f}"
     ax.axhline(1, color=INK, linestyle="--", linewidth=0.8)
     ax.text(calls[-1], 1.05, "one level", color=INK, fontsize=8, ha="right")
+    ax.set_xticks([3, 5, 8, 12, 20, 32, 64], ["3", "5", "8", "12", "20", "32", "64"])
+    ax.minorticks_off()
     ax.set_xlabel("calls of the model")
     ax.set_ylabel(f"levels from {MANY} steps, RMS")
     ax.legend(fontsize=8)

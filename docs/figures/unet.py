@@ -178,7 +178,7 @@ def looks(model: tinyldm.LatentDiffusion, prompt: str, seed: int) -> tuple[list[
 
 def words(folder: Path, model: tinyldm.LatentDiffusion) -> None:
     """A row of maps for each word of a prompt, a column for each few steps."""
-    prompt, seed = "red apple", 0
+    prompt, seed = "red fox and blue whale", 0
     maps, z = looks(model, prompt, seed)
     tokens = ["start", *(token.removesuffix("</w>") for token in model.tokenizer.tokenize(prompt)), "first end"]
     visited = [0, 3, 6, 9, 12, STEPS - 1]

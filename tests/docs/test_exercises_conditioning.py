@@ -61,7 +61,7 @@ def test_4_between_two_prompts(model):
 
 
 def test_5_hold_back_the_right_thing(model):
-    context = model.text_encoder(model.tokenizer.encode(["red apple", ""]))
+    context = model.text_encoder(model.tokenizer.encode(["face", ""]))
     alpha_bar = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 
     def deviation(how):
