@@ -21,7 +21,7 @@ myst_dmath_double_inline = True
 myst_substitutions = {
     path.stem: json.loads(path.read_text("utf-8")) for path in (HERE / "figures" / "made").glob("*.json")
 }
-suppress_warnings = ["config.cache", "misc.highlighting_failure", "toc.empty_glob"]  # programs with … in them
+suppress_warnings = ["config.cache", "misc.highlighting_failure"]  # programs with … in them
 
 html_theme = "pydata_sphinx_theme"
 html_title = "tinyldm"

@@ -9,7 +9,7 @@ from drawing import COLOURS, plots, save, sheet, write_numbers, write_table
 
 import tinyldm
 
-STEPS, SCALES = 15, (1.0, 2.0, 4.0, 7.5, 10.0, 15.0)
+STEPS, SCALES = 30, (1.0, 2.0, 4.0, 7.5, 15.0)
 NAMES = ("red apple", "fox", "owl", "rocket", "crab", "guitar")  # one picture in the training set has each
 VAGUE = ("face", "heart", "clock", "hand", "small", "blue", "animal", "green dog and red cat")  # many have, or none
 ALIKE = (
@@ -101,11 +101,11 @@ def scales(folder: Path, model: tinyldm.LatentDiffusion) -> dict[str, str]:
     plain, rescaled = deviations["vague"], deviations["vague, rescaled by 0.7"]
     return {
         "names_1": f"{deviations['names'][0]:.2f}",
-        "names_15": f"{deviations['names'][5]:.2f}",
+        "names_15": f"{deviations['names'][4]:.2f}",
         "vague_1": f"{plain[0]:.2f}",
         "vague_7": f"{plain[3]:.2f}",
-        "vague_15": f"{plain[5]:.2f}",
-        "rescaled_15": f"{rescaled[5]:.2f}",
+        "vague_15": f"{plain[4]:.2f}",
+        "rescaled_15": f"{rescaled[4]:.2f}",
         "names": str(len(NAMES)),
         "vague": str(len(VAGUE)),
     }
