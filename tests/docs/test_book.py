@@ -88,7 +88,10 @@ def test_no_link_is_dead_and_nothing_comes_from_elsewhere(site: Path) -> None:
 
 
 CLIPPED = """() => [...document.querySelectorAll('p, h1, h2, h3, li, img, table, pre, div.math')]
-    .filter(e => e.closest('main') && e.getBoundingClientRect().right > innerWidth + 1)
+    .filter(e => e.closest('main') && !e.parentElement.closest('table, pre, div.math'))  // these scroll by themselves
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+    .concat([...document.querySelectorAll('div.math > math')]  // what sticks out on the left can't be scrolled to
+        .filter(e => e.getBoundingClientRect().left < e.parentElement.getBoundingClientRect().left - 1))
     .map(e => e.outerHTML.slice(0, 90))"""
 
 
