@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pkgutil
 import re
 import sys
 from collections.abc import Callable
@@ -25,33 +24,23 @@ from tiny_checkpoints import (
 import tinyldm
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN = [
-    "README.md",
-    "adapters.md",
-    "latent-diffusion.md",
-    "checkpoints.md",
-    "goldens.md",
-    "samplers.md",
-    "prompts.md",
-    "editing.md",
-    "seeds-and-settings.md",
-    "upscaling.md",
-]  # golden-format.md has pieces of programs
+PAGES = {p.relative_to(ROOT).as_posix(): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+PIECES = {"docs/golden-format.md", "docs/golden-any-language.md"}  # of programs, tested in tests/golden_tools/
+RUN = [name for name, page in PAGES.items() if "\n```python\n" in page.read_text() and name not in PIECES]
 
 
 @pytest.mark.parametrize("name", RUN)
 def test_snippets_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = next(p for p in PAGES if p.name == name)
+    page = PAGES[name]
     snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     assert snippets
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
-    if name == "checkpoints.md":  # a tiny model in the place of the published file, which must be named
+    if name == "docs/checkpoints.md":  # a tiny model in the place of the published file, which must be named
         load, folder = tinyldm.load, write_depth(tmp_path / "depth")
         monkeypatch.setattr(tinyldm, "load", lambda path: load({"512-depth-ema.safetensors": folder}[path]))
     given: dict[str, Any] = {"__name__": "snippets"}
-    if name == "adapters.md":
+    if name == "docs/adapters.md":
         monkeypatch.setattr(tinyldm, "load", adapted(tmp_path, tinyldm.load))
         given |= dict.fromkeys(("photo", "depth", "dog"), Image.new("RGB", (24, 16), "teal"))
     exec(compile("\n".join(snippets), str(page), "exec"), given)
@@ -67,25 +56,11 @@ def adapted(folder: Path, load: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(load, backend="reference")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_named_files_exist(page: Path) -> None:
+@pytest.mark.parametrize("name", PAGES)
+def test_named_files_exist(name: str) -> None:
+    page = PAGES[name]
     text = page.read_text()
     named = re.findall(r"`((?:tinyldm|tests|docs|weights)/[\w./-]+)`", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     missing = [n for n in named if not (ROOT / n).exists()] + [k for k in links if not (page.parent / k).exists()]
     assert not missing
-
-
-def test_every_command_has_a_name_in_python() -> None:
-    """The table of `docs/command-line.md`: every command is in it, and every name is there and has a docstring."""
-    from tinyldm.cli import COMMANDS
-
-    page = (ROOT / "docs" / "command-line.md").read_text()
-    table = page.partition("## The same from Python")[2].partition("##")[0]
-    rows = re.findall(r"^\| (`.*?) \| (.*`.*) \|$", table, re.MULTILINE)
-    commands = {word.split()[0] for left, _ in rows for word in re.findall(r"`([^`]+)`", left)}
-    assert commands >= COMMANDS.keys() - {"completion"}
-    for name in (name for _, right in rows for name in re.findall(r"`((?:tinyldm|model)\.[\w.]+)`", right)):
-        found = pkgutil.resolve_name(re.sub(r"^model\.", "tinyldm.LatentDiffusion.", name))
-        assert callable(found), name
-        assert found.__doc__, name
