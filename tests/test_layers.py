@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "pipelines": {"numpy", "PIL"},
     "cost": {"numpy"},
     "memory": set(),
+    "batches": {"numpy", "PIL"},
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
     "golden": {"numpy", "PIL", "tqdm"},

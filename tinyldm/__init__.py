@@ -12,6 +12,7 @@ from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm import golden, random
+    from tinyldm.batches.run import batch
     from tinyldm.errors import CheckpointError, ConfigError, InputError, Stopped, TinyldmError
     from tinyldm.pipelines.load import load
     from tinyldm.pipelines.model import LatentDiffusion
@@ -24,6 +25,7 @@ __all__ = [
     "Stopped",
     "TinyldmError",
     "__version__",
+    "batch",
     "golden",
     "load",
     "random",
@@ -31,7 +33,7 @@ __all__ = [
 
 # The modules of the names, each imported when it is first asked for: the command answers at once, and nothing large is
 # imported before Ctrl-C and a lack of memory are looked after.
-HOMES = {"load": "pipelines.load", "LatentDiffusion": "pipelines.model"}
+HOMES = {"batch": "batches.run", "load": "pipelines.load", "LatentDiffusion": "pipelines.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,20 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from tinyldm.commands import bench, convert, cost, decode, encode, golden, img2img, info, inspect, interrupts, sample
+from tinyldm.commands import (
+    batch,
+    bench,
+    convert,
+    cost,
+    decode,
+    encode,
+    golden,
+    img2img,
+    info,
+    inspect,
+    interrupts,
+    sample,
+)
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -19,6 +32,7 @@ from tinyldm.version import __version__
 COMMANDS: Mapping[str, Command | Group] = {
     "sample": sample,
     "img2img": img2img,
+    "batch": batch,
     "encode": encode,
     "decode": decode,
     "info": info,
@@ -33,7 +47,7 @@ EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
 exit status:
   0    done
-  1    done, and what was checked is not within its tolerance (verify, golden)
+  1    done, and what was checked is not within its tolerance (verify, golden), or rows failed (batch)
   2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
   130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
   141  the program that reads the output closed it early; the work was done

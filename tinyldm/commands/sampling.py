@@ -15,7 +15,6 @@ from tinyldm.commands.options import add_force_option, add_seed_option, chosen_s
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
-from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
@@ -53,7 +52,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace, **settings: Any) -> None:
     """Make the pictures that the options ask for, and write each with its settings as soon as it is finished."""
-    from tinyldm.pipelines.files import picture_files
+    from tinyldm.pipelines.files import picture_files, said_of
     from tinyldm.pipelines.pictures import grid, write_png
     from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.request import request
@@ -83,9 +82,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     note_sampler(args, model, wanted)
     print_expectation(args, model, wanted)
 
-    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {"image": args.image.name} if "image" in args else {}
-    said |= {"precision": "bf16"} if model.runtime.precision == "bf16" else {}
+    said = said_of(model, getattr(args, "image", None))
     images = []
     try:
         for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinyldm.errors import InputError
+from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.pictures import check_writable
+from tinyldm.version import __version__
 
 
 def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> list[Path]:
@@ -25,6 +27,13 @@ def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> li
     if folder := next((file for file in files if file.is_dir()), None):
         raise InputError(f"{folder}: can't be written: it is a folder")
     return files
+
+
+def said_of(model: LatentDiffusion, image: Path | None = None) -> dict[str, str]:
+    """What the file of a picture says beside its request: by which program and model, and from which picture."""
+    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
+    said |= {} if image is None else {"image": image.name}
+    return said | ({"precision": "bf16"} if model.runtime.precision == "bf16" else {})
 
 
 def numbered(path: Path, count: int) -> list[Path]:

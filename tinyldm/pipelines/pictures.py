@@ -160,15 +160,28 @@ def read_text(path: str | Path) -> dict[str, str]:
 
 def write_png(path: str | Path, image: Image.Image, metadata: Mapping[str, object]) -> None:
     """Write a PNG with text metadata, whole or not at all."""
+    write_whole(path, lambda file: save_png(file, image, metadata))
+
+
+def png_bytes(image: Image.Image, metadata: Mapping[str, object]) -> bytes:
+    """The bytes that `write_png` writes."""
+    file = io.BytesIO()
+    save_png(file, image, metadata)
+    return file.getvalue()
+
+
+def save_png(file: IO[bytes], image: Image.Image, metadata: Mapping[str, object]) -> None:
+    """Save a picture as PNG with text metadata."""
     text = PngImagePlugin.PngInfo()
     for key, value in metadata.items():
         text.add_itxt(key, str(value))
-    write_whole(path, lambda file: image.save(file, "PNG", pnginfo=text))
+    image.save(file, "PNG", pnginfo=text)
 
 
-def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object], lasting: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file beside it, which then takes its name.
 
+    One that is to be `lasting` is on the disk before it does, so that not even a failure of power leaves half of it.
     Raises `InputError` where that can't be done; nothing is left behind.
     """
     path = Path(path)
@@ -177,6 +190,9 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

@@ -1,0 +1,456 @@
+"""A batch: the bytes of `sample`, what is done again and what is not, failures, and a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+import weakref
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinyldm
+from tinyldm import cli
+from tinyldm.batches import making
+from tinyldm.batches.manifest import FILE, Manifest
+from tinyldm.batches.remembering import KEPT, Remembering
+from tinyldm.batches.rows import Job
+from tinyldm.batches.run import How, batch
+from tinyldm.errors import InputError, Stopped
+from tinyldm.pipelines.conditioners import Conditioning
+
+
+def manifest(folder: str | Path) -> list[dict]:
+    return [json.loads(line) for line in (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()]
+
+
+def files(folder: str | Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
+
+
+@pytest.fixture
+def model(checkpoint: Path) -> tinyldm.LatentDiffusion:
+    return tinyldm.load(checkpoint, backend="reference")
+
+
+# The bytes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_files_are_those_of_sample(run, backend: str) -> None:
+    """To the last byte, settings included, in whatever groups they are made."""
+    Path("rows.csv").write_text(
+        "prompt,negative_prompt,seed,steps,sampler,guidance_scale,width\n"
+        'a,,3,2,ddim,4,\nb,dark,4,2,ddim,4,\na,,5,3,euler_a,1,24\n"c, d",,2**0,2,ddim,4,\n'.replace("2**0", "1")
+    )
+    assert run("batch", "rows.csv", "-o", "out", "--backend", backend, "--name", "{row}.png")[0] == 0
+    rows = [
+        ("a", "--seed", "3", "--steps", "2", "--sampler", "ddim", "--guidance-scale", "4"),
+        ("b", "--negative-prompt", "dark", "--seed", "4", "--steps", "2", "--sampler", "ddim", "--guidance-scale", "4"),
+        ("a", "--seed", "5", "--steps", "3", "--sampler", "euler_a", "--guidance-scale", "1", "--width", "24"),
+        ("c, d", "--seed", "1", "--steps", "2", "--sampler", "ddim", "--guidance-scale", "4"),
+    ]
+    for number, words in enumerate(rows, 1):
+        assert run("sample", *words, "--backend", backend, "-o", f"{number}.png")[0] == 0
+        assert Path(f"{number}.png").read_bytes() == Path(f"out/{number}.png").read_bytes()
+
+
+def test_files_that_begin_from_a_picture_are_those_of_img2img(run) -> None:
+    (Path("in")).mkdir()
+    Image.effect_noise((20, 18), 60).convert("RGB").save("in/noise.png")
+    Path("in/rows.csv").write_text("prompt,image,strength,width\na,noise.png,,\nb,noise.png,0.5,16\n")
+    assert run("batch", "in/rows.csv", "-o", "out", "--name", "{row}.png", "--steps", "4")[0] == 0
+    more = ("--image", "in/noise.png", "--steps", "4", "--seed", "0")
+    assert run("img2img", "a", *more, "-o", "1.png")[0] == 0
+    assert run("img2img", "b", *more, "-o", "2.png", "--strength", "0.5", "--width", "16")[0] == 0
+    assert run("batch", "-o", "again", "in/rows.csv", "--name", "{row}.png", "--steps", "4")[0] == 0
+    for name in ("1.png", "2.png"):
+        assert Path(name).read_bytes() == (Path("out") / name).read_bytes()
+    assert files("out") == files("again")
+
+
+def test_the_manifest_says_what_was_made_from_what(run) -> None:
+    Path("rows.txt").write_text("a\nb\n")
+    status, out, _ = run("batch", "rows.txt", "--seeds", "0:2", "--steps", "1", "--sampler-options", "x")
+    assert status == 2  # the option is called --set
+    status, out, _ = run("batch", "rows.txt", "--seeds", "0:2", "--steps", "1", "--set", 'sampler_options={"eta": 0.5}')
+    assert (status, out.startswith("rows: 4 pictures made, ")) == (0, True)
+    lines = manifest("rows")
+    assert [(line["row"], line["file"]) for line in lines] == [
+        (row, f"000{row}-{prompt}-{seed}.png") for row, prompt in ((1, "a"), (2, "b")) for seed in (0, 1)
+    ]
+    for line in lines:
+        path = Path("rows") / line["file"]
+        assert line["bytes"] == path.stat().st_size
+        assert line["settings"] == Image.open(path).text
+        assert line["settings"]["sampler_options"] == '{"eta": 0.5}'
+
+
+KILLS = 15
+
+# Going on ----------------------------------------------------------------------------------------------------------
+
+
+def made(model, rows, folder, **more) -> list[str]:
+    """The files that a call makes."""
+    names: list[str] = []
+    how = How(watch=lambda report, made: names.append(made.job.name))
+    batch(rows, folder, model=model, how=how, **{"name": "{row}-{seed}.png", **more})
+    return names
+
+
+ROWS = [{"prompt": p, "steps": 1} for p in "abc"]
+
+
+def test_what_is_there_is_not_made_again(model, tmp_path: Path) -> None:
+    assert made(model, ROWS[:2], tmp_path) == ["1-0.png", "2-0.png"]
+    before = files(tmp_path)
+    assert made(model, ROWS, tmp_path) == ["3-0.png"]
+    assert made(model, ROWS, tmp_path) == []
+    assert {name: files(tmp_path)[name] for name in before} == before
+    assert len(manifest(tmp_path)) == 3
+
+
+def test_what_is_lost_or_damaged_is_made_again(model, tmp_path: Path) -> None:
+    made(model, ROWS, tmp_path)
+    before = files(tmp_path)
+    (tmp_path / "1-0.png").unlink()
+    (tmp_path / "2-0.png").write_bytes(b"")  # as a failure of power leaves files
+    assert made(model, ROWS, tmp_path) == ["1-0.png", "2-0.png"]
+    assert files(tmp_path) == before
+
+
+def test_pictures_of_other_settings_are_not_lost(model, tmp_path: Path) -> None:
+    made(model, ROWS, tmp_path)
+    before = files(tmp_path)
+    other = [{**row, "steps": 2} for row in ROWS]
+    with pytest.raises(InputError, match=r"1-0\.png: is there, and was made with other settings"):
+        made(model, other, tmp_path)
+    assert files(tmp_path) == before
+    batch(other, tmp_path, model=model, name="{row}-{seed}.png", how=How(overwrite=True))
+    assert files(tmp_path) != before
+    assert made(model, other, tmp_path) == []
+
+
+def test_other_weights_are_other_settings(model, tmp_path: Path) -> None:
+    made(model, ROWS, tmp_path)
+    weights = model.unet.weights
+    weights.source.read  # noqa: B018  # the file itself is shared by the tests, so its reading is changed
+    read = type(weights).read
+
+    def retrained(node, name, dtype=None):
+        return read(node, name, dtype) + (0.5 if (node.path, name) == ("conv_out", "bias") else 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(weights), "read", retrained)
+        with pytest.raises(InputError, match="other settings"):
+            made(tinyldm.load(model.path, backend="reference"), ROWS, tmp_path)
+
+
+def test_a_picture_whose_line_is_missing_is_known_by_its_settings(model, tmp_path: Path) -> None:
+    """As a kill between the picture and the line leaves it."""
+    made(model, ROWS, tmp_path)
+    path = tmp_path / FILE
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert made(model, ROWS, tmp_path) == []
+    assert len(manifest(tmp_path)) == 3
+    path.unlink()
+    Image.new("RGB", (16, 16)).save(tmp_path / "2-0.png")
+    with pytest.raises(InputError, match=r"2-0\.png: is there"):
+        made(model, ROWS, tmp_path)
+
+
+def test_half_a_line_is_cut_off(model, tmp_path: Path) -> None:
+    made(model, ROWS, tmp_path)
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    for cut in (1, 30, len(whole.splitlines()[-1])):
+        path.write_bytes(whole[:-cut])
+        assert made(model, ROWS, tmp_path) == []
+        assert len(manifest(tmp_path)) == 3
+
+
+def test_a_file_that_is_no_manifest_is_left_alone(model, tmp_path: Path) -> None:
+    for text in ("my notes\n", "[1]\n", '{"file": "x"}\n'):
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(InputError, match="line 1: is no line of a batch"):
+            made(model, ROWS, tmp_path)
+        assert (tmp_path / FILE).read_text() == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_a_folder_has_one_run_at_a_time(model, tmp_path: Path) -> None:
+    with Manifest(tmp_path), pytest.raises(InputError, match="another batch is at work in this folder"):
+        made(model, ROWS, tmp_path)
+    assert len(made(model, ROWS, tmp_path)) == 3
+
+
+def test_what_a_killed_run_was_writing_is_removed(model, tmp_path: Path) -> None:
+    for name in (".1-0.png.abcd_123", ".other.png.abcd_123", ".1-0.png.short"):
+        (tmp_path / name).write_text("half")
+    made(model, ROWS, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".1-0.png.short", ".other.png.abcd_123"]
+
+
+def test_stopped_by_who_watches(model, tmp_path: Path) -> None:
+    """What was finished is kept, and the next call goes on."""
+
+    def stop(step) -> None:
+        if step.pictures.start == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        batch(ROWS, tmp_path, model=model, name="{row}-{seed}.png", how=How(callback=stop))
+    assert list(files(tmp_path)) == ["1-0.png", "2-0.png"]
+    assert made(model, ROWS, tmp_path) == ["3-0.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill of POSIX")
+def test_killed_at_many_moments(checkpoint: Path, tmp_path: Path) -> None:
+    """`kill -9`, at moments all over the run: nothing that was finished is made again, and nothing is broken."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tinyldm.cli", "tinyldm.batches.run"])
+    prompts = [f"{letter}{k}" for k in range(20) for letter in "abcd"]
+    (tmp_path / "rows.txt").write_text("\n".join(prompts))
+    out = tmp_path / "out"
+    words = ["batch", str(tmp_path / "rows.txt"), "-o", str(out), "--steps", "2", "--seed", "4"]
+    words += ["--model", str(checkpoint), "--backend", "reference"]
+    drawn, kills = random.Random(0), 0
+    for attempt in range(KILLS + 1):
+        stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+        process = processes.Process(target=cli.main, args=(words,))
+        process.start()
+        if attempt < KILLS:
+            wait_for_work(process, out, len(stamps))
+            time.sleep(drawn.uniform(0, 0.03))
+            process.kill()
+        process.join(120)
+        kills += process.exitcode == -signal.SIGKILL
+        check_after_a_kill(out, stamps)
+    assert kills == KILLS
+    model = tinyldm.load(checkpoint, backend="reference")
+    rows = [{"prompt": prompt, "seed": 4} for prompt in prompts]
+    wanted = [png for row in rows for png in (making.make(model, [Job(0, 1, {**row, "steps": 2})]))]
+    assert list(files(out).values()) == [made.png for made in wanted]
+    assert not list(out.glob(".*"))
+
+
+def check_after_a_kill(out: Path, stamps: dict[Path, int]) -> None:
+    """What was there is as it was, every picture and every line is whole, and at most one picture has no line yet."""
+    now = set(out.glob("*.png"))
+    for path in now:
+        with Image.open(path) as picture:
+            picture.load()
+    assert all(path.stat().st_mtime_ns == before for path, before in stamps.items()), "one was made again"
+    lines = (out / FILE).read_bytes().splitlines(keepends=True)
+    said = [out / json.loads(line)["file"] for line in lines if line.endswith(b"\n")]
+    assert len(said) == len(set(said))
+    assert set(said) <= now
+    assert len(now - set(said)) <= 1
+
+
+def wait_for_work(process: BaseProcess, out: Path, there: int) -> None:
+    """Until the run has written its next picture, or ended."""
+    end = time.monotonic() + 60
+    while process.is_alive() and time.monotonic() < end and len(list(out.glob("*.png"))) <= there:
+        time.sleep(0.002)
+
+
+# Failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_fails_is_reported_and_the_rest_goes_on(run) -> None:
+    Path("rows.csv").write_text("prompt,width,sampler,image\na,,,\nb,15,,\nc,,magic,\nd,,,broken.png\ne,,,\n")
+    Path("broken.png").write_text("no picture")
+    words = ("batch", "rows.csv", "-o", "out", "--steps", "2", "--name", "{row}.png")
+    status, out, err = run(*words)
+    assert status == 1
+    assert out.startswith("out: 2 pictures made, 3 failed")
+    assert list(files("out")) == ["1.png", "5.png"]
+    assert "note: row 2, 2.png: failed: width must be a multiple of 2" in err
+    assert "note: row 3, 3.png: failed: sampler 'magic' is unknown" in err
+    assert "note: row 4, 4.png: failed: broken.png: not a picture" in err
+    assert "Traceback" not in err
+    errors = {line["file"]: line["error"] for line in manifest("out") if "error" in line}
+    assert set(errors) == {"2.png", "3.png", "4.png"}
+    Image.new("RGB", (16, 16), "red").save("broken.png")
+    status, out, _ = run(*words)  # tries those again
+    assert (status, list(files("out"))) == (1, ["1.png", "4.png", "5.png"])
+    assert out.startswith("out: 1 pictures made, 2 were there, 2 failed")
+
+
+def test_where_no_row_will_do_nothing_is_begun(run) -> None:
+    Path("rows.txt").write_text("a\nb\n")
+    status, _, err = run("batch", "rows.txt", "--sampler", "magic")
+    assert (status, err.splitlines()[-1].startswith("tinyldm: error: sampler 'magic' is unknown")) == (2, True)
+    assert files("rows") == {}
+    assert manifest("rows") == []
+
+
+def test_one_of_a_group_that_fails_is_no_others_misfortune(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = type(model.parts.conditioner).check
+
+    def fail(self, prompts) -> None:
+        check(self, prompts)
+        if "b" in prompts and len(prompts) > fail.after:
+            raise ZeroDivisionError("of a bug")
+
+    fail.after = 1  # as if the rows were right when they were looked at
+    monkeypatch.setattr(type(model.parts.conditioner), "check", fail)
+    assert made(model, ROWS, tmp_path) == ["1-0.png", "2-0.png", "3-0.png"]
+    fail.after = 0
+    monkeypatch.setattr("tinyldm.batches.run.refusals", lambda *_: {})
+    report = batch(ROWS, tmp_path / "b", model=model, name="{row}.png")
+    assert (report.made, report.failed) == (2, {"2.png": "ZeroDivisionError: of a bug"})
+
+
+def test_too_little_memory_for_one_row(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinyldm import memory
+
+    Path("rows.csv").write_text("prompt,width\na,\nb,1600\n")
+    least = memory.expected_bytes(tinyldm.load("../tiny") if Path("../tiny").exists() else tinyldm.load(), 8, 8)
+    monkeypatch.setattr(memory, "available_bytes", lambda: least)
+    status, _, err = run("batch", "rows.csv", "-o", "out", "--steps", "1")
+    assert status == 1
+    assert "row 2: 1600×16: about" in err
+    assert len(files("out")) == 1
+
+
+BAD = {
+    "no file": (["nowhere.txt"], "nowhere.txt: can't be read"),
+    "column": (["table.csv"], "unknown column 'promt'; did you mean prompt?"),
+    "option": (["rows.txt", "--steps", "many"], "--steps: steps: wanted a whole number, not 'many'"),
+    "set": (["rows.txt", "--set", "eta"], "--set wants COLUMN=VALUE"),
+    "set of what": (["rows.txt", "--set", "eta=1"], "unknown column 'eta'"),
+    "name": (["rows.txt", "--name", "../{row}.png"], "inside the folder of the batch"),
+    "collision": (["rows.txt", "--name", "a.png"], "row 1 and row 2 would both be a.png; add {prompt}"),
+    "folder": (["rows.txt", "-o", "rows.txt"], "rows.txt"),
+    "group": (["rows.txt", "--batch-size", "0"], "--batch-size must be 1 or more"),
+    "image": (["rows.txt", "--image", "no.png"], "there is no file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(run, case: str) -> None:
+    Path("rows.txt").write_text("a\nb\n")
+    Path("table.csv").write_text("promt\na\n")
+    words, message = BAD[case]
+    before = sorted(os.listdir())
+    status, _, err = run("batch", *words)
+    assert status == 2
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_no_link_leads_out_of_the_folder(model, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leads out of the folder of the batch"):
+        batch(ROWS, tmp_path / "out", model=model, name="sub/{row}.png")
+    batch(ROWS, tmp_path / "out", model=model, name="own/{row}.png")
+    assert len(files(tmp_path / "out" / "own")) == 3
+
+
+def test_a_full_disk_ends_the_run(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("rows.txt").write_text("a\nb\n")
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = run("batch", "rows.txt", "--steps", "1")
+    assert (status, err.splitlines()[-1][-23:]) == (2, os.strerror(errno.ENOSPC)[-23:])
+    assert files("rows") == {}
+    assert manifest("rows") == []
+
+
+# What is kept ------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_that_rows_share_are_read_once(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    encode = type(model.parts.conditioner).encode
+
+    def count(self, prompts, negatives, *more) -> Conditioning:
+        asked.extend(zip(prompts, negatives, strict=True))
+        return encode(self, prompts, negatives, *more)
+
+    monkeypatch.setattr(type(model.parts.conditioner), "encode", count)
+    rows = [
+        {"prompt": p, "negative_prompt": n, "seed": [1, 2], "sampler": ["ddim", "euler"]} for p in "ab" for n in "cd"
+    ]
+    batch(rows, tmp_path, model=model, settings={"steps": 1})
+    assert sorted(asked) == [(p, n) for p in "ab" for n in "cd"]
+
+
+def test_no_more_prompts_are_kept_than_said(model) -> None:
+    conditioner = Remembering(model.parts.conditioner)
+    for k in range(KEPT + 5):
+        conditioner.encode([str(k)], [""], 7.5, (16, 16))
+    assert len(conditioner.kept) == KEPT
+
+
+@pytest.mark.parametrize("kind", ["write_sd", "write_xl", "write_lcm"])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_remembered_condition_is_the_same_to_the_last_bit(tmp_path: Path, kind: str, scale: float) -> None:
+    import tiny_checkpoints
+
+    asked = tinyldm.load(getattr(tiny_checkpoints, kind)(tmp_path / "tiny")).parts.conditioner
+    remembering, size = Remembering(asked), (16, 16)
+    remembering.encode(["b", "z"], ["n", ""], scale, size)
+    found = remembering.encode(["a", "b", "a"], ["", "n", ""], scale, size)
+    wanted = asked.encode(["a", "b", "a"], ["", "n", ""], scale, size)
+    assert found.guided == wanted.guided
+    np.testing.assert_array_equal(found.context, wanted.context)
+    assert set(found.arrays) == set(wanted.arrays)
+    for name, array in wanted.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+
+
+def test_weights_are_read_once(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(model, ROWS, tmp_path / "warm")
+    source = type(model.unet.weights)
+    monkeypatch.setattr(source, "read", lambda *_: pytest.fail("a weight was read again"))
+    monkeypatch.setattr("tinyldm.batches.run.identity", lambda model: {})
+    made(model, ROWS, tmp_path / "again")
+
+
+def test_from_python(tmp_path: Path, model) -> None:
+    report = tinyldm.batch([{"prompt": "a", "seed": [1, 2]}], tmp_path, model=model, settings={"steps": 1})
+    assert (report.total, report.made, report.skipped, report.failed) == (2, 2, 0, {})
+    wanted = model.text_to_image("a", seed=2, steps=1)[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "0001-a-2.png")), np.asarray(wanted))
+
+
+def test_making_keeps_nothing_of_what_is_done(model, tmp_path: Path) -> None:
+    """The pictures that a run holds at once are those of one group."""
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def watch(report, done: making.Made) -> None:
+        nonlocal most
+        alive[:] = [one for one in alive if one() is not None] + [weakref.ref(Holder.of(done))]
+        most = max(most, len(alive))
+
+    class Holder(dict):
+        @classmethod
+        def of(cls, done: making.Made) -> Holder:
+            holder = cls()
+            object.__setattr__(done, "said", holder)
+            return holder
+
+    rows = [{"prompt": "a", "seed": f"0:{3 * making.TOGETHER}"}]
+    batch(rows, tmp_path, model=model, settings={"steps": 1}, how=How(watch=watch))
+    assert most <= 2 * making.TOGETHER

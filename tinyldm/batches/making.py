@@ -1,0 +1,137 @@
+"""The pictures of some rows, by one model: what a batch does here, and each worker of a cluster for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tinyldm.batches.columns import OF_A_PICTURE, PICTURE, columns
+from tinyldm.batches.remembering import KEPT, Remembering
+from tinyldm.batches.rows import Job
+from tinyldm.errors import InputError, Stopped
+from tinyldm.pipelines.files import said_of
+from tinyldm.pipelines.latents import is_latent_file, read_latent
+from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.pictures import png_bytes, read_image
+from tinyldm.pipelines.request import Request, request
+from tinyldm.pipelines.walk import Callback, Walk
+
+TOGETHER = 16  # pictures of one request, which the walk takes in groups that pay
+WINDOW = KEPT  # jobs to put together from: so many that their prompts are kept
+STRENGTH = 0.8  # of a picture to begin from, where a row says none
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What has become of a job: the bytes of its PNG file, and its settings as they stand in there; or an error.
+
+    `size` and `digest` (SHA-256) are those of the file; `png` is empty where it is written already.
+    """
+
+    job: Job
+    png: bytes = b""
+    said: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    size: int = -1
+    digest: str = ""
+    error: str = ""
+
+    @classmethod
+    def of(cls, job: Job, png: bytes, said: Mapping[str, str], seconds: float = 0.0) -> Made:
+        """A picture that is finished."""
+        return cls(job, png, said, seconds, len(png), hashlib.sha256(png).hexdigest())
+
+    def without_png(self) -> Made:
+        """The same, of a picture that is written."""
+        return replace(self, png=b"")
+
+
+def remembering(model: LatentDiffusion) -> LatentDiffusion:
+    """The model, with a conditioner that keeps the last prompts."""
+    return LatentDiffusion(replace(model.parts, conditioner=Remembering(model.parts.conditioner)))
+
+
+def shared_by(job: Job) -> str:
+    """What pictures must have in common to be walked together, as a text."""
+    return json.dumps({n: v for n, v in sorted(job.settings.items()) if n not in OF_A_PICTURE}, default=str)
+
+
+def chunks(jobs: Sequence[Job], most: int = TOGETHER) -> Iterator[list[Job]]:
+    """The jobs in pieces that have all in common but prompt and seed, of `most` at most.
+
+    They come about in their order: pieces are put together from `WINDOW` jobs that follow each other.
+    """
+    for begin in range(0, len(jobs), WINDOW):
+        alike: dict[str, list[Job]] = {}
+        for job in jobs[begin : begin + WINDOW]:
+            alike.setdefault(shared_by(job), []).append(job)
+        for together in alike.values():
+            yield from (together[k : k + most] for k in range(0, len(together), most))
+
+
+def make(
+    model: LatentDiffusion, jobs: Sequence[Job], batch_size: int | None = None, callback: Callback | None = None
+) -> Iterator[Made]:
+    """The pictures of jobs that have all in common but prompt and seed (`chunks`), each as it is finished.
+
+    A job that fails is handed out with its error, and the others are made all the same. `batch_size` and `callback` are
+    those of the walk; `Stopped` ends it.
+    """
+    begun, done = time.perf_counter(), 0
+    try:
+        wanted = request_of(jobs).resolved(model.parts)
+        for picture in model.pictures(wanted, Walk(batch_size=batch_size, callback=callback)):
+            job, now = jobs[picture.index], time.perf_counter()
+            said = wanted.metadata(picture.index) | said_of(model, job.settings.get("image"))
+            yield Made.of(job, png_bytes(picture.image, said), said, now - begun)
+            begun, done = now, done + 1
+    except Stopped:
+        raise
+    except Exception as error:  # of whatever kind: the rest of a long run is worth more than a traceback
+        if len(jobs) == 1:
+            yield Made(jobs[0], error=in_words(error))
+            return
+        for job in jobs[done:]:  # alone, so that one that fails is no other's misfortune
+            yield from make(model, [job], batch_size, callback)
+
+
+def in_words(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) and text else f"{type(error).__name__}: {text or 'no more is known'}"
+
+
+def request_of(jobs: Sequence[Job]) -> Request:
+    """The request for jobs that have all in common but prompt and seed. Raises `InputError` as `request` does."""
+    settings = {name: value for name, value in jobs[0].settings.items() if name not in OF_A_PICTURE}
+    for name in [name for name in settings if columns()[name] is PICTURE]:
+        settings[name] = picture_of(settings, name)
+    if "image" in settings:
+        settings = {"strength": STRENGTH} | {n: v for n, v in settings.items() if n not in ("width", "height")}
+    wanted = request(
+        [job.settings.get("prompt") for job in jobs],
+        [job.settings.get("negative_prompt", "") for job in jobs],
+        **settings,
+    )
+    for job in jobs:
+        request(seed=job.settings["seed"])  # only to check it
+    return replace(wanted, seeds=tuple(job.settings["seed"] for job in jobs))
+
+
+def picture_of(settings: Mapping[str, Any], name: str) -> Any:
+    """The picture of a file, in the size that `width` and `height` ask for; of `image` it may be a latent, too."""
+    path: Path = settings[name]
+    if name == "image" and is_latent_file(path):
+        return read_latent(path)
+    image = read_image(path)
+    size = (settings.get("width", image.width), settings.get("height", image.height))
+    if min(size) < 1:
+        raise InputError(f"width and height must be positive, not {size[0]} and {size[1]}")
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
