@@ -202,7 +202,8 @@ def test_what_a_killed_run_was_writing_is_removed(model, tmp_path: Path) -> None
 def test_stopped_by_who_watches(model, tmp_path: Path) -> None:
     """What was finished is kept, and the next call goes on."""
 
-    def stop(step) -> None:
+    def stop(step, jobs) -> None:
+        assert [job.index for job in jobs] == list(step.pictures)
         if step.pictures.start == 2:
             raise Stopped
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from tinyldm.pipelines.latents import is_latent_file, read_latent
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.pictures import png_bytes, read_image
 from tinyldm.pipelines.request import Request, request
-from tinyldm.pipelines.walk import Callback, Walk
+from tinyldm.pipelines.walk import Step, Walk
 
 TOGETHER = 16  # pictures of one request, which the walk takes in groups that pay
 WINDOW = KEPT  # jobs to put together from: so many that their prompts are kept
 STRENGTH = 0.8  # of a picture to begin from, where a row says none
+AfterStep = Callable[[Step, Sequence[Job]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +78,22 @@ def chunks(jobs: Sequence[Job], most: int = TOGETHER) -> Iterator[list[Job]]:
 
 
 def make(
-    model: LatentDiffusion, jobs: Sequence[Job], batch_size: int | None = None, callback: Callback | None = None
+    model: LatentDiffusion, jobs: Sequence[Job], batch_size: int | None = None, callback: AfterStep | None = None
 ) -> Iterator[Made]:
     """The pictures of jobs that have all in common but prompt and seed (`chunks`), each as it is finished.
 
-    A job that fails is handed out with its error, and the others are made all the same. `batch_size` and `callback` are
-    those of the walk; `Stopped` ends it.
+    A job that fails is handed out with its error, and the others are made all the same. `batch_size` is that of the
+    walk; `callback` is called after each step with the jobs of its pictures, and may end it by `Stopped`.
     """
+
+    def after_step(step: Step) -> None:
+        if callback is not None:
+            callback(step, jobs[step.pictures.start : step.pictures.stop])
+
     begun, done = time.perf_counter(), 0
     try:
         wanted = request_of(jobs).resolved(model.parts)
-        for picture in model.pictures(wanted, Walk(batch_size=batch_size, callback=callback)):
+        for picture in model.pictures(wanted, Walk(batch_size=batch_size, callback=after_step)):
             job, now = jobs[picture.index], time.perf_counter()
             said = wanted.metadata(picture.index) | said_of(model, job.settings.get("image"))
             yield Made.of(job, png_bytes(picture.image, said), said, now - begun)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.batches.columns import PICTURE, columns
-from tinyldm.batches.making import Made, chunks, in_words, make, remembering, request_of, shared_by
+from tinyldm.batches.making import AfterStep, Made, chunks, in_words, make, remembering, request_of, shared_by
 from tinyldm.batches.manifest import Manifest
 from tinyldm.batches.names import named
 from tinyldm.batches.rows import Job, jobs_of, read_rows
@@ -24,7 +24,6 @@ from tinyldm.pipelines.identity import digest_of
 from tinyldm.pipelines.load import load
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.pictures import read_text
-from tinyldm.pipelines.walk import Callback
 
 Engine = Callable[[Sequence[Job]], Iterable[Iterable[Made]]]  # makes jobs; what was walked together comes together
 
@@ -47,13 +46,14 @@ class Report:
 class How:
     """How a batch is made, which changes nothing in its pictures.
 
-    `batch_size` pictures are walked together at most, by default as many as pay. `callback` sees each step, as that of
-    a walk; `began` is called with the report when all is checked and work begins, and `watch` with it and each picture
-    or failure. `overwrite` replaces pictures that were made with other settings; `force` begins with too little memory.
+    `batch_size` pictures are walked together at most, by default as many as pay. `callback` sees each step with its
+    jobs, and may end the run by `Stopped`; `began` is called with the report when all is checked and work begins,
+    `watch` with it and each picture or failure. `overwrite` replaces pictures that were made with other settings;
+    `force` begins with too little memory.
     """
 
     batch_size: int | None = None
-    callback: Callback | None = None
+    callback: AfterStep | None = None
     began: Callable[[Report], object] = lambda report: None
     watch: Callable[[Report, Made], object] = lambda report, made: None
     overwrite: bool = False

@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
 from tinyldm.commands.options import add_force_option, add_model_options, open_model
+from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import note_unknown, note_unread
 from tinyldm.commands.sampling import list_samplers
 from tinyldm.commands.streams import note
@@ -19,6 +20,7 @@ from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from tinyldm.batches.making import Made
+    from tinyldm.batches.rows import Job
     from tinyldm.batches.run import Report
     from tinyldm.pipelines.walk import Step
 
@@ -74,6 +76,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--batch-size", metavar="N", type=int, help="walk so many together at most (default: as many as pay)"
     )
     p.add_argument("--overwrite", action="store_true", help="replace pictures that were made with other settings")
+    add_preview_options(p)
     add_force_option(p)
 
 
@@ -88,13 +91,14 @@ def run(args: argparse.Namespace) -> int | None:
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {args.batch_size}")
     started, folder = time.perf_counter(), args.output or Path("batch" if args.file == "-" else Path(args.file).stem)
-    with progress(args) as shown:
+    with progress(args, folder) as shown:
         how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force)
         model = open_model(args)
         jobs = planned(model, args.file, settings_of(args), args.name)
         prompts = list(dict.fromkeys(job.settings.get("prompt", "") for job in jobs))
         note_unread(prompts)
         note_unknown(model, prompts)
+        shown.previews.of(model)
         report = run_batch(model, jobs, folder, how, begun_here(model, how))
     before = f", {report.skipped} were there" if report.skipped else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
@@ -117,8 +121,9 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 class Shown:
     """What a run shows: a bar over all pictures with the time left, and a line for each that failed."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        self.previews = Previews(args)
         self.bar: Any = None
         self.finished = 0.0
 
@@ -134,9 +139,10 @@ class Shown:
             total=report.total, initial=report.skipped, desc="batch", unit="picture", bar_format=shape, smoothing=0.05
         )
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step, jobs: Sequence[Job]) -> None:
         """A step of pictures that are walked together: so much of them is done."""
         interrupts.check()
+        self.previews.see(step, lambda k: self.folder / jobs[k - step.pictures.start].name)
         self.to(self.finished + len(step.pictures) * 0.95 * (step.index + 1) / step.count)
 
     def made(self, report: Report, made: Made) -> None:
@@ -154,9 +160,9 @@ class Shown:
 
 
 @contextlib.contextmanager
-def progress(args: argparse.Namespace) -> Iterator[Shown]:
+def progress(args: argparse.Namespace, folder: Path) -> Iterator[Shown]:
     """What is shown, for the length of a run."""
-    shown = Shown(args)
+    shown = Shown(args, folder)
     try:
         yield shown
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
 from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
+from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
@@ -19,6 +20,7 @@ from tinyldm.errors import InputError
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.request import Request
+    from tinyldm.pipelines.walk import Step
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -47,12 +49,13 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_seed_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+    add_preview_options(p)
     add_force_option(p)
 
 
 def make(args: argparse.Namespace, **settings: Any) -> None:
     """Make the pictures that the options ask for, and write each with its settings as soon as it is finished."""
-    from tinyldm.pipelines.files import picture_files, said_of
+    from tinyldm.pipelines.files import numbered, picture_files, said_of
     from tinyldm.pipelines.pictures import grid, write_png
     from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.request import request
@@ -64,6 +67,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         return
     if args.count < 1:
         raise InputError(f"-n must be 1 or more, not {args.count}")
+    previews = Previews(args)
     if getattr(args, "repeat", None) is not None:
         wanted = repeated(args)
         prompts = [prompt for prompt in wanted.prompts if prompt]
@@ -83,9 +87,15 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     print_expectation(args, model, wanted)
 
     said = said_of(model, getattr(args, "image", None))
-    images = []
+    names, images = numbered(files[0], len(wanted.prompts)) if sheet else files, []
+    previews.of(model)
+
+    def after_step(step: Step) -> None:
+        watch(step)
+        previews.see(step, names.__getitem__)
+
     try:
-        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
+        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=after_step, single_run=True)):
             if sheet:
                 images.append(picture.image)
                 continue
@@ -167,6 +177,6 @@ def progress_bar(calls: range) -> Iterator[int]:
     return iter(tqdm(calls, desc="sampling", unit="step", bar_format=bar))
 
 
-def watch(_: object) -> None:
+def watch(_: Step) -> None:
     """After each step: an interrupt whose exception was lost ends the run here."""
     interrupts.check()
