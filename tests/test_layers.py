@@ -55,7 +55,7 @@ ALONE: dict[str, set[str]] = {
     "random": {"version", "typing", "errors", "diffusion"},
 }
 # Imported by one file each: pytest's plugin, and the extras.
-EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}
+EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}, "cluster.py": {"distributed"}}
 
 FILES = {
     ".".join(("tinyldm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

@@ -49,10 +49,6 @@ class Made:
         """A picture that is finished."""
         return cls(job, png, said, seconds, len(png), hashlib.sha256(png).hexdigest())
 
-    def without_png(self) -> Made:
-        """The same, of a picture that is written."""
-        return replace(self, png=b"")
-
 
 def remembering(model: LatentDiffusion) -> LatentDiffusion:
     """The model, with a conditioner that keeps the last prompts."""

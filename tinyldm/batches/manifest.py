@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.pictures import write_whole
 
 FILE = "manifest.jsonl"
+SETTLED = 1.0  # seconds after which lines are brought to the disk
+SEEN = 60.0  # seconds in which a network's file system shows what another machine has written
 TEMPORARY = re.compile(r"\.(.+\.png)\.\w{8}", re.IGNORECASE)  # as `write_whole` names them
 
 
@@ -40,6 +43,7 @@ class Manifest:
         self.folder, self.path = folder, folder / FILE
         self.known: dict[str, Kept] = {}
         self._file: IO[bytes] | None = None
+        self._settled = -SETTLED
 
     def __enter__(self) -> Manifest:
         try:
@@ -112,6 +116,16 @@ class Manifest:
             raise InputError(f"{path.parent}: can't be made: {error.strerror or error}") from None
         write_whole(path, lambda file: file.write(picture))
 
+    def wait_for(self, name: str) -> None:
+        """Wait until a picture that another machine has written is seen here. Raises `InputError` where it never is."""
+        end = time.monotonic() + SEEN
+        while not (self.folder / name).exists():
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{self.folder / name}: a worker wrote it, and it is not here: the folder is not shared"
+                )
+            time.sleep(0.2)
+
     def add(self, said: Mapping[str, Any]) -> None:
         """Add a line about a picture. Raises `InputError` where that can't be done."""
         try:
@@ -122,9 +136,11 @@ class Manifest:
         self.known[said["file"]] = Kept(said["key"], said.get("bytes", -1))
 
     def settle(self) -> None:
-        """Wait until all lines are on the disk, where it says when they are."""
-        with contextlib.suppress(OSError):
-            os.fsync(self._open.fileno())
+        """Bring the lines to the disk, unless that was done a moment ago: one that is lost is found by its picture."""
+        if time.monotonic() - self._settled > SETTLED:
+            with contextlib.suppress(OSError):  # not every file system has that
+                os.fsync(self._open.fileno())
+            self._settled = time.monotonic()
 
     def clear(self, names: Iterable[str]) -> None:
         """Remove what a run that was killed has left of these files under temporary names."""

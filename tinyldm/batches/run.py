@@ -107,7 +107,7 @@ def keyed(model: LatentDiffusion, jobs: Sequence[Job]) -> list[Job]:
     def content(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    of_model = identity(model)
+    of_model = fingerprint(model)
     done = []
     for job in jobs:
         from_what = {n: content(v) if columns()[n] is PICTURE else v for n, v in job.settings.items()}
@@ -126,6 +126,11 @@ def identity(model: LatentDiffusion) -> dict[str, Any]:
         "schedule": dict(parts.scheduler_config),
         "runtime": [runtime.backend, str(runtime.dtype), runtime.precision],
     }
+
+
+def fingerprint(model: LatentDiffusion) -> str:
+    """`identity` in 16 digits."""
+    return hashlib.sha256(json.dumps(identity(model), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def begun_here(model: LatentDiffusion, how: How) -> Engine:
@@ -172,6 +177,8 @@ def keep(manifest: Manifest, made: Made) -> None:
         return
     if made.png:
         manifest.write(made.job.name, made.png)
+    else:
+        manifest.wait_for(made.job.name)
     said |= {"bytes": made.size, "sha256": made.digest, "seconds": round(made.seconds, 3)}
     manifest.add(said | {"settings": made.said, "key": made.job.key})
 
@@ -191,7 +198,7 @@ def is_there(model: LatentDiffusion, manifest: Manifest, job: Job, overwrite: bo
             wanted = request_of([job]).resolved(model.parts)
             said = wanted.metadata(0) | said_of(model, job.settings.get("image"))
             if read_text(path) == said:
-                keep(manifest, Made.of(job, path.read_bytes(), said).without_png())
+                keep(manifest, replace(Made.of(job, path.read_bytes(), said), png=b""))
                 return True
         except (TinyldmError, OSError):
             pass

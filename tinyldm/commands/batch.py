@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
-from tinyldm.commands.options import add_force_option, add_model_options, open_model
+from tinyldm.commands.options import add_force_option, add_model_options, load_options, open_model
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import note_unknown, note_unread
 from tinyldm.commands.sampling import list_samplers
@@ -28,7 +28,7 @@ SUMMARY = "make the pictures of a file of rows, and go on after a stop"
 EXAMPLE = """example:
   tinyldm batch prompts.txt --seeds 0:8
   tinyldm batch table.csv -o pictures --sampler ddim,dpm++_2m --steps 20 --name "{prompt}-{sampler}-{seed}.png"
-  tinyldm batch rows.jsonl -o pictures
+  tinyldm batch rows.jsonl -o pictures --cluster tcp://10.0.0.1:8786
 
 rows:
   of a text file a prompt a line; a CSV file has a column for each setting (prompt, seed, steps, guidance_scale,
@@ -76,6 +76,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--batch-size", metavar="N", type=int, help="walk so many together at most (default: as many as pay)"
     )
     p.add_argument("--overwrite", action="store_true", help="replace pictures that were made with other settings")
+    meaning = "make the rows on a Dask cluster: tcp://HOST:PORT of its scheduler, or local:N for N workers here"
+    p.add_argument("--cluster", metavar="ADDRESS", help=meaning)
+    p.add_argument("--shared", action="store_true", help="all machines see the FOLDER: workers write there themselves")
     add_preview_options(p)
     add_force_option(p)
 
@@ -90,6 +93,10 @@ def run(args: argparse.Namespace) -> int | None:
 
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {args.batch_size}")
+    if args.cluster is not None and args.preview is not None:
+        raise InputError("--preview is for pictures that are made here; leave it out with --cluster")
+    if args.shared and args.cluster is None:
+        raise InputError("--shared is for the workers of a --cluster")
     started, folder = time.perf_counter(), args.output or Path("batch" if args.file == "-" else Path(args.file).stem)
     with progress(args, folder) as shown:
         how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force)
@@ -99,7 +106,14 @@ def run(args: argparse.Namespace) -> int | None:
         note_unread(prompts)
         note_unknown(model, prompts)
         shown.previews.of(model)
-        report = run_batch(model, jobs, folder, how, begun_here(model, how))
+        if args.cluster is None:
+            report = run_batch(model, jobs, folder, how, begun_here(model, how))
+        else:
+            from tinyldm.batches.cluster import on_cluster
+
+            shared = folder if args.shared else None
+            with on_cluster(args.cluster, model, load_options(args), how, shared) as engine:
+                report = run_batch(model, jobs, folder, how, engine)
     before = f", {report.skipped} were there" if report.skipped else ""
     failed = f", {len(report.failed)} failed" if report.failed else ""
     print(f"{folder}: {report.made} pictures made{before}{failed}, {time.perf_counter() - started:.1f} s")

@@ -91,19 +91,24 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
     """
     from tinyldm.pipelines.load import load
 
-    model = load(
-        args.model,
-        **runtime_options(args),
-        low_memory=args.low_memory,
-        **checkpoint_options(args),
-        vae=args.vae,
-        text_encoder=args.text_encoder,
-        loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
-        words=args.word,
-    )
+    model = load(**load_options(args) | ({} if loras is None else {"loras": loras}))
     for text in model.notes:
         note(text)
     return model
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_model_options` as arguments of `load`."""
+    return {
+        "path": args.model,
+        **runtime_options(args),
+        "low_memory": args.low_memory,
+        **checkpoint_options(args),
+        "vae": args.vae,
+        "text_encoder": args.text_encoder,
+        "loras": [scaled(lora) for lora in args.lora],
+        "words": args.word,
+    }
 
 
 def scaled(lora: str) -> tuple[str, float]:
