@@ -178,11 +178,12 @@ def test_rows_of_a_killed_worker_are_done_again(run, processes: Cluster, checkpo
     """It is killed while it works, after the first pictures have come; every picture is there, once."""
     from tinyldm.batches.manifest import Manifest
 
-    add, victim = Manifest.add, processes.workers[0]
+    add, victim, added = Manifest.add, processes.workers[0], []
 
     def kill_one(self, said) -> None:
         add(self, said)
-        if len(self.known) == 3:
+        added.append(said)
+        if len(added) == 3:
             victim.kill()
 
     Path("rows.txt").write_text("a\nb\nc\n")

@@ -15,6 +15,7 @@ from PIL import Image
 from tinyldm.batches.columns import OF_A_PICTURE, PICTURE, columns
 from tinyldm.batches.remembering import KEPT, Remembering
 from tinyldm.batches.rows import Job
+from tinyldm.diffusion.random import check_seed
 from tinyldm.errors import InputError, Stopped
 from tinyldm.pipelines.files import said_of
 from tinyldm.pipelines.latents import is_latent_file, read_latent
@@ -123,7 +124,7 @@ def request_of(jobs: Sequence[Job]) -> Request:
         **settings,
     )
     for job in jobs:
-        request(seed=job.settings["seed"])  # only to check it
+        check_seed(job.settings["seed"])
     return replace(wanted, seeds=tuple(job.settings["seed"] for job in jobs))
 
 

@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 class Manifest:
-    """The folder of a batch, held by one run at a time; `known` is what it says of each file by its name.
+    """The folder of a batch, held by one run at a time; `known` is what it said of each file when it was opened.
 
     Raises `InputError` where the folder can't be written, is held by another run, or has a file of that name that no
     batch wrote.
@@ -133,7 +133,6 @@ class Manifest:
             self._open.flush()
         except OSError as error:
             raise InputError(f"{self.path}: can't be written: {error.strerror or error}") from None
-        self.known[said["file"]] = Kept(said["key"], said.get("bytes", -1))
 
     def settle(self) -> None:
         """Bring the lines to the disk, unless that was done a moment ago: one that is lost is found by its picture."""
