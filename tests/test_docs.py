@@ -18,6 +18,7 @@ RUN = [
     "latent-diffusion.md",
     "checkpoints.md",
     "goldens.md",
+    "long-work.md",
     "samplers.md",
     "prompts.md",
 ]  # golden-format.md has pieces of programs

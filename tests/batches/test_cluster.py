@@ -247,7 +247,7 @@ def test_what_becomes_of_a_task() -> None:
         (InputError("has other weights"), "a worker: has other weights"),
         (ModuleNotFoundError("No module named 'tinyldm'"), "a worker has not this version of tinyldm"),
         (None, "the cluster is gone; what was made is kept"),
-        (OSError("closed"), "the cluster is gone: closed"),
+        (OSError("closed"), "a worker: OSError: closed"),
     ):
         with pytest.raises(InputError, match=message):
             cluster.result_of(Future(error), task)

@@ -20,7 +20,7 @@ import tinyldm
 from tinyldm import cli
 from tinyldm.batches import making
 from tinyldm.batches.manifest import FILE, Manifest
-from tinyldm.batches.remembering import KEPT, Remembering
+from tinyldm.batches.remembering import KEPT, Remembered, remembering
 from tinyldm.batches.rows import Job
 from tinyldm.batches.run import How, batch
 from tinyldm.errors import InputError, Stopped
@@ -397,10 +397,10 @@ def test_prompts_that_rows_share_are_read_once(model, tmp_path: Path, monkeypatc
 
 
 def test_no_more_prompts_are_kept_than_said(model) -> None:
-    conditioner = Remembering(model.parts.conditioner)
+    encode = Remembered(model.parts.conditioner.encode)
     for k in range(KEPT + 5):
-        conditioner.encode([str(k)], [""], 7.5, (16, 16))
-    assert len(conditioner.kept) == KEPT
+        encode([str(k)], [""], 7.5, (16, 16))
+    assert len(encode.kept) == KEPT
 
 
 @pytest.mark.parametrize("kind", ["write_sd", "write_xl", "write_lcm"])
@@ -409,9 +409,9 @@ def test_a_remembered_condition_is_the_same_to_the_last_bit(tmp_path: Path, kind
     import tiny_checkpoints
 
     asked = tinyldm.load(getattr(tiny_checkpoints, kind)(tmp_path / "tiny")).parts.conditioner
-    remembering, size = Remembering(asked), (16, 16)
-    remembering.encode(["b", "z"], ["n", ""], scale, size)
-    found = remembering.encode(["a", "b", "a"], ["", "n", ""], scale, size)
+    again, size = remembering(asked), (16, 16)
+    again.encode(["b", "z"], ["n", ""], scale, size)
+    found = again.encode(["a", "b", "a"], ["", "n", ""], scale, size)
     wanted = asked.encode(["a", "b", "a"], ["", "n", ""], scale, size)
     assert found.guided == wanted.guided
     np.testing.assert_array_equal(found.context, wanted.context)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import dask
 import psutil
 from distributed import Client, Scheduler, Worker
 
@@ -52,7 +53,8 @@ def scheduler(address: str) -> None:
 
 
 def workers(address: str, count: int) -> None:
-    """A process with many workers, each with a thread of its own."""
+    """A process with many workers, each with a thread of its own, that do not watch their own machine."""
+    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "60s"})
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
     async def serve() -> None:
@@ -77,13 +79,15 @@ def simulate(args: argparse.Namespace) -> None:
     told = cluster.Task((), str(args.seconds).encode(), "", {})
     with Client(address, set_as_default=False) as client:
         client.wait_for_workers(args.workers, timeout=300)
+        print(f"{args.workers} workers are there", flush=True)
         busy, client_busy = psutil.Process(processes[0].pid), psutil.Process()
         before, mine, begun = sum(busy.cpu_times()[:2]), sum(client_busy.cpu_times()[:2]), time.perf_counter()
         pictures = tasks = most = 0
         for part in cluster.given_out(client, told, jobs):
             pictures, tasks, most = pictures + len(part), tasks + 1, max(most, len(part))
             if not tasks % 500:
-                print(f"{pictures:7,} rows, {time.perf_counter() - begun:6.1f} s", flush=True)
+                spent, wall = sum(busy.cpu_times()[:2]) - before, time.perf_counter() - begun
+                print(f"{pictures:7,} rows, {wall:6.1f} s, scheduler {spent:6.1f} s of a processor", flush=True)
         wall, spent = time.perf_counter() - begun, sum(busy.cpu_times()[:2]) - before
         client_spent = sum(client_busy.cpu_times()[:2]) - mine
         memory = busy.memory_info().rss / 1e6

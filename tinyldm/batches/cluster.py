@@ -25,8 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyldm.batches.columns import PICTURE, columns
-from tinyldm.batches.making import TOGETHER, Made, chunks, make, remembering
+from tinyldm.batches.making import TOGETHER, Made, chunks, files_of, make, with_memory
 from tinyldm.batches.rows import Job
 from tinyldm.batches.run import Engine, How, fingerprint
 from tinyldm.errors import InputError, TinyldmError
@@ -65,7 +64,7 @@ _one_at_a_time = threading.Lock()  # of the tasks of a worker with several threa
 def opened(opening: bytes) -> tuple[LatentDiffusion, str]:
     """The model of a worker, and what it is known by."""
     model = load(**pickle.loads(opening))
-    return remembering(model), fingerprint(model)
+    return with_memory(model), fingerprint(model)
 
 
 def work(task: Task) -> list[Made]:
@@ -92,7 +91,7 @@ def with_files(task: Task, folder: Path) -> list[Job]:
         places[path].parent.mkdir()
         places[path].write_bytes(content)
     return [
-        replace(job, settings={n: places[v] if columns()[n] is PICTURE else v for n, v in job.settings.items()})
+        replace(job, settings={**job.settings, **{name: places[path] for name, path in files_of(job).items()}})
         for job in task.jobs
     ]
 
@@ -160,7 +159,8 @@ def connected(address: str, threads: int | None) -> Iterator[tuple[Any, int | No
 def started_here(distributed: Any, workers: int) -> Iterator[Any]:
     """A scheduler and workers on this machine, as processes, for the length of a block."""
     options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "memory_limit": None}
-    quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+    alone = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # its answers about health: at any free port
+    quiet = {"dashboard_address": None, "scheduler_kwargs": alone, "silence_logs": logging.CRITICAL}
     with deaf_to_interrupts():
         cluster = distributed.LocalCluster(host="127.0.0.1", **options, **quiet)
     with cluster:
@@ -207,7 +207,7 @@ def given_out(client: Any, told: Task, jobs: Sequence[Job]) -> Iterator[list[Mad
 
 def task_of(told: Task, jobs: Sequence[Job]) -> Task:
     """The task of some jobs, with the pictures that they begin from."""
-    paths = {v for job in jobs for n, v in job.settings.items() if columns()[n] is PICTURE}
+    paths = {path for job in jobs for path in files_of(job).values()}
     return replace(told, jobs=jobs, files={path: path.read_bytes() for path in sorted(paths)})
 
 
@@ -242,5 +242,6 @@ def result_of(future: Any, task: Task) -> list[Made]:
         raise InputError(f"--cluster: a worker: {error}")
     if isinstance(error, (ImportError, AttributeError)):
         raise InputError(f"--cluster: a worker has not this version of tinyldm: {error}")
-    why = f": {error}" if error is not None else "; what was made is kept, and the same command goes on"
-    raise InputError(f"--cluster: the cluster is gone{why}")
+    if error is not None:
+        raise InputError(f"--cluster: a worker: {type(error).__name__}: {error}")
+    raise InputError("--cluster: the cluster is gone; what was made is kept, and the same command goes on")

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from tinyldm.batches.columns import OF_A_PICTURE, PICTURE, columns
-from tinyldm.batches.remembering import KEPT, Remembering
+from tinyldm.batches.remembering import KEPT, remembering
 from tinyldm.batches.rows import Job
 from tinyldm.diffusion.random import check_seed
 from tinyldm.errors import InputError, Stopped
@@ -51,9 +51,14 @@ class Made:
         return cls(job, png, said, seconds, len(png), hashlib.sha256(png).hexdigest())
 
 
-def remembering(model: LatentDiffusion) -> LatentDiffusion:
+def with_memory(model: LatentDiffusion) -> LatentDiffusion:
     """The model, with a conditioner that keeps the last prompts."""
-    return LatentDiffusion(replace(model.parts, conditioner=Remembering(model.parts.conditioner)))
+    return LatentDiffusion(replace(model.parts, conditioner=remembering(model.parts.conditioner)))
+
+
+def files_of(job: Job) -> dict[str, Path]:
+    """The pictures that a job begins from, by the names of their columns."""
+    return {name: value for name, value in job.settings.items() if columns()[name] is PICTURE}
 
 
 def shared_by(job: Job) -> str:
@@ -92,7 +97,7 @@ def make(
         wanted = request_of(jobs).resolved(model.parts)
         for picture in model.pictures(wanted, Walk(batch_size=batch_size, callback=after_step)):
             job, now = jobs[picture.index], time.perf_counter()
-            said = wanted.metadata(picture.index) | said_of(model, job.settings.get("image"))
+            said = wanted.metadata(picture.index) | said_of(model, files_of(job))
             yield Made.of(job, png_bytes(picture.image, said), said, now - begun)
             begun, done = now, done + 1
     except Stopped:
@@ -114,7 +119,7 @@ def in_words(error: Exception) -> str:
 def request_of(jobs: Sequence[Job]) -> Request:
     """The request for jobs that have all in common but prompt and seed. Raises `InputError` as `request` does."""
     settings = {name: value for name, value in jobs[0].settings.items() if name not in OF_A_PICTURE}
-    for name in [name for name in settings if columns()[name] is PICTURE]:
+    for name in files_of(jobs[0]):
         settings[name] = picture_of(settings, name)
     if "image" in settings:
         settings = {"strength": STRENGTH} | {n: v for n, v in settings.items() if n not in ("width", "height")}

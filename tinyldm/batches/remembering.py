@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,43 +16,36 @@ from tinyldm.typing import Array
 KEPT = 32  # conditions; of Stable Diffusion 1 half a megabyte each
 
 
-class Remembering(Conditioner):
-    """A conditioner in front of another one, which it asks once for each prompt of the last few.
+class Remembered:
+    """`Conditioner.encode`, asked once for each prompt of the last few.
 
     Each is read alone, as for a picture alone: what is made of it depends on the prompt, its negative one, and what the
     pictures of a request share (guidance scale, size), and on no other prompt.
     """
 
-    def __init__(self, asked: Conditioner) -> None:
-        super().__init__(asked.path)
-        self.asked = asked
+    def __init__(self, encode: Callable[..., Conditioning]) -> None:
+        self.encode = encode
         self.kept: OrderedDict[Any, Conditioning] = OrderedDict()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.asked, name)
-
-    @property
-    def takes(self) -> str:  # type: ignore[override]  # a class has it as a constant; this one's is the other's
-        """What the other one takes."""
-        return self.asked.takes
-
-    def check(self, prompts: Prompts) -> None:
-        """Raise `InputError` for a prompt that can't be honoured."""
-        self.asked.check(prompts)
-
-    def encode(self, prompts: Prompts, negatives: Sequence[str], *shared: Any, **named: Any) -> Conditioning:
-        """The condition of the pictures of these prompts; `shared` is what all of them have in common."""
-        common = (*shared, *sorted(named.items()))
+    def __call__(self, prompts: Prompts, negatives: Sequence[str], *shared: Any) -> Conditioning:
+        """The condition of the pictures of these prompts."""
         found = []
         for prompt, negative in zip(prompts, negatives, strict=True):
-            key = (prompt, negative, common)
+            key = (prompt, negative, shared)
             if key not in self.kept:
-                self.kept[key] = self.asked.encode([prompt], [negative], *shared, **named)
+                self.kept[key] = self.encode([prompt], [negative], *shared)
             self.kept.move_to_end(key)
             found.append(self.kept[key])
             if len(self.kept) > KEPT:
                 self.kept.popitem(last=False)
         return joined(found)
+
+
+def remembering(conditioner: Conditioner) -> Conditioner:
+    """The same conditioner, with an `encode` that remembers."""
+    again = copy.copy(conditioner)
+    vars(again)["encode"] = Remembered(conditioner.encode)
+    return again
 
 
 def joined(conditions: Sequence[Conditioning]) -> Conditioning:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyldm.batches.columns import PICTURE, columns
-from tinyldm.batches.making import AfterStep, Made, chunks, in_words, make, remembering, request_of, shared_by
+from tinyldm.batches.making import AfterStep, Made, chunks, files_of, in_words, make, request_of, shared_by, with_memory
 from tinyldm.batches.manifest import Manifest
 from tinyldm.batches.names import named
 from tinyldm.batches.rows import Job, jobs_of, read_rows
@@ -110,7 +109,7 @@ def keyed(model: LatentDiffusion, jobs: Sequence[Job]) -> list[Job]:
     of_model = fingerprint(model)
     done = []
     for job in jobs:
-        from_what = {n: content(v) if columns()[n] is PICTURE else v for n, v in job.settings.items()}
+        from_what = {**job.settings, **{name: content(path) for name, path in files_of(job).items()}}
         text = json.dumps([of_model, from_what], sort_keys=True)
         done.append(replace(job, key=hashlib.sha256(text.encode()).hexdigest()[:16]))
     return done
@@ -135,7 +134,7 @@ def fingerprint(model: LatentDiffusion) -> str:
 
 def begun_here(model: LatentDiffusion, how: How) -> Engine:
     """The engine of this machine."""
-    remembers = remembering(model)
+    remembers = with_memory(model)
     return lambda jobs: (make(remembers, chunk, how.batch_size, how.callback) for chunk in chunks(jobs))
 
 
@@ -196,7 +195,7 @@ def is_there(model: LatentDiffusion, manifest: Manifest, job: Job, overwrite: bo
     if known is None or known.size < 0:
         try:
             wanted = request_of([job]).resolved(model.parts)
-            said = wanted.metadata(0) | said_of(model, job.settings.get("image"))
+            said = wanted.metadata(0) | said_of(model, files_of(job))
             if read_text(path) == said:
                 keep(manifest, replace(Made.of(job, path.read_bytes(), said), png=b""))
                 return True
@@ -213,7 +212,7 @@ def refusals(model: LatentDiffusion, jobs: Sequence[Job], force: bool) -> dict[i
     verdicts: dict[str, bool] = {}
     wrong = {}
     for job in jobs:
-        if any(columns()[name] is PICTURE for name in job.settings):
+        if files_of(job):
             continue
         shared = shared_by(job)
         if verdicts.get(shared, False):

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.commands import interrupts
+from tinyldm.commands import interrupts, sampling
 from tinyldm.commands.options import add_force_option, add_model_options, load_options, open_model
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import note_unknown, note_unread
-from tinyldm.commands.sampling import list_samplers
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 
@@ -86,7 +85,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """The pictures of the rows that are not there yet; the exit status says whether one failed."""
     if args.sampler == ["help"]:
-        list_samplers()
+        sampling.list_samplers()
         return None
     from tinyldm.batches.run import How, begun_here, planned
     from tinyldm.batches.run import run as run_batch
@@ -122,14 +121,24 @@ def run(args: argparse.Namespace) -> int | None:
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of every row that says no others; an option that is repeated is a list."""
-    given = {name: getattr(args, name) for name in ("seed", *SETTINGS)}
+    given: dict[str, list[str]] = {name: getattr(args, name) for name in ("seed", *SETTINGS)}
     for text in args.set:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set wants COLUMN=VALUE, such as guidance_rescale=0.7, not {text!r}")
         given.setdefault(name, []).append(value)
     given["image"] = [str(Path(file).absolute()) for file in given["image"]]  # a row's is looked for beside the file
-    return {name: values for name, values in given.items() if values}
+    return usual_settings() | {name: values for name, values in given.items() if values}
+
+
+def usual_settings() -> dict[str, Any]:
+    """What `tinyldm sample` takes where nothing is said, so that its pictures are those of a batch."""
+    from tinyldm.batches.columns import columns
+
+    p = argparse.ArgumentParser()
+    sampling.add_options(p)
+    usual = vars(p.parse_args([]))
+    return {name: value for name, value in usual.items() if name in columns() and value not in (None, [], "", 0)}
 
 
 class Shown:

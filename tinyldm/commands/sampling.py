@@ -86,7 +86,7 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     note_sampler(args, model, wanted)
     print_expectation(args, model, wanted)
 
-    said = said_of(model, getattr(args, "image", None))
+    said = said_of(model, {"image": args.image} if "image" in args else {})
     names, images = numbered(files[0], len(wanted.prompts)) if sheet else files, []
     previews.of(model)
 

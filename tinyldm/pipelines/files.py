@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tinyldm.errors import InputError
@@ -29,10 +29,10 @@ def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> li
     return files
 
 
-def said_of(model: LatentDiffusion, image: Path | None = None) -> dict[str, str]:
-    """What the file of a picture says beside its request: by which program and model, and from which picture."""
+def said_of(model: LatentDiffusion, files: Mapping[str, Path]) -> dict[str, str]:
+    """What a picture's file says beside its request: the program, the model, and the files that it was made with."""
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {} if image is None else {"image": image.name}
+    said |= {name: path.name for name, path in files.items()}
     return said | ({"precision": "bf16"} if model.runtime.precision == "bf16" else {})
 
 
