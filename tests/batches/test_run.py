@@ -62,6 +62,19 @@ def test_files_are_those_of_sample(run, backend: str) -> None:
         assert Path(f"{number}.png").read_bytes() == Path(f"out/{number}.png").read_bytes()
 
 
+def test_prompts_are_read_as_sample_reads_them(run) -> None:
+    """With weights, alternatives and the rest, and each row as it says."""
+    Path("rows.csv").write_text("prompt,prompt_syntax\n(a:1.4) b,\n[a:b:0.5],\n(a:1.4) b,plain\na AND b,\n")
+    words = ("--steps", "4", "--seed", "3")
+    status, _, err = run("batch", "rows.csv", "-o", "out", "--name", "{row}.png", *words)
+    assert (status, err.count("read as words")) == (0, 1), err
+    for row, (prompt, *more) in enumerate(
+        [("(a:1.4) b",), ("[a:b:0.5]",), ("(a:1.4) b", "--prompt-syntax", "plain"), ("a AND b",)], 1
+    ):
+        assert run("sample", prompt, *more, "-o", "one.png", *words)[0] == 0
+        assert Path("one.png").read_bytes() == Path(f"out/{row}.png").read_bytes()
+
+
 def test_files_that_begin_from_a_picture_are_those_of_img2img(run) -> None:
     (Path("in")).mkdir()
     Image.effect_noise((20, 18), 60).convert("RGB").save("in/noise.png")

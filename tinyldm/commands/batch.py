@@ -15,12 +15,13 @@ from tinyldm.commands.options import add_force_option, add_model_options, load_o
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import note_unknown, note_unread
 from tinyldm.commands.streams import note
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, TinyldmError
 
 if TYPE_CHECKING:
     from tinyldm.batches.making import Made
     from tinyldm.batches.rows import Job
     from tinyldm.batches.run import Report
+    from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.walk import Step
 
 SUMMARY = "make the pictures of a file of rows, and go on after a stop"
@@ -101,9 +102,7 @@ def run(args: argparse.Namespace) -> int | None:
         how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force)
         model = open_model(args)
         jobs = planned(model, args.file, settings_of(args), args.name)
-        prompts = list(dict.fromkeys(job.settings.get("prompt", "") for job in jobs))
-        note_unread(prompts)
-        note_unknown(model, prompts)
+        note_prompts(model, jobs)
         shown.previews.of(model)
         if args.cluster is None:
             report = run_batch(model, jobs, folder, how, begun_here(model, how))
@@ -129,6 +128,21 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         given.setdefault(name, []).append(value)
     given["image"] = [str(Path(file).absolute()) for file in given["image"]]  # a row's is looked for beside the file
     return usual_settings() | {name: values for name, values in given.items() if values}
+
+
+def note_prompts(model: LatentDiffusion, jobs: Sequence[Job]) -> None:
+    """Say of all prompts what is not read in them, and which words the checkpoint does not know."""
+    from tinyldm.pipelines.prompted import words
+    from tinyldm.pipelines.request import request
+
+    by_syntax: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        by_syntax.setdefault(job.settings.get("prompt_syntax", "plain"), {})[job.settings.get("prompt", "")] = None
+    with contextlib.suppress(TinyldmError):  # what is wrong with a prompt is said of its row
+        for syntax, prompts in by_syntax.items():
+            note_unread(list(prompts), syntax)
+            wanted = request(list(prompts), prompt_syntax=syntax, **model.defaults._asdict())
+            note_unknown(model, words(model.parts, wanted))
 
 
 def usual_settings() -> dict[str, Any]:
