@@ -197,7 +197,7 @@ def test_rows_of_a_killed_worker_are_done_again(run, processes: Cluster, checkpo
     lines = [json.loads(line)["file"] for line in Path("there", FILE).read_text().splitlines()]
     assert len(set(lines)) == len(lines) == 24
     model = tinyldm.load(checkpoint, backend="reference")
-    tinyldm.batch("rows.txt", "here", model=model, settings={"seed": "0:8", "steps": 10})
+    tinyldm.batch("rows.txt", "here", model=model, settings={"seed": "0:8", "steps": 10, "prompt_syntax": "webui"})
     assert files(Path("there")) == files(Path("here"))
 
 

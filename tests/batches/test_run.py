@@ -250,7 +250,7 @@ def test_killed_at_many_moments(checkpoint: Path, tmp_path: Path) -> None:
         check_after_a_kill(out, stamps)
     assert kills == KILLS
     model = tinyldm.load(checkpoint, backend="reference")
-    rows = [{"prompt": prompt, "seed": 4} for prompt in prompts]
+    rows = [{"prompt": prompt, "seed": 4, "prompt_syntax": "webui"} for prompt in prompts]
     wanted = [png for row in rows for png in (making.make(model, [Job(0, 1, {**row, "steps": 2})]))]
     assert list(files(out).values()) == [made.png for made in wanted]
     assert not list(out.glob(".*"))
@@ -425,12 +425,13 @@ def test_a_remembered_condition_is_the_same_to_the_last_bit(tmp_path: Path, kind
     again, size = remembering(asked), (16, 16)
     again.encode(["b", "z"], ["n", ""], scale, size)
     found = again.encode(["a", "b", "a"], ["", "n", ""], scale, size)
-    wanted = asked.encode(["a", "b", "a"], ["", "n", ""], scale, size)
-    assert found.guided == wanted.guided
-    np.testing.assert_array_equal(found.context, wanted.context)
-    assert set(found.arrays) == set(wanted.arrays)
-    for name, array in wanted.arrays.items():
-        np.testing.assert_array_equal(found.arrays[name], array)
+    for k, (prompt, negative) in enumerate((("a", ""), ("b", "n"), ("a", ""))):
+        wanted, one = asked.encode([prompt], [negative], scale, size), found.of_pictures(range(k, k + 1), 3)
+        assert one.guided == wanted.guided
+        np.testing.assert_array_equal(one.context, wanted.context)
+        assert set(one.arrays) == set(wanted.arrays)
+        for name, array in wanted.arrays.items():
+            np.testing.assert_array_equal(one.arrays[name], array)
 
 
 def test_weights_are_read_once(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,9 +202,8 @@ class XLConditioner(TextConditioner):
         contexts = [encoder(ids, layer=-2, final_norm=False) for encoder, ids in tokens]
         context = np.concatenate(contexts, axis=-1)[rows]
         pooled = tokens[-1][0].pooled(tokens[-1][1])[rows]
-        if guided and self.options.get("force_zeros_for_empty_prompt"):
-            empty = [k for k, negative in enumerate(negatives) if not negative]
-            context[empty], pooled[empty] = 0, 0  # no negative prompt is nothing, not ""
+        if guided and self.options.get("force_zeros_for_empty_prompt") and not any(negatives):
+            context[: len(negatives)], pooled[: len(negatives)] = 0, 0  # no negative prompt at all is nothing, not ""
         sizes = self.size_ids(size, len(prompts), guided)
         return Conditioning(context, {"text_embeds": pooled, "time_ids": sizes}, guided=guided)
 
