@@ -21,6 +21,7 @@ RUN = [
     "long-work.md",
     "samplers.md",
     "prompts.md",
+    "editing.md",
 ]  # golden-format.md has pieces of programs
 
 

@@ -29,6 +29,15 @@ VAE = {
     "norm_num_groups": 2,
     "sample_size": 16,
 }
+ASYMMETRIC_VAE = {
+    "_class_name": "AsymmetricAutoencoderKL",
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "down_block_out_channels": [4, 4, 8, 8],
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "up_block_out_channels": [4, 8, 16, 16],
+    "norm_num_groups": 2,
+    "sample_size": 64,
+}
 TEXT_ENCODER = {
     "model_type": "clip_text_model",
     "vocab_size": 514,
@@ -128,10 +137,35 @@ def write_depth(folder: Path) -> Path:
     return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 5}, **parts})
 
 
+def write_inpainting(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes a mask and the latent of the masked picture behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 9}, **parts})
+
+
+def write_asymmetric(folder: Path) -> Path:
+    """A Stable Diffusion whose decoder takes the known part of a picture."""
+    index = {**INDEX, "vae": ["diffusers", "AsymmetricAutoencoderKL"]}
+    parts = {"unet": UNET, "vae": ASYMMETRIC_VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, index, parts)
+
+
+def write_pix2pix(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes the latent of the picture to edit behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 8}, **parts})
+
+
 def write_xl(folder: Path) -> Path:
     """A Stable Diffusion XL."""
     encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
     return write_folder(folder, XL_INDEX, {"unet": XL_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
+
+
+def write_xl_pix2pix(folder: Path) -> Path:
+    """A Stable Diffusion XL whose UNet takes the latent of the picture to edit behind the latent."""
+    parts = {"vae": VAE, "scheduler": XL_SCHEDULER, "text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
+    return write_folder(folder, XL_INDEX, {"unet": {**XL_UNET, "in_channels": 8}, **parts})
 
 
 def write_refiner(folder: Path) -> Path:
@@ -368,3 +402,16 @@ LDM_INDEX = {
 def write_ldm(folder: Path) -> Path:
     """An unconditional model of the first latent-diffusion kind, over a VQ first stage."""
     return write_folder(folder, LDM_INDEX, {"unet": UNET_2D, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_ldm_inpainting(folder: Path) -> Path:
+    """An inpainting model of the first latent-diffusion kind: behind the latent that of the picture, and the mask."""
+    return write_folder(folder, LDM_INDEX, {"unet": {**UNET_2D, "in_channels": 7}, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_segments(folder: Path) -> Path:
+    """A semantic-synthesis model: behind the latent a map of five classes, brought to its size."""
+    index = {**LDM_INDEX, "spatial_rescaler": ["latent_diffusion", "SpatialRescaler"]}
+    rescaler = {"_class_name": "SpatialRescaler", "in_channels": 5, "out_channels": 3, "n_stages": 1}
+    parts = {"unet": {**UNET_2D, "in_channels": 6}, "vqvae": VQ, "scheduler": SCHEDULER, "spatial_rescaler": rescaler}
+    return write_folder(folder, index, parts)

@@ -25,6 +25,7 @@ from tinyldm.batches.rows import Job
 from tinyldm.batches.run import How, batch
 from tinyldm.errors import InputError, Stopped
 from tinyldm.pipelines.conditioners import Conditioning
+from tinyldm.pipelines.maps import depth_levels, segment_classes
 
 
 def manifest(folder: str | Path) -> list[dict]:
@@ -87,6 +88,51 @@ def test_files_that_begin_from_a_picture_are_those_of_img2img(run) -> None:
     for name in ("1.png", "2.png"):
         assert Path(name).read_bytes() == (Path("out") / name).read_bytes()
     assert files("out") == files("again")
+
+
+def test_files_of_an_edit_are_those_of_inpaint(run) -> None:
+    """Under a mask, which may be of any kind and is resized with its picture, and at the strength of `inpaint`."""
+    Image.effect_noise((20, 18), 60).convert("RGB").save("noise.png")
+    mask = Image.new("L", (20, 18))
+    mask.paste(255, (3, 5, 14, 15))
+    mask.convert("1").save("mask.png")
+    Path("rows.csv").write_text(
+        "prompt,mask,image,mask_blur,strength,width\na,mask.png,noise.png,,,\nb,mask.png,noise.png,2,0.5,16\n"
+    )
+    assert run("batch", "rows.csv", "-o", "out", "--name", "{row}.png", "--steps", "4")[0] == 0
+    more = ("--image", "noise.png", "--mask", "mask.png", "--steps", "4", "--seed", "0")
+    assert run("inpaint", "a", *more, "-o", "1.png")[0] == 0
+    assert run("inpaint", "b", *more, "-o", "2.png", "--mask-blur", "2", "--strength", "0.5", "--width", "16")[0] == 0
+    words = ("--set", "mask=mask.png", "--image", "noise.png", "-o", "set", "--name", "1.png", "--steps", "4")
+    Path("in").mkdir()
+    Path("in/rows.txt").write_text("a\n")
+    assert run("batch", "in/rows.txt", *words)[0] == 0
+    for name in ("1.png", "2.png"):
+        assert Path(name).read_bytes() == (Path("out") / name).read_bytes()
+    assert Path("set/1.png").read_bytes() == Path("1.png").read_bytes()
+
+
+def test_variations_are_those_of_sample(run) -> None:
+    """Each with the seeds that its row says, though the rows have all else in common."""
+    Path("rows.csv").write_text("prompt,seed,variation_seed,variation_strength\na,3,7,0.4\nb,9,7,0.4\n")
+    assert run("batch", "rows.csv", "-o", "out", "--name", "{row}.png", "--steps", "2")[0] == 0
+    for row, (prompt, seed) in enumerate([("a", "3"), ("b", "9")], 1):
+        words = ("--seed", seed, "--variation-seed", "7", "--variation-strength", "0.4", "--steps", "2")
+        assert run("sample", prompt, *words, "-o", "one.png")[0] == 0
+        assert Path("one.png").read_bytes() == Path(f"out/{row}.png").read_bytes()
+
+
+def test_maps_are_read_as_they_are_stored(tmp_path: Path) -> None:
+    """Numbers of classes and of depth are no colours."""
+    numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    classes = Image.fromarray(numbers).convert("P")
+    classes.putdata(numbers.ravel().tolist())
+    classes.save(tmp_path / "segments.png")
+    Image.fromarray(numbers.astype(np.uint16) * 5000).save(tmp_path / "depth.png")
+    settings = {name: tmp_path / f"{name}.png" for name in ("segments", "depth")}
+    read = {name: making.READERS[name]({**settings, "width": 64}) for name in settings}
+    assert np.array_equal(segment_classes(read["segments"]), numbers)
+    assert np.array_equal(depth_levels(read["depth"]), numbers * 5000.0)
 
 
 def test_the_manifest_says_what_was_made_from_what(run) -> None:

@@ -17,10 +17,13 @@ from tinyldm.batches.remembering import KEPT, remembering
 from tinyldm.batches.rows import Job
 from tinyldm.diffusion.random import check_seed
 from tinyldm.errors import InputError, Stopped
+from tinyldm.pipelines.editing import beside
 from tinyldm.pipelines.files import said_of
 from tinyldm.pipelines.latents import is_latent_file, read_latent
+from tinyldm.pipelines.masks import as_mask
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.pictures import png_bytes, read_image
+from tinyldm.pipelines.parts import Parts
+from tinyldm.pipelines.pictures import png_bytes, read_image, read_stored
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Step, Walk
 
@@ -62,8 +65,13 @@ def files_of(job: Job) -> dict[str, Path]:
 
 
 def shared_by(job: Job) -> str:
-    """What pictures must have in common to be walked together, as a text."""
-    return json.dumps({n: v for n, v in sorted(job.settings.items()) if n not in OF_A_PICTURE}, default=str)
+    """What pictures must have in common to be walked together, as a text.
+
+    A variation shares it with none: the seeds of several in one request follow each other.
+    """
+    shared = {n: v for n, v in sorted(job.settings.items()) if n not in OF_A_PICTURE}
+    alone = {"index": job.index} if job.settings.get("variation_strength") else {}
+    return json.dumps(shared | alone, default=str)
 
 
 def chunks(jobs: Sequence[Job], most: int = TOGETHER) -> Iterator[list[Job]]:
@@ -94,10 +102,10 @@ def make(
 
     begun, done = time.perf_counter(), 0
     try:
-        wanted = request_of(jobs).resolved(model.parts)
+        wanted = request_of(model.parts, jobs).resolved(model.parts)
         for picture in model.pictures(wanted, Walk(batch_size=batch_size, callback=after_step)):
             job, now = jobs[picture.index], time.perf_counter()
-            said = wanted.metadata(picture.index) | said_of(model, files_of(job))
+            said = wanted.metadata(picture.index) | said_of(model, job.settings)
             yield Made.of(job, png_bytes(picture.image, said), said, now - begun)
             begun, done = now, done + 1
     except Stopped:
@@ -116,13 +124,13 @@ def in_words(error: Exception) -> str:
     return text if isinstance(error, InputError) and text else f"{type(error).__name__}: {text or 'no more is known'}"
 
 
-def request_of(jobs: Sequence[Job]) -> Request:
+def request_of(parts: Parts, jobs: Sequence[Job]) -> Request:
     """The request for jobs that have all in common but prompt and seed. Raises `InputError` as `request` does."""
     settings = {name: value for name, value in jobs[0].settings.items() if name not in OF_A_PICTURE}
-    for name in files_of(jobs[0]):
-        settings[name] = picture_of(settings, name)
+    settings |= {name: READERS[name](settings) for name in files_of(jobs[0])}
     if "image" in settings:
-        settings = {"strength": STRENGTH} | {n: v for n, v in settings.items() if n not in ("width", "height")}
+        begun = {} if "mask" in settings or beside(parts) == "image" else {"strength": STRENGTH}
+        settings = begun | {n: v for n, v in settings.items() if n not in ("width", "height")}
     wanted = request(
         [job.settings.get("prompt") for job in jobs],
         [job.settings.get("negative_prompt", "") for job in jobs],
@@ -133,13 +141,33 @@ def request_of(jobs: Sequence[Job]) -> Request:
     return replace(wanted, seeds=tuple(job.settings["seed"] for job in jobs))
 
 
-def picture_of(settings: Mapping[str, Any], name: str) -> Any:
-    """The picture of a file, in the size that `width` and `height` ask for; of `image` it may be a latent, too."""
-    path: Path = settings[name]
-    if name == "image" and is_latent_file(path):
+def image_of(settings: Mapping[str, Any]) -> Any:
+    """The picture to begin from, in the size that `width` and `height` ask for; it may be a latent, too."""
+    path: Path = settings["image"]
+    if is_latent_file(path):
         return read_latent(path)
-    image = read_image(path)
+    return sized(read_image(path), settings, Image.Resampling.LANCZOS)
+
+
+def mask_of(settings: Mapping[str, Any]) -> Image.Image:
+    """The mask of the picture to begin from, resized as that is."""
+    mask, path = read_stored(settings["mask"]), settings.get("image")
+    if path is None or is_latent_file(path):
+        return mask  # which the request refuses
+    return sized(as_mask(mask, read_image(path)), settings, Image.Resampling.NEAREST)
+
+
+def sized(image: Image.Image, settings: Mapping[str, Any], resampling: Image.Resampling) -> Image.Image:
+    """A picture in the size that `width` and `height` ask for."""
     size = (settings.get("width", image.width), settings.get("height", image.height))
     if min(size) < 1:
         raise InputError(f"width and height must be positive, not {size[0]} and {size[1]}")
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    return image if size == image.size else image.resize(size, resampling)
+
+
+READERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "image": image_of,
+    "mask": mask_of,
+    "depth": lambda settings: read_stored(settings["depth"]),
+    "segments": lambda settings: read_stored(settings["segments"]),
+}

@@ -194,8 +194,8 @@ def is_there(model: LatentDiffusion, manifest: Manifest, job: Job, overwrite: bo
         return False
     if known is None or known.size < 0:
         try:
-            wanted = request_of([job]).resolved(model.parts)
-            said = wanted.metadata(0) | said_of(model, files_of(job))
+            wanted = request_of(model.parts, [job]).resolved(model.parts)
+            said = wanted.metadata(0) | said_of(model, job.settings)
             if read_text(path) == said:
                 keep(manifest, replace(Made.of(job, path.read_bytes(), said), png=b""))
                 return True
@@ -227,7 +227,7 @@ def refusals(model: LatentDiffusion, jobs: Sequence[Job], force: bool) -> dict[i
 def refusal(model: LatentDiffusion, job: Job, force: bool) -> str:
     """What is wrong with the settings of a job; empty where nothing is."""
     try:
-        wanted = request_of([job]).resolved(model.parts)
+        wanted = request_of(model.parts, [job]).resolved(model.parts)
         if not force:
             h, w = model.parts.latent_size(wanted.height, wanted.width)
             check_memory(model, h, w, f"row {job.row}: {wanted.width}×{wanted.height}")

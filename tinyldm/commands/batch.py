@@ -32,7 +32,7 @@ EXAMPLE = """example:
 
 rows:
   of a text file a prompt a line; a CSV file has a column for each setting (prompt, seed, steps, guidance_scale,
-  width, image, …) under its name; a line of a .jsonl file is an object of them. What a row says goes before the
+  width, image, mask, …) under its name; a line of a .jsonl file is an object of them. What a row says goes before the
   options. A list, and of whole numbers a range 0:8, stands for one picture of each.
 
 exit status:
@@ -120,13 +120,16 @@ def run(args: argparse.Namespace) -> int | None:
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of every row that says no others; an option that is repeated is a list."""
+    from tinyldm.pipelines.files import FROM_FILES
+
     given: dict[str, list[str]] = {name: getattr(args, name) for name in ("seed", *SETTINGS)}
     for text in args.set:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set wants COLUMN=VALUE, such as guidance_rescale=0.7, not {text!r}")
         given.setdefault(name, []).append(value)
-    given["image"] = [str(Path(file).absolute()) for file in given["image"]]  # a row's is looked for beside the file
+    for name in FROM_FILES:  # a row's is looked for beside the file of rows
+        given[name] = [str(Path(file).absolute()) for file in given.get(name, [])]
     return usual_settings() | {name: values for name, values in given.items() if values}
 
 

@@ -61,12 +61,17 @@ def run(args: argparse.Namespace) -> None:
 
 def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
     """The picture of a file, resized where `--width` or `--height` ask for it."""
+    from tinyldm.pipelines.pictures import read_image
+
+    return resized(args, read_image(path))
+
+
+def resized(args: argparse.Namespace, image: Image.Image) -> Image.Image:
+    """A picture resized where `--width` or `--height` ask for it."""
     from PIL import Image
 
     from tinyldm.memory import available_bytes
-    from tinyldm.pipelines.pictures import read_image
 
-    image = read_image(path)
     size = (args.width or image.width, args.height or image.height)
     if min(size) < 1:
         raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")

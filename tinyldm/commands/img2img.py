@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyldm.commands import sampling
 from tinyldm.commands.encode import resized_picture
 from tinyldm.commands.options import add_model_options, add_resize_options
+from tinyldm.commands.pictures import add_map_options, map_settings
 from tinyldm.commands.prompts import PROMPT_HELP
 
 SUMMARY = "change a picture towards a prompt"
@@ -24,6 +25,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--strength", metavar="X", type=float, default=0.8, help="0 keeps, 1 replaces (default 0.8)")
     sampling.add_options(p)
     add_resize_options(p)
+    add_map_options(p)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,4 +33,4 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.latents import is_latent_file, read_latent
 
     image = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
-    sampling.make(args, image=image, strength=args.strength, resize=args.resize)
+    sampling.make(args, image=image, strength=args.strength, resize=args.resize, **map_settings(args))

@@ -15,6 +15,7 @@ from tinyldm.commands.options import add_force_option, add_seed_option, chosen_s
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.streams import note
+from tinyldm.commands.variations import StepFiles, add_variation_options, variation_settings
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,8 +50,16 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_seed_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+    add_variation_options(p)
     add_preview_options(p)
     add_force_option(p)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a request as its settings."""
+    named = ["negative_prompt", "prompt_syntax", "clip_skip", "steps", "guidance_scale", "guidance_rescale", "sampler"]
+    settings = {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
+    return settings | variation_settings(args)
 
 
 def make(args: argparse.Namespace, **settings: Any) -> None:
@@ -73,12 +82,11 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         prompts = [prompt for prompt in wanted.prompts if prompt]
     else:
         prompts = read_prompts(args.prompt)
-        named = ["negative_prompt", "prompt_syntax", "clip_skip"]
-        named += ["steps", "guidance_scale", "guidance_rescale", "sampler"]
-        settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
+        settings |= settings_of(args)
         wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
+    steps = None if args.save_steps is None else StepFiles(args, len(wanted.prompts))
     model = open_model(args, all_loras(args, wanted))
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
@@ -86,38 +94,44 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
     note_sampler(args, model, wanted)
     print_expectation(args, model, wanted)
 
-    said = said_of(model, {"image": args.image} if "image" in args else {})
+    said = said_of(model, vars(args))
     names, images = numbered(files[0], len(wanted.prompts)) if sheet else files, []
     previews.of(model)
 
-    def after_step(step: Step) -> None:
+    def seen(step: Any) -> None:
         watch(step)
         previews.see(step, names.__getitem__)
 
+    callback = seen if steps is None else steps.watching(model, wanted, seen)
     try:
-        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=after_step, single_run=True)):
+        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=callback, single_run=True)):
             if sheet:
                 images.append(picture.image)
-                continue
-            write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
-            args.written.append(files[picture.index])
+            else:
+                write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
+                args.written.append(files[picture.index])
+            if steps is not None:
+                steps.write(picture, wanted.metadata(picture.index) | said)
     finally:  # a run that is interrupted keeps the pictures that are finished, in one picture too
         if sheet and images:
             write_png(files[0], grid(images, sheet), wanted.metadata(0) | said | {"prompts": "\n".join(prompts)})
             args.written.append(files[0])
-    print(*files, sep="\n")
-    print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
+    print(*files, *([] if steps is None else steps.files), sep="\n")
+    variation = f", variation seed {wanted.variation_seed}" if wanted.variation_strength else ""
+    print(f"seed {wanted.seeds[0]}{variation}, {time.perf_counter() - started:.1f} s")
 
 
 def repeated(args: argparse.Namespace) -> Request:
     """The request that made the picture of `--from`, with the number of its seed where another is asked for."""
+    from tinyldm.pipelines.files import FROM_FILES
     from tinyldm.pipelines.pictures import read_text
     from tinyldm.pipelines.request import read_metadata
 
     if args.prompt:
         raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
     said = read_text(args.repeat)
-    for made, why in (("image", "began from another picture"), ("one_stream", "shared its noise with others")):
+    files = dict.fromkeys(FROM_FILES, "was made with a map") | {"image": "began from another picture"}
+    for made, why in (files | {"one_stream": "shared its noise with others"}).items():
         if made in said:
             raise InputError(f"{args.repeat}: {why} ({said[made]}), so its settings alone don't make it again")
     return read_metadata(said if args.seed is None else {**said, "seed": str(chosen_seed(args))})

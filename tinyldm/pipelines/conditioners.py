@@ -14,8 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.models.bert import BertEncoder
+from tinyldm.pipelines.layout import layout_tokens, read_layout
 from tinyldm.text.clip_tokenizer import Tokenizer
-from tinyldm.typing import Array
+from tinyldm.typing import Array, Integers
 
 AESTHETIC_SCORES = (6.0, 2.5)  # what the XL refiner is told of a picture to make, and of one to stay away from
 Prompts = Sequence[str | None]  # one a picture; None where none is given
@@ -35,6 +37,13 @@ class Conditioning:
     concat: Array | None = None
     guided: bool = False
     composed: Any = None
+
+    def check_fixed(self, what: str) -> None:
+        """Raise `InputError` if it changes from call to call, which `what` does not take."""
+        if self.composed is not None:
+            raise InputError(
+                f"{what} takes prompts that stay the same at every step: no AND, no [from:to:step], no [a|b]"
+            )
 
     def of_pictures(self, pictures: range, count: int) -> Conditioning:
         """The rows of some of the `count` pictures that this is the condition of."""
@@ -59,7 +68,7 @@ class TextReader(NamedTuple):
 class Conditioner:
     """Makes the condition of one family of models; this one, of those that are conditioned on nothing.
 
-    `takes` says what of: `text`, `classes`, `nothing`, or `arrays` that only the caller has.
+    `takes` says what of: `text`, `classes`, `layout`, `nothing`, or `arrays` that only the caller has.
     """
 
     takes: ClassVar[str] = "nothing"
@@ -257,6 +266,38 @@ class RetrievalConditioner(TextConditioner):
         return Conditioning(np.concatenate([np.zeros_like(context), context]) if guided else context, guided=guided)
 
 
+class LayoutConditioner(Conditioner):
+    """Layouts, as texts in JSON; the prediction is not guided.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 (layout-to-image).
+    """
+
+    takes = "layout"
+    reason = "its text encoder reads no text but layouts: `tinyldm sample --layout`, `model.layout_to_image`"
+
+    def __init__(self, path: object, encoder: Any) -> None:
+        super().__init__(path)
+        self.encoder = encoder
+
+    def tokens(self, prompts: Prompts) -> Integers:  # -> (N, L)
+        """The tokens of layouts in JSON. Raises `InputError` for what is none."""
+        config = self.encoder.config
+        if any(prompt is None for prompt in prompts):
+            raise InputError(f"{self.path}: {self.reason}")
+        length, vocabulary = config.max_position_embeddings, config.vocab_size
+        return np.stack([layout_tokens(read_layout(prompt or ""), length, vocabulary) for prompt in prompts])
+
+    def check(self, prompts: Prompts) -> None:
+        """Raise `InputError` unless every prompt is a layout."""
+        self.tokens(prompts)
+
+    def encode(
+        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
+    ) -> Conditioning:
+        """The context of the layouts: `(N, L, D)`."""
+        return Conditioning(self.encoder(self.tokens(prompts)))
+
+
 def choose_conditioner(
     path: object,
     networks: Mapping[str, Any],
@@ -275,6 +316,8 @@ def choose_conditioner(
             return Conditioner(path)
         more = "; without a text encoder: give it CLIP's with projection (text_encoder=…)" if embeds_text else ""
         return ArraysOnly(path, f"this model takes no prompts{more}")
+    if not tokenizers and isinstance(first, BertEncoder):
+        return LayoutConditioner(path, first)
     if not tokenizers:
         return ArraysOnly(path, "its text encoder reads no text; give `from_conditions` its context")
     if embeds_text:

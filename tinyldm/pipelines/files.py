@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tinyldm.errors import InputError
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.pictures import check_writable
 from tinyldm.version import __version__
+
+FROM_FILES = ("image", "mask", "depth", "segments")  # the settings of a request that a file may hold
 
 
 def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> list[Path]:
@@ -29,10 +32,13 @@ def picture_files(output: Path | None, prompts: Sequence[str], count: int) -> li
     return files
 
 
-def said_of(model: LatentDiffusion, files: Mapping[str, Path]) -> dict[str, str]:
-    """What a picture's file says beside its request: the program, the model, and the files that it was made with."""
+def said_of(model: LatentDiffusion, settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a picture's file says beside its request: the program, the model, and the files that it was made with.
+
+    Those are the paths in its `settings`.
+    """
     said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {name: path.name for name, path in files.items()}
+    said |= {name: path.name for name in FROM_FILES if isinstance(path := settings.get(name), Path)}
     return said | ({"precision": "bf16"} if model.runtime.precision == "bf16" else {})
 
 

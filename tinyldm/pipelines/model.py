@@ -15,6 +15,7 @@ from tinyldm.models.controlnet import ControlNet
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import given_conditions
 from tinyldm.pipelines.control import Control, check_fits
+from tinyldm.pipelines.editing_calls import EditingCalls
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
 from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
@@ -25,11 +26,12 @@ from tinyldm.typing import Array
 OTHERWISE = {
     "text": "this model takes no prompts",
     "classes": "this model has no classes",
+    "layout": "this model takes no layouts",
     "nothing": "this model wants a condition: a prompt, a class or a context",
 }
 
 
-class LatentDiffusion:
+class LatentDiffusion(EditingCalls):
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
     Arrays are `(N, C, H, W)`. `parts` has everything as plain data; the networks are attributes under the names of

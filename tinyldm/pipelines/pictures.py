@@ -125,15 +125,17 @@ def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read a picture file: upright, 8-bit RGB; warns of what had to be done for that.
+def read_image(
+    path: str | Path, convert: Callable[[Image.Image], tuple[Image.Image, list[str]]] = as_rgb
+) -> Image.Image:
+    """Read a picture file: upright, 8-bit RGB, or as `convert` has it; warns of what had to be done for that.
 
     Raises `InputError` where it is missing, no picture, damaged, or of numbers that are no colours.
     """
     try:
         with Image.open(path) as image:
             image.load()
-            rgb, said = as_rgb(image)
+            converted, said = convert(image)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -144,7 +146,12 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: the picture can't be read: {error}") from None
     if said:
         warnings.warn(f"{path}: {'; '.join(said)}", PictureWarning, stacklevel=2)
-    return rgb
+    return converted
+
+
+def read_stored(path: Path) -> Image.Image:
+    """A picture file with its transparency and its numbers as they are stored. Raises as `read_image` does."""
+    return read_image(path, lambda image: (image.copy(), []))
 
 
 def read_text(path: str | Path) -> dict[str, str]:

@@ -14,9 +14,10 @@ from tinyldm.diffusion.random import check_seed
 from tinyldm.diffusion.samplers import Sampler, make_sampler, usual_sampler
 from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
+from tinyldm.pipelines.editing import EDITS, check_edits, edited
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import fitted
-from tinyldm.typing import Array
+from tinyldm.typing import Array, Integers
 
 SYNTAXES = ("plain", "webui")  # how a prompt is read
 
@@ -48,6 +49,11 @@ class Request:
     (`resolved`). `image` is a picture to begin from, or its latent `(1, C, h, w)`, and `strength` in (0, 1] the part of
     the steps that is taken; `resize` says how a picture is brought to a size that the model has (`pictures.fitted`).
     `guidance_rescale` from 0 to 1 undoes the over-exposure of strong guidance (`prediction.rescale_guidance`).
+    `mask` is white where the picture is to be painted anew (`masks.as_mask`), its edge `mask_blur` pixels soft.
+    `image_guidance_scale` is the pull of the picture in models that edit by an instruction. `depth` (near is large) and
+    `segments` (the class of every pixel) are maps for the models that take one. With a `variation_strength` up to 1
+    all pictures have the first seed, and the noise of picture k is so far on its way to that of `variation_seed` + k.
+    `way` is a second seed, and for each picture how far its noise is on the way to that seed's (`interpolation`).
     `conditions` are arrays to take instead of prompts; `noise` `(N, C, h, w)` stands in for the first draw. With
     `one_stream` the pictures share the noise stream of the first seed, as one generator over a batch does elsewhere.
     `prompt_syntax` is `"plain"`, words alone, or `"webui"`, weights and more (`text.prompt_syntax`); `clip_skip` counts
@@ -67,6 +73,14 @@ class Request:
     strength: float | None = None
     image: Image.Image | Array | None = None
     resize: str = "crop"
+    mask: Image.Image | Array | None = None
+    mask_blur: float = 0.0
+    image_guidance_scale: float | None = None
+    depth: Image.Image | Array | None = None
+    segments: Image.Image | Integers | None = None
+    variation_seed: int | None = None
+    variation_strength: float = 0.0
+    way: tuple[int, tuple[float, ...]] | None = None
     conditions: Conditioning | None = None
     noise: Array | None = None
     one_stream: bool = False
@@ -83,23 +97,22 @@ class Request:
         filled = {name: getattr(own, name) if value is None else value for name, value in chosen.items()}
         vae, image, concat = parts.vae, self.image, None if self.conditions is None else self.conditions.concat
         if isinstance(image, Image.Image):
-            filled["image"] = image = fitted(image, vae.config.factor, self.resize)
+            if self.mask is None:
+                filled["image"] = image = fitted(image, vae.config.factor, self.resize)
         elif image is not None and (image.ndim != 4 or image.shape[:2] != (1, vae.latent_channels) or 0 in image.shape):
             raise InputError(f"the latent must have the shape (1, {vae.latent_channels}, h, w), not {image.shape}")
-        takes = parts.predictor.config.in_channels
-        if vae.latent_channels != takes and concat is None:
-            raise InputError(
-                f"{parts.path}: its UNet takes {takes} channels, {vae.latent_channels} of them the latent; the others "
-                "are a mask's, a depth's, another picture's: give them to `from_conditions`"
-            )
         height, width = self.height, self.width
         if isinstance(image, Image.Image):
             height, width = image.height, image.width
         elif image is not None or (concat is not None and height is None and width is None):
             given: Any = concat if image is None else image
             height, width = (side * vae.config.factor for side in given.shape[2:])
+        asked = any(getattr(self, name) is not None for name in EDITS) or (self.image is not None and not self.strength)
+        if asked or (parts.predictor.config.in_channels != vae.latent_channels and concat is None):
+            filled |= edited(parts, vars(self) | filled)
+            height, width = filled.get("height", height), filled.get("width", width)
         h, w = parts.latent_size(height, width)
-        whole = replace(self, height=h * vae.factor, width=w * vae.factor, **filled)
+        whole = replace(self, **filled | {"height": h * vae.factor, "width": w * vae.factor})
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
         sampler, _ = whole.begun(parts)
@@ -129,6 +142,10 @@ class Request:
         said |= {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
         said |= {"seed": self.seeds[0 if self.one_stream else k], "width": self.width, "height": self.height}
         said |= {} if self.strength is None else {"strength": self.strength}
+        said |= {name: value for name in ("mask_blur", "image_guidance_scale") if (value := getattr(self, name))}
+        if self.variation_strength:
+            varied = {"variation_seed": (self.variation_seed or 0) + k, "variation_strength": self.variation_strength}
+            said |= varied
         said |= {"sampler_options": json.dumps(dict(self.sampler_options))} if self.sampler_options else {}
         said |= {} if self.prompt_syntax == "plain" else {"prompt_syntax": self.prompt_syntax}
         said |= {} if self.clip_skip is None else {"clip_skip": self.clip_skip}
@@ -168,14 +185,28 @@ def request(
     skip = settings.get("clip_skip")
     if skip is not None and (isinstance(skip, bool) or not isinstance(skip, int) or skip < 1):
         raise InputError(f"clip_skip must be 1 or more, the layers counted from the last, not {skip!r}")
-    if (settings.get("image") is None) != (settings.get("strength") is None):
-        raise InputError("strength and the picture to begin from go together; one of them is missing")
+    if settings.get("strength") is not None and settings.get("image") is None:
+        raise InputError("strength and the picture to begin from go together; the picture is missing")
+    varied = settings.get("variation_strength", 0.0)
+    if varied or settings.get("variation_seed") is not None:
+        check_variation(settings, last=len(prompts) * num_images - 1)
+    if not {*EDITS, "mask_blur"}.isdisjoint(settings):
+        check_edits(settings)
     return Request(
         prompts=tuple(p for p in prompts for _ in range(num_images)),
         negative_prompts=tuple(n for n in negatives for _ in range(num_images)),
-        seeds=tuple(seed + k for k in range(len(prompts) * num_images)),
+        seeds=tuple(seed if varied else seed + k for k in range(len(prompts) * num_images)),
         **settings,
     )
+
+
+def check_variation(settings: Mapping[str, Any], last: int) -> None:
+    """Raise `InputError` unless the variations of pictures 0 to `last` have a strength and seeds."""
+    seed, strength = settings.get("variation_seed"), settings.get("variation_strength", 0.0)
+    if seed is None or not 0 < strength <= 1:
+        raise InputError(f"variation_strength must be above 0 and at most 1, with a variation_seed; not {strength}")
+    check_seed(seed)
+    check_seed(seed + last)
 
 
 def read_metadata(said: Mapping[str, str]) -> Request:
@@ -197,6 +228,8 @@ def read_metadata(said: Mapping[str, str]) -> Request:
             width=int(said["width"]),
             prompt_syntax=said.get("prompt_syntax", "plain"),
             clip_skip=int(said["clip_skip"]) if "clip_skip" in said else None,
+            variation_seed=int(said["variation_seed"]) if "variation_seed" in said else None,
+            variation_strength=float(said.get("variation_strength", 0)),
         )
     except KeyError as missing:
         raise InputError(f"the picture's file does not say its {missing}; wanted one that `tinyldm` wrote") from None

@@ -21,8 +21,12 @@ from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.control import summed_residuals
+from tinyldm.pipelines.edits import edit_of
+from tinyldm.pipelines.inpainting import painted
+from tinyldm.pipelines.masks import padded
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
+from tinyldm.pipelines.variation import varied
 from tinyldm.tracing import milestone, tracing
 from tinyldm.typing import Array
 
@@ -75,15 +79,18 @@ def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Pic
     for group, z in latents(parts, request, how):
         for k in group:
             latent = z[k - group.start : k - group.start + 1]
-            yield Picture(k, latent, parts.decode(latent)[0])
+            image = parts.decode(latent)[0] if request.mask is None else painted(parts, request, latent)
+            yield Picture(k, latent, image)
 
 
 def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tuple[range, Array]]:  # noqa: B008
     """The final latents of a resolved request group by group: which pictures, and their `(N, C, h, w)`."""
     count, groups = len(request.prompts), grouped(parts, request, how.batch_size)
     sampler, first = request.begun(parts)
-    start = None if request.image is None else beginning(parts, request)
+    start = None if request.strength is None else beginning(parts, request)
     conditions = [condition_of(parts, request, group) for group in groups]
+    fills = parts.predictor.config.in_channels != parts.vae.latent_channels  # there is more than the latent to give
+    edit = edit_of(parts, request) if fills or request.mask is not None else None
     if how.single_run:
         parts.drop(*CONDITIONING)
     passed_by = sampler.calls() - sampler.calls(first)  # calls of a whole run that one from the middle leaves out
@@ -98,9 +105,15 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         streams = [TorchGenerator(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
         sampler, first = request.begun(parts)
-        z = first_latent(parts, request, group, sampler, start, rng)
-        predict = predictor(parts, condition, request, calls)
-        z = loop.denoise(predict, sampler, z, rng, start=first, callback=after_step)
+        z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
+        watch: loop.Callback = after_step
+        if edit is None:
+            predict = predictor(parts, condition, request, calls)
+        else:
+            condition = edit.conditioned(condition, rng, z)
+            predict = edit.guided(predictor(parts, condition, request, calls))
+            watch = edit.watched(after_step, sampler, z0, noise)
+        z = loop.denoise(predict, sampler, z, rng, start=first, callback=watch)
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
             if how.single_run:
@@ -137,7 +150,8 @@ def condition_of(parts: Parts, request: Request, group: range) -> Conditioning:
 def beginning(parts: Parts, request: Request) -> tuple[Array, Array | None]:
     """Mean and log-variance of the latent of the picture to begin from; a latent that is given has no variance."""
     if isinstance(request.image, Image.Image):
-        return parts.posterior(request.image)
+        whole = request.image if request.mask is None else padded(request.image, parts.vae.factor, edge=True)
+        return parts.posterior(whole)
     return np.asarray(request.image, parts.runtime.dtype), None
 
 
@@ -148,26 +162,28 @@ def first_latent(
     sampler: Sampler,
     start: tuple[Array, Array | None] | None,
     rng: NoiseSource,
-) -> Array:  # -> (N, C, h, w)
-    """The latent that the sampler's steps begin with: noise, or the beginning noised part of the way.
+) -> tuple[Array, Array | None, Array]:  # -> (N, C, h, w), ...
+    """The latent that the sampler's steps begin with: noise, or the beginning noised part of the way; these two also.
 
     The random numbers are drawn in the order of the original: the posterior of the picture, then the noise. Source for
-    the second: Meng et al. 2021 (SDEdit), arXiv:2108.01073, section 3.
+    the second: Meng et al. 2021 (SDEdit), arXiv:2108.01073, section 3. What is painted anew at full strength begins
+    with noise alone.
     """
-    dtype, count = parts.runtime.dtype, len(group)
-    if start is None:
-        shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
-        noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
-        drawn = milestone("noise", noise.astype(dtype, copy=False))
-        return drawn * float(sampler.init_noise_sigma)
-    mean, logvar = start
-    z0 = mean
-    if logvar is not None:
-        draws = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
-        z0 = parts.drawn(mean, logvar, rng.randn((draws, *mean.shape[1:])))
-    z0 = np.repeat(z0, count // len(z0), axis=0)
-    noise = milestone("noise", rng.randn(z0.shape).astype(z0.dtype, copy=False))
-    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1]))
+    dtype, count, z0 = parts.runtime.dtype, len(group), None
+    if start is not None:
+        z0, logvar = start
+        if logvar is not None:
+            draws = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
+            z0 = parts.drawn(z0, logvar, rng.randn((draws, *z0.shape[1:])))
+        z0 = np.repeat(z0, count // len(z0), axis=0)
+    shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
+    noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
+    if request.variation_strength or request.way is not None:
+        noise = varied(noise, request, group)
+    noise = milestone("noise", noise.astype(dtype, copy=False))
+    if z0 is None or (request.mask is not None and request.strength == 1):
+        return noise * float(sampler.init_noise_sigma), z0, noise
+    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1])), z0, noise
 
 
 def predictor(parts: Parts, condition: Conditioning, request: Request, calls: Iterator[int]) -> Predict:
