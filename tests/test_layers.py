@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "bench": THIRD_PARTY,
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
+    "server": {"numpy", "PIL", "starlette", "uvicorn"},
     "__init__": set(),
     "commands": THIRD_PARTY,
     "cli": THIRD_PARTY,

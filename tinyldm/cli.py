@@ -25,6 +25,7 @@ from tinyldm.commands import (
     interrupts,
     sample,
 )
+from tinyldm.commands import serve as serve_command
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "edit": edit,
     "interpolate": interpolate,
     "batch": batch,
+    "serve": serve_command,
     "encode": encode,
     "decode": decode,
     "info": info,
