@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.queue < 1:
         raise InputError(f"--queue must be 1 or more, not {args.queue}")
+    if args.token == "":
+        raise InputError("--token must be a word, or stand alone to have one drawn")
     token = secrets.token_urlsafe(16) if args.token == DRAWN else args.token
     rules = Rules(
         hosts=(args.host.lower(), *(host.lower() for host in args.allow_host)),

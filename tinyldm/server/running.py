@@ -20,10 +20,12 @@ PATIENCE = 2  # seconds that answers under way have to end in
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 is any that is free. Raises `InputError` where it can't be had."""
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"--port must be from 0 to 65535, not {port}")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=256)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"can't listen on {host}, port {port}: {why}; choose another with --host and --port") from None
 
