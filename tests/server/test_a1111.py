@@ -220,3 +220,69 @@ def test_another_model_is_not_there(serving):
         "there is nothing at this address"
     )
     assert requests.get(f"{serving.url}/sdapi/v1/txt2img", timeout=10).status_code == 405
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A picture, and the mask of a spot in it."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 48, 3), np.uint8))
+    mask = Image.new("L", picture.size, 0)
+    mask.paste(255, (20, 8, 30, 16))
+    return picture, mask
+
+
+def test_a_mask_over_the_whole_picture(client, model, scene):
+    picture, mask = scene
+    how = {"inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 2, "denoising_strength": 0.7}
+    made = client.img2img([picture], mask_image=mask, prompt="a", seed=5, width=48, height=32, **how)
+    settings = {"strength": 0.7, "steps": 3, "guidance_scale": 7.0, "seed": 5, "sampler": "euler_a", "mask_blur": 2}
+    same(made.image, model.inpaint("a", picture, mask, **settings)[0])
+    inverse = client.img2img(
+        [picture], mask_image=mask, inpainting_mask_invert=1, prompt="a", seed=5, width=48, height=32, **how
+    )
+    turned = Image.fromarray(255 - np.asarray(mask))
+    same(inverse.image, model.inpaint("a", picture, turned, **settings)[0])
+
+
+def test_a_mask_as_the_client_sends_it_by_default_is_painted_from_close_by(client, scene):
+    picture, mask = scene
+    made = client.img2img([picture], mask_image=mask, prompt="a", seed=5, mask_blur=0, **SMALL)
+    assert made.image.size == picture.size
+    changed = (np.asarray(made.image.convert("RGB")) != np.asarray(picture)).any(axis=-1)
+    assert changed[8:16, 20:30].mean() > 0.9
+    changed[8:16, 20:30] = False
+    assert not changed.any()
+    soft = client.img2img([picture], mask_image=mask, prompt="a", seed=5, **SMALL)  # its mask_blur is 4
+    changed = (np.asarray(soft.image.convert("RGB")) != np.asarray(picture)).any(axis=-1)
+    assert changed[7, 20:30].any()
+    changed[2:22, 14:36] = False
+    assert not changed.any()
+
+
+def test_a_mask_in_the_opacity_of_a_picture(client, scene):
+    picture, mask = scene
+    drawn = Image.new("RGBA", picture.size, (9, 9, 9, 0))
+    drawn.putalpha(mask)
+    one, other = (client.img2img([picture], mask_image=m, prompt="a", seed=5, **SMALL).image for m in (mask, drawn))
+    same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"mask": Image.new("L", (3, 3), 255)}, "mask: its size 3×3 must be that of the picture, 48×32"),
+        ({"mask": Image.new("L", (48, 32))}, "mask: nothing in it is white"),
+        ({"inpainting_fill": 2}, "inpainting_fill must be 0 (fill) or 1 (original), not 2"),
+        ({"inpaint_full_res_padding": -1}, "inpaint_full_res_padding must be 0 or more, not -1"),
+        ({"mask_blur": -1, "inpaint_full_res": False}, "mask_blur must be 0 or more pixels, not -1"),
+        ({"mask_blur_x": 2}, "mask_blur_x 2 is not supported"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_mask_that_will_not_do(serving, scene, fields, sentence, whole):
+    picture, mask = scene
+    given = {"mask": mask, "inpaint_full_res": not whole, **SMALL, **fields}
+    given["mask"] = webuiapi.b64_img(given["mask"])
+    answer = post(serving, "img2img", prompt="a", init_images=[webuiapi.b64_img(picture)], **given)
+    assert answer.status_code == 422, answer.text
+    assert sentence in answer.json()["detail"]

@@ -135,3 +135,31 @@ def test_edits_that_will_not_do(client, serving, png):
     ):
         assert answer.status_code == 400
         assert sentence in answer.json()["error"]["message"]
+
+
+def test_a_mask_is_transparent_where_it_is_painted(client, model, png):
+    mask = Image.new("RGBA", (16, 16), (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (4, 4, 10, 9))
+    file = io.BytesIO()
+    mask.save(file, "PNG")
+    made = client.images.edit(image=("a.png", png), mask=("m.png", file.getvalue()), prompt="a", extra_body=QUICK)
+    white = Image.new("L", (16, 16))
+    white.paste(255, (4, 4, 10, 9))
+    wanted = model.inpaint("a", opened(png), white, steps=3, seed=5)[0]
+    np.testing.assert_array_equal(np.asarray(opened(base64.b64decode(made.data[0].b64_json))), np.asarray(wanted))
+    holed = opened(png).convert("RGBA")
+    holed.putalpha(Image.fromarray(255 - np.asarray(white)))
+    file = io.BytesIO()
+    holed.save(file, "PNG")
+    made = client.images.edit(image=("a.png", file.getvalue()), prompt="a", extra_body=QUICK)
+    same = np.asarray(opened(base64.b64decode(made.data[0].b64_json))) == np.asarray(opened(png))
+    same[4:9, 4:10] = True
+    assert same.all()
+    with pytest.raises(openai.BadRequestError, match="mask: its size 16×16 must be that of the picture, 8×8"):
+        client.images.edit(image=shrunk(png), mask=file.getvalue(), prompt="a")
+
+
+def shrunk(data):
+    file = io.BytesIO()
+    opened(data).resize((8, 8)).save(file, "PNG")
+    return file.getvalue()

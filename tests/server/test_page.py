@@ -25,9 +25,9 @@ def opened(browser, serve):
         if not re.search(r"status of (404|413|422)", message.text):  # the answers that the page shows
             complaints.append(message.text)
 
-    def open_page(viewport=WIDE, running=None, **options):
-        running = running or serve(**options)
-        context = browser.new_context(viewport=viewport)
+    def open_page(viewport=WIDE, running=None, touch=False):
+        running = running or serve()
+        context = browser.new_context(viewport=viewport, has_touch=touch)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
@@ -217,7 +217,7 @@ def test_begin_from_a_picture(opened, model):
     page, running = opened()
     page.get_by_label("Choose a picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": png()})
     page.locator("#beginning").wait_for()
-    page.get_by_label("Change").fill("0.5")
+    page.get_by_role("slider", name="Change").fill("0.5")
     make(page, Steps="4", Seed="5")
     said(page, "done in")
     wanted = model.image_to_image("a", Image.open(io.BytesIO(png())), strength=0.5, steps=4, seed=5)[0]
@@ -320,3 +320,62 @@ def test_the_server_goes_away(opened):
     running.server.should_exit = True
     said(page, "cancelled")
     assert isinstance(running, Serving)
+
+
+def begin_from(page, data):
+    page.get_by_label("Choose a picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": data})
+    page.locator("#beginning").wait_for()
+
+
+@pytest.mark.parametrize("how", ["mouse", "keys", "finger"])
+def test_a_mask_that_is_drawn(opened, how):
+    page, running = opened(NARROW if how == "finger" else WIDE, touch=how == "finger")
+    begin_from(page, png())
+    mask = page.locator("#mask")
+    mask.scroll_into_view_if_needed()
+    page.locator("#brush").fill("20")
+    box = mask.bounding_box()
+    x, y = box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5
+    if how == "mouse":
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + box["width"] * 0.2, y, steps=4)
+        page.mouse.up()
+    elif how == "finger":
+        page.touchscreen.tap(x, y)
+    else:
+        mask.focus()
+        page.keyboard.press("Space")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+    make(page, Steps="3", Seed="5")
+    said(page, "done in")
+    with Image.open(running.folder / "a.png") as image:
+        changed = (np.asarray(image) != np.asarray(Image.open(io.BytesIO(png())))).any(axis=-1)
+    assert changed[7:9, 7:9].all()
+    changed[6:10, 6:13] = False
+    assert not changed.any()
+
+
+def test_a_mask_is_erased_and_cleared(opened):
+    page, running = opened()
+    begin_from(page, png())
+    painted = "document.getElementById('mask').getContext('2d').getImageData(0, 0, 16, 16).data.some(v => v)"
+    page.locator("#brush").fill("20")
+    page.locator("#mask").focus()
+    page.keyboard.press("Space")
+    assert page.evaluate(painted)
+    page.get_by_label("Erase").check()
+    page.locator("#brush").fill("50")
+    page.locator("#mask").focus()
+    page.keyboard.press("Space")
+    assert not page.evaluate(painted)
+    page.get_by_label("Erase").uncheck()
+    page.locator("#mask").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Clear the mask").click()
+    assert not page.evaluate(painted)
+    make(page, Steps="2", Seed="5")
+    said(page, "done in")
+    with Image.open(running.folder / "a.png") as image:  # without a mask all of it changes
+        assert (np.asarray(image) != np.asarray(Image.open(io.BytesIO(png())))).any(axis=-1).mean() > 0.9

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image, ImageOps
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as Asked
 from starlette.responses import JSONResponse, Response
@@ -20,9 +22,11 @@ from starlette.routing import Route
 from tinyldm.diffusion.samplers import list_samplers
 from tinyldm.diffusion.samplers.registry import find_sampler
 from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
+from tinyldm.pipelines.masks import as_mask, filled
 from tinyldm.server.connection import Server, awaited
 from tinyldm.server.fields import Fields, read_json
 from tinyldm.server.jobs import Job
+from tinyldm.server.masking import Closer, mask_of
 from tinyldm.server.refusals import NotThere, Refusal
 from tinyldm.server.studio import MOST_PICTURES
 from tinyldm.server.uploads import from_base64, resized, rgb, to_base64
@@ -61,7 +65,6 @@ IGNORED = (
     "comments",
     "force_task_id",
     "override_settings_restore_afterwards",
-    "image_cfg_scale",
     "hr_scale",
     "hr_upscaler",
     "hr_second_pass_steps",
@@ -73,7 +76,16 @@ IGNORED = (
     "hr_prompt",
     "hr_negative_prompt",
 )
-MASKING = ("mask_blur", "mask_blur_x", "mask_blur_y", "inpainting_fill", "inpaint_full_res", "inpaint_full_res_padding")
+# Fields of a mask: without one they say nothing.
+MASKING = (
+    "mask_blur",
+    "mask_blur_x",
+    "mask_blur_y",
+    "inpainting_fill",
+    "inpaint_full_res",
+    "inpaint_full_res_padding",
+    "inpainting_mask_invert",
+)
 # What there is none of here, under the addresses where clients look for it.
 NONE_OF = ("upscalers", "loras", "embeddings", "hypernetworks", "sd-vae", "face-restorers", "prompt-styles")
 
@@ -125,11 +137,15 @@ class Api:
         settings: dict[str, Any] = {
             "steps": fields.integer("steps"),
             "guidance_scale": fields.number("cfg_scale"),
-            "width": fields.integer("width", 1),
-            "height": fields.integer("height", 1),
         }
         settings |= sampler_of(fields)
-        settings |= beginning(fields, settings) if begins else nothing_to_begin_from(fields)
+        size = fields.integer("width", 1), fields.integer("height", 1)
+        if begins:
+            begun = beginning(fields, self.studio.beside, size)
+        else:
+            begun = Beginning({"width": size[0], "height": size[1]})
+            fields.ignore("denoising_strength")  # of a second pass that is not done
+        settings |= begun.settings
         batch, rounds = fields.integer("batch_size", 1) or 1, fields.integer("n_iter", 1) or 1
         if batch * rounds > MOST_PICTURES:
             raise Refusal(f"batch_size: {batch * rounds} pictures are too many; take {MOST_PICTURES}", "batch_size")
@@ -137,7 +153,7 @@ class Api:
         seed, keep = fields.integer("seed", -1), fields.flag("save_images")
         fields.end()
         wanted = self.studio.request(prompt, negative, seed, batch * rounds, **settings)
-        return Job(wanted, SOURCE, keep=keep, began_from="init_images" if begins else None)
+        return Job(wanted, SOURCE, keep=keep, began_from="init_images" if begins else None, finish=begun.finish)
 
     def check_settings(self, settings: Any) -> None:
         """Raise `Refusal` for settings other than those that the server has."""
@@ -297,14 +313,16 @@ def sampler_of(fields: Fields) -> dict[str, Any]:
     return {"sampler": found, "sampler_options": options}
 
 
-def nothing_to_begin_from(fields: Fields) -> dict[str, Any]:
-    """`txt2img`: the strength is that of a second pass that is not done."""
-    fields.ignore("denoising_strength")
-    return {}
+@dataclass(frozen=True)
+class Beginning:
+    """What `img2img` begins from, as settings of a request, and what is done with its pictures at the end."""
+
+    settings: Mapping[str, Any]
+    finish: Callable[[Image.Image], Image.Image] | None = None
 
 
-def beginning(fields: Fields, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`img2img`: the picture to begin from, in the size that is asked for, and how strongly it is changed."""
+def beginning(fields: Fields, beside: str, size: tuple[int | None, int | None]) -> Beginning:
+    """The picture to begin from, in the size that is asked for, how strongly it is changed, and where."""
     given = fields.get("init_images")
     if not isinstance(given, list) or not given:
         raise Refusal("init_images must be a list of one picture in base64", "init_images")
@@ -313,15 +331,38 @@ def beginning(fields: Fields, settings: Mapping[str, Any]) -> dict[str, Any]:
     mode = fields.integer("resize_mode") or 0
     if mode not in RESIZE:
         raise Refusal(f"resize_mode must be 0 (stretch), 1 (crop) or 2 (fill), not {mode}", "resize_mode")
-    fields.only("mask")
-    fields.ignore("inpainting_mask_invert", *MASKING)
     image = rgb(from_base64(given[0], "init_images"), "init_images")
-    strength = fields.number("denoising_strength")
-    width, height = settings["width"], settings["height"]
-    return {
-        "image": resized(image, width, height, RESIZE[mode]),
-        "strength": 0.75 if strength is None else strength,
-        "resize": "none" if width or height else "crop",
-        "width": None,
-        "height": None,
-    }
+    pull, strength = fields.number("image_cfg_scale"), fields.number("denoising_strength")
+    strength = 0.75 if strength is None else strength
+    # A model that edits by an instruction has no strength, but a scale for the picture.
+    how = {"image_guidance_scale": pull} if beside == "image" else {"strength": strength}
+    if fields.get("mask") is not None:
+        return under_mask(fields, image, size, RESIZE[mode], how)
+    fields.ignore(*MASKING)
+    fitting = "none" if any(size) else "crop"
+    return Beginning({"image": resized(image, *size, RESIZE[mode]), "resize": fitting, **how})
+
+
+def under_mask(
+    fields: Fields, image: Image.Image, size: tuple[int | None, int | None], how: str, settings: Mapping[str, Any]
+) -> Beginning:
+    """A picture that is painted anew where its mask is white: as a whole, or only the part about the mask."""
+    mask = mask_of(from_base64(fields.get("mask"), "mask"))
+    if fields.flag("inpainting_mask_invert"):
+        mask = ImageOps.invert(mask)
+    fields.only("mask_blur_x", 4)
+    fields.only("mask_blur_y", 4)
+    blur, fill = fields.number("mask_blur"), fields.integer("inpainting_fill") or 0
+    blur = 4 if blur is None else blur
+    if fill not in (0, 1):
+        raise Refusal(f"inpainting_fill must be 0 (fill) or 1 (original), not {fill}", "inpainting_fill")
+    closer, padding = fields.flag("inpaint_full_res", True), fields.integer("inpaint_full_res_padding", 0) or 0
+    if fill == 0:
+        image = filled(image, as_mask(mask, image))
+    if not closer:
+        image, mask = (resized(part, *size, how) for part in (image, mask))
+        return Beginning({"image": image, "mask": mask, "mask_blur": blur, **settings})
+    wanted = (size[0] or image.width, size[1] or image.height)
+    part = Closer.of(image, mask, padding, wanted, blur)
+    small, white = part.part(wanted)
+    return Beginning({"image": small, "mask": white, "mask_blur": blur, **settings}, part.back)

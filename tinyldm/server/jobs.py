@@ -57,12 +57,21 @@ class Job:
 
     `state` is waiting, working, done, stopped or failed; then `error` says why. `before` counts the jobs before it.
     `notes` are what there is to say about it. `keep` says that its pictures are kept as files, `began_from` what they
-    began from.
+    began from; `finish` makes of each what its client gets.
     """
 
-    def __init__(self, request: Request, source: str, *, keep: bool = False, began_from: str | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        source: str,
+        *,
+        keep: bool = False,
+        began_from: str | None = None,
+        finish: Callable[[Image.Image], Image.Image] | None = None,
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.request, self.source, self.keep, self.began_from = request, source, keep, began_from
+        self.finish = finish
         self.state, self.before = "waiting", 0
         self.pictures: list[Made] = []
         self.notes: list[str] = []

@@ -22,9 +22,11 @@ from starlette.requests import Request as Asked
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tinyldm.pipelines.masks import as_mask, masked
 from tinyldm.server.connection import Server, awaited
 from tinyldm.server.fields import Fields, read_json
 from tinyldm.server.jobs import Job, Made
+from tinyldm.server.masking import is_transparent, transparent
 from tinyldm.server.refusals import NotThere, Refusal
 from tinyldm.server.security import MOST_BYTES
 from tinyldm.server.uploads import opened, resized, rgb, to_base64
@@ -112,7 +114,7 @@ class Api:
             "sampler": fields.text("sampler") or None,
         }
         size = size_of(fields.text("size", "auto"))
-        settings |= size if files is None else edited(fields, files, size)
+        settings |= size if files is None else edited(fields, files, size, self.studio.beside)
         if fields.get("prompt") is None:
             raise Refusal("prompt is missing", "prompt")
         wanted = self.studio.request(
@@ -144,20 +146,29 @@ def size_of(text: str) -> dict[str, Any]:
     return {"width": int(match[1]), "height": int(match[2])}
 
 
-def edited(fields: Fields, files: dict[str, bytes], size: Mapping[str, int]) -> dict[str, Any]:
-    """The picture to begin from, in the size that is asked for, and how strongly it is changed."""
+def edited(fields: Fields, files: dict[str, bytes], size: Mapping[str, int], beside: str) -> dict[str, Any]:
+    """The picture to begin from, in the size that is asked for, how strongly it is changed, and where.
+
+    That is where the mask is transparent, or without one the picture itself.
+    """
     if "image" not in files:
         raise Refusal("image is missing: the picture to edit, as a file", "image")
     for name in files:
-        if name != "image":
+        if name not in ("image", "mask"):
             raise Refusal(f"{name} is not supported; leave it out", name)
-    image = rgb(opened(files["image"], "image"), "image")
+    stored = opened(files["image"], "image")
     strength = fields.number("strength")
-    return {
-        "image": resized(image, size.get("width"), size.get("height"), "crop"),
-        "resize": "none" if size else "crop",
-        "strength": STRENGTH if strength is None else strength,
-    }
+    settings: dict[str, Any] = {} if beside == "image" else {"strength": STRENGTH if strength is None else strength}
+    if "mask" in files:
+        image, mask = rgb(stored, "image"), transparent(opened(files["mask"], "mask"))
+        as_mask(mask, image)  # looked at before either is resized
+    elif is_transparent(stored):
+        image, mask = masked(stored, None)
+    else:
+        image = resized(rgb(stored, "image"), size.get("width"), size.get("height"), "crop")
+        return {"image": image, "resize": "none" if size else "crop", **settings}
+    image, mask = (resized(part, size.get("width"), size.get("height"), "crop") for part in (image, mask))
+    return {"image": image, "mask": mask, "strength": 1.0 if strength is None else strength}
 
 
 async def read_form(asked: Asked) -> tuple[Fields, dict[str, bytes]]:

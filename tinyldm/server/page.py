@@ -68,6 +68,7 @@ class Page:
             {
                 "name": self.studio.name,
                 "takes": parts.conditioner.takes,
+                "beside": self.studio.beside,
                 "factor": parts.vae.config.factor,
                 "defaults": {**own._asdict(), "width": width, "height": height, "strength": STRENGTH},
                 "samplers": [{"name": sampler.name, "summary": sampler.summary} for sampler in list_samplers()],
@@ -95,12 +96,9 @@ class Page:
             "height": fields.integer("height", 1),
         }
         begins = fields.get("image") is not None
-        strength = fields.number("strength")
+        fields.ignore("strength", "mask_blur", "image_guidance_scale")  # of a picture to begin from, if there is one
         if begins:
-            image = rgb(from_base64(fields.get("image"), "image"), "image")
-            width, height = settings.pop("width"), settings.pop("height")
-            settings |= {"image": resized(image, width, height, "crop"), "resize": "none"}
-            settings["strength"] = STRENGTH if strength is None else strength
+            settings |= self.beginning(fields, settings.pop("width"), settings.pop("height"))
         wanted = self.studio.request(
             fields.text("prompt"),
             fields.text("negative_prompt"),
@@ -110,6 +108,18 @@ class Page:
         )
         fields.end()
         return Job(wanted, "page", keep=True, began_from="a picture on the page" if begins else None)
+
+    def beginning(self, fields: Fields, width: int | None, height: int | None) -> dict[str, Any]:
+        """The picture to begin from, how strongly it is changed, and where."""
+        image = rgb(from_base64(fields.get("image"), "image"), "image")
+        settings: dict[str, Any] = {"image": resized(image, width, height, "crop"), "resize": "none"}
+        strength, pull, blur = (fields.number(name) for name in ("strength", "image_guidance_scale", "mask_blur"))
+        if fields.get("mask") is not None:
+            mask = from_base64(fields.get("mask"), "mask").convert("L")
+            settings |= {"mask": resized(mask, width, height, "crop"), "mask_blur": blur or 0.0}
+        if self.studio.beside == "image":
+            return {**settings, "image_guidance_scale": pull}
+        return {**settings, "strength": STRENGTH if strength is None else strength}
 
     async def settings(self, asked: Asked) -> Response:
         """The settings that a PNG says of itself; the body is the file."""

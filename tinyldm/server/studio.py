@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from tinyldm.errors import Stopped
 from tinyldm.memory import available_bytes, expected_bytes, human_bytes
+from tinyldm.pipelines.editing import beside
 from tinyldm.pipelines.files import unused
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.pictures import write_whole
@@ -35,11 +36,16 @@ BETWEEN = 0.1  # seconds between two previews, at least
 
 
 class Studio:
-    """A model, the folder that its pictures are kept in, and whether requests are held against the memory there is."""
+    """A model, the folder that its pictures are kept in, and whether requests are held against the memory there is.
+
+    `beside` says what the model takes beside the latent (`editing.beside`). Raises `InputError` for a model that no
+    request can fill.
+    """
 
     def __init__(self, model: LatentDiffusion, folder: Path, *, force: bool = False) -> None:
         self.model, self.folder, self.force = model, folder.resolve(), force
         self.parts = model.parts
+        self.beside = beside(model.parts)
         self.name = model.path.name
         self.kept: list[Path] = []
 
@@ -103,9 +109,10 @@ class Studio:
         text = infotext(wanted, k, self.name)
         said = wanted.metadata(k) | {"Software": f"tinyldm {__version__}", "model": self.name, "parameters": text}
         said |= {} if job.began_from is None else {"image": job.began_from}
-        png = as_png(picture.image, said)
+        image = picture.image if job.finish is None else job.finish(picture.image)
+        png = as_png(image, said)
         name = self.keep(png, wanted.prompts[k] or "picture") if job.keep else None
-        return Made(k, picture.image, png, wanted.seeds[k], text, name)
+        return Made(k, image, png, wanted.seeds[k], text, name)
 
     # The folder ----------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ const inputs = () => [...form.querySelectorAll("[name]")];
 function values() {
   const given = {};
   for (const input of inputs()) given[input.name] = input.validity.badInput ? "?" : input.value;
-  if (state.bitmap) given.image = at("image").toDataURL("image/png");
-  else delete given.strength;
+  if (!state.bitmap) return given;
+  given.image = at("image").toDataURL("image/png");
+  if (isPainted()) given.mask = maskLink();
   return given;
 }
 
@@ -41,8 +42,8 @@ function clearProblems() {
 
 function showProblem({ detail, field }) {
   const input = field && form.elements[field];
-  if (!(input instanceof HTMLElement) || input.hidden) {
-    (field === "image" ? at("image-error") : at("problem")).textContent = detail;
+  if (!(input instanceof HTMLElement) || !input.checkVisibility({ contentVisibilityAuto: false }) && !input.closest("details")) {
+    (["image", "mask"].includes(field) ? at(`${field}-error`) : at("problem")).textContent = detail;
     return;
   }
   let spot = at(`${field}-error`);
@@ -252,6 +253,7 @@ async function begin(file) {
   at("width").value = fit(state.bitmap.width);
   at("height").value = fit(state.bitmap.height);
   at("beginning").hidden = false;
+  clearMask();
   draw();
 }
 
@@ -261,6 +263,8 @@ function draw() { // as much of the picture as has the shape that is asked for
   const canvas = at("image");
   canvas.width = bounded(at("width").value, model.defaults.width);
   canvas.height = bounded(at("height").value, model.defaults.height);
+  at("easel").style.setProperty("--ratio", canvas.width / canvas.height);
+  keepMask(canvas.width, canvas.height);
   const scale = Math.max(canvas.width / bitmap.width, canvas.height / bitmap.height);
   const [w, h] = [canvas.width / scale, canvas.height / scale];
   const pen = canvas.getContext("2d");
@@ -280,6 +284,109 @@ function forget() {
 function showStrength() {
   at("strength_shown").textContent = Number(at("strength").value).toFixed(2);
 }
+
+// The mask --------------------------------------------------------------------------------------------------------------
+// A canvas over the picture: what has colour in it is to be painted anew. Pointers and keys move one brush.
+
+const brush = { x: 0.5, y: 0.5, down: false }; // as parts of the canvas
+
+const maskPen = () => at("mask").getContext("2d", { willReadFrequently: true });
+
+function clearMask() {
+  maskPen().clearRect(0, 0, at("mask").width, at("mask").height);
+}
+
+function isPainted() {
+  const { data } = maskPen().getImageData(0, 0, at("mask").width, at("mask").height);
+  return data.some((value, i) => i % 4 === 3 && value > 127);
+}
+
+function keepMask(width, height) { // in another size, what was painted is scaled
+  const mask = at("mask");
+  if (mask.width === width && mask.height === height) return;
+  const before = element("canvas", { width: mask.width, height: mask.height });
+  before.getContext("2d").drawImage(mask, 0, 0);
+  Object.assign(mask, { width, height });
+  maskPen().drawImage(before, 0, 0, width, height);
+}
+
+function maskLink() {
+  const { width, height } = at("mask");
+  const sheet = element("canvas", { width, height });
+  const pen = sheet.getContext("2d");
+  pen.drawImage(at("mask"), 0, 0);
+  pen.globalCompositeOperation = "source-in";
+  pen.fillStyle = "white";
+  pen.fillRect(0, 0, width, height);
+  pen.globalCompositeOperation = "destination-over";
+  pen.fillStyle = "black";
+  pen.fillRect(0, 0, width, height);
+  return sheet.toDataURL("image/png");
+}
+
+const brushSize = (side) => (Number(at("brush").value) / 100) * side;
+
+function paint(from) {
+  const mask = at("mask");
+  const pen = maskPen();
+  pen.globalCompositeOperation = at("erase").checked ? "destination-out" : "source-over";
+  pen.strokeStyle = "#3b5bdb";
+  pen.lineCap = pen.lineJoin = "round";
+  pen.lineWidth = Math.max(1, brushSize(Math.max(mask.width, mask.height)));
+  pen.beginPath();
+  pen.moveTo(from.x * mask.width, from.y * mask.height);
+  pen.lineTo(brush.x * mask.width + 0.01, brush.y * mask.height);
+  pen.stroke();
+}
+
+function showRing(shown = true) {
+  const box = at("mask").getBoundingClientRect();
+  const around = at("easel").getBoundingClientRect();
+  const size = brushSize(Math.max(box.width, box.height));
+  Object.assign(at("ring").style, {
+    left: `${box.left - around.left + brush.x * box.width}px`,
+    top: `${box.top - around.top + brush.y * box.height}px`,
+    width: `${size}px`,
+    height: `${size}px`,
+  });
+  at("ring").hidden = !shown;
+}
+
+function place(event) {
+  const box = at("mask").getBoundingClientRect();
+  const from = { ...brush };
+  brush.x = (event.clientX - box.left) / box.width;
+  brush.y = (event.clientY - box.top) / box.height;
+  return from;
+}
+
+at("mask").addEventListener("pointerdown", (event) => {
+  if (event.button) return;
+  at("mask").setPointerCapture(event.pointerId);
+  place(event);
+  brush.down = true;
+  paint(brush);
+  showRing();
+});
+at("mask").addEventListener("pointermove", (event) => {
+  const from = place(event);
+  if (brush.down) paint(from);
+  showRing();
+});
+for (const type of ["pointerup", "pointercancel"]) at("mask").addEventListener(type, () => { brush.down = false; });
+for (const type of ["pointerleave", "blur"]) at("mask").addEventListener(type, () => showRing(false));
+at("mask").addEventListener("focus", () => showRing(at("mask").matches(":focus-visible")));
+at("mask").addEventListener("keydown", (event) => {
+  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], " ": [0, 0] };
+  const move = moves[event.key];
+  if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  brush.x = Math.min(1, Math.max(0, brush.x + move[0] * 0.04));
+  brush.y = Math.min(1, Math.max(0, brush.y + move[1] * 0.04));
+  if (event.key === " ") paint(brush);
+  showRing();
+});
+at("clear").addEventListener("click", clearMask);
 
 // Settings out of a PNG -------------------------------------------------------------------------------------------------
 
@@ -333,6 +440,8 @@ async function open() {
   for (const { name, summary } of model.samplers) at("sampler").add(Object.assign(new Option(name), { title: summary }));
   if (model.takes === "classes") form.querySelector("label[for=prompt]").textContent = "Number of a class";
   if (model.takes === "nothing") form.querySelector("label[for=prompt]").textContent = "Prompt (this model takes none)";
+  at("pull").hidden = model.beside !== "image";
+  at("change").hidden = model.beside === "image";
   at("negative").hidden = model.takes !== "text";
   try {
     state.pictures = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
