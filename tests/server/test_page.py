@@ -373,7 +373,7 @@ def test_a_mask_is_erased_and_cleared(opened):
     page.get_by_label("Erase").uncheck()
     page.locator("#mask").focus()
     page.keyboard.press("Space")
-    page.get_by_role("button", name="Clear the mask").click()
+    page.get_by_role("button", name="Clear mask").click()
     assert not page.evaluate(painted)
     make(page, Steps="2", Seed="5")
     said(page, "done in")

@@ -76,7 +76,8 @@ def resized(image: Image.Image, width: int | None, height: int | None, how: str)
         return image.resize(size, Image.Resampling.LANCZOS)
     if how == "crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    inside = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inside = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     left, top = (size[0] - inside.width) // 2, (size[1] - inside.height) // 2
     edges = [(top, size[1] - inside.height - top), (left, size[0] - inside.width - left)]
     pixels = np.asarray(inside)
