@@ -213,6 +213,7 @@ class Api:
             "denoising_strength": wanted.strength,
             "extra_generation_params": {},
             "index_of_first_image": 0,
+            "comments": "\n".join(job.notes),
             "infotexts": [picture.text for picture in made],
             "styles": [],
             "job_timestamp": time.strftime("%Y%m%d%H%M%S"),

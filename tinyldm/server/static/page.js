@@ -209,8 +209,14 @@ function shown(picture) {
 
 function remember(picture) {
   state.pictures.unshift(picture);
-  sessionStorage.setItem(KEPT, JSON.stringify(state.pictures.slice(0, 200)));
+  keepPictures();
   showGallery();
+}
+
+function keepPictures() {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(state.pictures.slice(0, 200)));
+  } catch {} // a browser may forbid it: the pictures are then those since the page was loaded
 }
 
 function showGallery() {
@@ -233,7 +239,7 @@ function showGallery() {
 
 function forgetPicture(picture) { // its file is gone
   state.pictures = state.pictures.filter((other) => other !== picture);
-  sessionStorage.setItem(KEPT, JSON.stringify(state.pictures));
+  keepPictures();
   showGallery();
 }
 
