@@ -14,7 +14,7 @@ pytestmark = pytest.mark.extra
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFElEQVR4nGM8IRfFgA0wYRUdtBIA/vYBUA+HjJUAAAAASUVORK5CYII="
 NAMES = {
     "/sdapi/v1/txt2img": """prompt negative_prompt steps cfg_scale width height seed sampler_name sampler_index
-        scheduler eta s_churn s_tmin s_tmax s_noise batch_size n_iter styles override_settings tiling alwayson_scripts""",
+        scheduler eta s_churn s_tmin s_tmax s_noise batch_size n_iter styles override_settings tiling script_args""",
     "/sdapi/v1/img2img": """prompt init_images mask mask_blur inpainting_fill inpaint_full_res inpaint_full_res_padding
         inpainting_mask_invert resize_mode denoising_strength image_cfg_scale width height include_init_images""",
     "/v1/images/generations": """prompt model n size quality background output_format output_compression stream style
