@@ -302,12 +302,12 @@ def skips(asked: Asked) -> bool:
 def sampler_of(fields: Fields) -> dict[str, Any]:
     """Sampler and options of a request: `sampler_name` goes before `sampler_index`, and a scheduler is added to it."""
     name, index = fields.text("sampler_name"), fields.text("sampler_index")
-    name, scheduler = name or index, fields.text("scheduler")
+    name, scheduler = name or index, fields.text("scheduler", USUAL_SCHEDULERS[0])
     eta, noise, churn = fields.number("eta"), fields.number("s_noise"), fields.number("s_churn")
     low, high = fields.number("s_tmin"), fields.number("s_tmax")
-    if not name and scheduler in ("", *USUAL_SCHEDULERS):
+    if not name and scheduler in USUAL_SCHEDULERS:
         return {}
-    found = find_sampler(name if scheduler in ("", *USUAL_SCHEDULERS) else f"{name} {scheduler}")
+    found = find_sampler(name if scheduler in USUAL_SCHEDULERS else f"{name or 'Euler'} {scheduler}")
     options: dict[str, Any] = {"eta": eta} if eta is not None and found in TAKE_ETA else {}
     options |= {"s_churn": churn, "s_tmin": low or 0.0} | ({"s_tmax": high} if high else {}) if churn else {}
     options |= {"s_noise": noise} if noise not in (None, 1) else {}

@@ -77,16 +77,15 @@ class Studio:
 
     def check_memory(self, wanted: Request) -> None:
         """Raise `NotEnoughMemory` where a request takes more than is free and this process holds already."""
-        needed, free = (
-            expected_bytes(self.model, *self.parts.latent_size(wanted.height, wanted.width)),
-            available_bytes(),
+        h, w = self.parts.latent_size(wanted.height, wanted.width)
+        needed, free = expected_bytes(self.model, h, w), available_bytes()
+        if free is None or needed <= (there := free + held_bytes()):
+            return
+        raise NotEnoughMemory(
+            f"a picture of {wanted.width}×{wanted.height} takes about {human_bytes(needed)} of memory, and "
+            f"{human_bytes(max(0, there))} are available; take a smaller size",
+            "width",
         )
-        if free is not None and needed > free + held_bytes():
-            raise NotEnoughMemory(
-                f"a picture of {wanted.width}×{wanted.height} takes about {human_bytes(needed)} of memory, and "
-                f"{human_bytes(free + held_bytes())} are available; take a smaller size",
-                "width",
-            )
 
     # A job ---------------------------------------------------------------------------------------------------------
 
