@@ -28,6 +28,7 @@ from tinyldm.server.infotext import infotext
 from tinyldm.server.jobs import Job, Made, Progress
 from tinyldm.server.notes import noted
 from tinyldm.server.refusals import NotEnoughMemory, NotThere, Refusal
+from tinyldm.text.known import about_unknown
 from tinyldm.typing import Array
 from tinyldm.version import __version__
 
@@ -95,12 +96,19 @@ class Studio:
             watch = Watch(self, job, tell)
             watch.check()
             with noted() as job.notes:
+                job.notes += self.unknown(job.request)
                 for picture in pictures(self.parts, job.request, Walk(callback=watch)):
                     add(self.finished(job, picture))
                     watch.check()
         except MemoryError:
             size = f"{job.request.width}×{job.request.height}"
             raise NotEnoughMemory(f"there was not enough memory for a picture of {size}; take a smaller size") from None
+
+    def unknown(self, wanted: Request) -> list[str]:
+        """What there is to say of words that the model does not know."""
+        prompts = [text for text in (*wanted.prompts, *wanted.negative_prompts) if text]
+        said = about_unknown(self.model.tokenizer, self.model.path, list(dict.fromkeys(prompts)))
+        return [said] if said else []
 
     def finished(self, job: Job, picture: Picture) -> Made:
         """A picture with its file, which is written into the folder where it is to be kept."""
