@@ -41,7 +41,7 @@ def picture(address: str, file: Path, scheme: Any) -> None:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1120, "height": 1000}, color_scheme=scheme)
         page.goto(address)
-        page.get_by_label("Prompt").fill("red apple")
+        page.get_by_label("Prompt", exact=True).fill("red apple")
         page.get_by_label("Seed").fill("5")
         page.get_by_label("Pictures").fill("4")
         page.keyboard.press("Control+Enter")

@@ -44,6 +44,15 @@ def test_text_to_image_with_the_clients_own_defaults(client, model):
     assert made.parameters["prompt"] == "a"
 
 
+def test_weights_of_words_and_the_layer_of_clip(client, model):
+    made = client.txt2img(prompt="a (b:1.4)", seed=5, override_settings={"CLIP_stop_at_last_layers": 2}, **SMALL)
+    how = {"steps": 3, "guidance_scale": 7.0, "seed": 5, "sampler": "euler_a"}
+    same(made.image, model.text_to_image("a (b:1.4)", prompt_syntax="webui", clip_skip=2, **how)[0])
+    assert made.info["clip_skip"] == 2
+    with pytest.raises(AssertionError):
+        same(made.image, model.text_to_image("a b", **how)[0])
+
+
 def test_several_pictures_have_seeds_in_a_row(client, model):
     made = client.txt2img(
         prompt="a", seed=7, batch_size=2, n_iter=2, sampler_name="DPM++ 2M", scheduler="karras", **SMALL

@@ -51,7 +51,7 @@ def said(page, text):
 
 
 def make(page, prompt="a", **fields):
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_label("Prompt", exact=True).fill(prompt)
     for label, value in fields.items():
         page.get_by_label(label, exact=True).fill(value)
     page.get_by_role("button", name="Make").click()
@@ -204,7 +204,7 @@ def test_it_stays_usable_while_others_are_served(opened, serve):
     make(second, "b", Steps="1")
     said(second, "waiting: 1 before this")
     start = time.monotonic()
-    first.get_by_label("Prompt").fill("something else")
+    first.get_by_label("Prompt", exact=True).fill("something else")
     first.locator("#pictures button").first.click()
     said(first, "cancel it to look at others")
     assert time.monotonic() - start < 2
@@ -247,7 +247,9 @@ def test_a_large_picture_is_brought_to_the_models_size(opened):
 def test_settings_of_a_dropped_png(opened, serve):
     running = serve()
     page, _ = opened(running=running)
-    make(page, "a b", Steps="3", Guidance="2.5", Seed="9", **{"Not in the picture": "c"})
+    page.locator("summary").click()
+    page.get_by_label("Prompt syntax").select_option("plain")
+    make(page, "a b", Steps="3", Guidance="2.5", Seed="9", **{"Not in the picture": "c", "CLIP skip": "2"})
     said(page, "done in")
     data = (running.folder / "a-b.png").read_bytes()
     other, _ = opened(running=running)
@@ -256,6 +258,7 @@ def test_settings_of_a_dropped_png(opened, serve):
     fields = other.evaluate("Object.fromEntries(new FormData(document.forms[0]))")
     assert fields["prompt"] == "a b"
     assert fields["negative_prompt"] == "c"
+    assert (fields["prompt_syntax"], fields["clip_skip"]) == ("plain", "2")
     assert (fields["steps"], fields["guidance_scale"], fields["seed"]) == ("3", "2.5", "9")
     assert (fields["width"], fields["height"], fields["sampler"]) == ("16", "16", "ddim")
     other.keyboard.press("Control+Enter")

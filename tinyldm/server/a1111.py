@@ -32,6 +32,7 @@ from tinyldm.server.studio import MOST_PICTURES
 from tinyldm.server.uploads import from_base64, resized, rgb, to_base64
 
 SOURCE = "a1111"
+CLIP_SKIP = "CLIP_stop_at_last_layers"
 # The samplers there that take `eta`; others are sent it as well, and leave it alone.
 TAKE_ETA = {"ddim", "euler_a", "dpm2_a", "dpm++_2s_a", "dpm++_sde", "dpm++_2m_sde", "dpm++_3m_sde", "dpm++_2s_sde"}
 RESIZE = {0: "stretch", 1: "crop", 2: "pad"}
@@ -133,8 +134,8 @@ class Api:
         for name, accepted in ONLY.items():
             fields.only(name, *accepted)
         fields.ignore(*IGNORED, "send_images", "include_init_images")
-        self.check_settings(fields.get("override_settings"))
-        settings: dict[str, Any] = {
+        settings: dict[str, Any] = self.overridden(fields.get("override_settings")) | {
+            "prompt_syntax": "webui",
             "steps": fields.integer("steps"),
             "guidance_scale": fields.number("cfg_scale"),
         }
@@ -154,6 +155,15 @@ class Api:
         fields.end()
         wanted = self.studio.request(prompt, negative, seed, batch * rounds, **settings)
         return Job(wanted, SOURCE, keep=keep, began_from="init_images" if begins else None, finish=begun.finish)
+
+    def overridden(self, settings: Any) -> dict[str, Any]:
+        """The settings of a request that may be overridden: CLIP's layer. Raises `Refusal` for others."""
+        if not isinstance(settings, dict) or CLIP_SKIP not in settings:
+            self.check_settings(settings)
+            return {}
+        self.check_settings({name: value for name, value in settings.items() if name != CLIP_SKIP})
+        skip = Fields(settings).integer(CLIP_SKIP, 1) or 1
+        return {} if skip == 1 else {"clip_skip": skip}
 
     def check_settings(self, settings: Any) -> None:
         """Raise `Refusal` for settings other than those that the server has."""
@@ -176,7 +186,7 @@ class Api:
             "sd_model_checkpoint": self.studio.name,
             "sd_checkpoint_hash": "",
             "sd_vae": "Automatic",
-            "CLIP_stop_at_last_layers": 1,
+            CLIP_SKIP: 1,
             "samples_format": "png",
             "randn_source": "CPU",
             "eta_noise_seed_delta": 0,
@@ -217,7 +227,7 @@ class Api:
             "infotexts": [picture.text for picture in made],
             "styles": [],
             "job_timestamp": time.strftime("%Y%m%d%H%M%S"),
-            "clip_skip": 1,
+            "clip_skip": wanted.clip_skip or 1,
         }
 
     async def progress(self, asked: Asked) -> Response:

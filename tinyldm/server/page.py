@@ -92,6 +92,8 @@ class Page:
             "guidance_rescale": fields.number("guidance_rescale") or 0.0,
             "sampler": fields.text("sampler") or None,
             "sampler_options": options_of(fields.text("sampler_options")),
+            "prompt_syntax": fields.text("prompt_syntax", "webui"),
+            "clip_skip": fields.integer("clip_skip", 1),
             "width": fields.integer("width", 1),
             "height": fields.integer("height", 1),
         }
@@ -157,7 +159,8 @@ def said_by(data: bytes) -> dict[str, Any]:
 def fields_of(wanted: Request, k: int) -> dict[str, Any]:
     """The settings of a picture as fields of the page."""
     options = " ".join(f"{name}={json.dumps(value)}" for name, value in wanted.sampler_options.items())
-    names = ("steps", "guidance_scale", "guidance_rescale", "sampler", "width", "height", "strength")
+    names = ["steps", "guidance_scale", "guidance_rescale", "sampler", "width", "height", "strength"]
+    names += ["prompt_syntax", "clip_skip"]
     return {
         "prompt": wanted.prompts[k] or "",
         "negative_prompt": wanted.negative_prompts[k],

@@ -15,6 +15,8 @@ NAMED = (
     "guidance_scale",
     "guidance_rescale",
     "sampler",
+    "prompt_syntax",
+    "clip_skip",
     "seed",
     "width",
     "height",

@@ -22,6 +22,7 @@ from tinyldm.pipelines.files import unused
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.pictures import write_whole
 from tinyldm.pipelines.preview import preview, preview_map
+from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Picture, Step, Walk, pictures
 from tinyldm.server.infotext import infotext
@@ -106,8 +107,7 @@ class Studio:
 
     def unknown(self, wanted: Request) -> list[str]:
         """What there is to say of words that the model does not know."""
-        prompts = [text for text in (*wanted.prompts, *wanted.negative_prompts) if text]
-        said = about_unknown(self.model.tokenizer, self.model.path, list(dict.fromkeys(prompts)))
+        said = about_unknown(self.model.tokenizer, self.model.path, words(self.parts, wanted))
         return [said] if said else []
 
     def finished(self, job: Job, picture: Picture) -> Made:
