@@ -182,7 +182,7 @@ def test_one_may_force_it(serve, monkeypatch):
 @pytest.mark.filterwarnings("always:the prompt has")
 def test_a_note_is_for_who_asked(serve, capfd):
     running = serve()
-    stream = post(running, "/page/pictures", prompt="a" * 50, steps=1).text
+    stream = post(running, "/page/pictures", prompt="a" * 50, prompt_syntax="plain", steps=1).text
     assert 'event: note\ndata: {"text": "the prompt has 50 tokens and the text encoder reads 14' in stream
     assert "note" not in post(running, "/page/pictures", prompt="a", steps=1).text
     assert capfd.readouterr().err == ""
