@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_checkpoints import write_pix2pix
 
 import tinyldm
 from tinyldm import cli
@@ -26,6 +27,7 @@ from tinyldm.batches.run import How, batch
 from tinyldm.errors import InputError, Stopped
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.maps import depth_levels, segment_classes
+from tinyldm.pipelines.request import request
 
 
 def manifest(folder: str | Path) -> list[dict]:
@@ -93,23 +95,35 @@ def test_files_that_begin_from_a_picture_are_those_of_img2img(run) -> None:
 def test_files_of_an_edit_are_those_of_inpaint(run) -> None:
     """Under a mask, which may be of any kind and is resized with its picture, and at the strength of `inpaint`."""
     Image.effect_noise((20, 18), 60).convert("RGB").save("noise.png")
-    mask = Image.new("L", (20, 18))
-    mask.paste(255, (3, 5, 14, 15))
-    mask.convert("1").save("mask.png")
+    Image.effect_noise((20, 18), 90).convert("1", dither=Image.Dither.NONE).save("mask.png")
     Path("rows.csv").write_text(
-        "prompt,mask,image,mask_blur,strength,width\na,mask.png,noise.png,,,\nb,mask.png,noise.png,2,0.5,16\n"
+        "prompt,mask,image,mask_blur,strength,width\na,mask.png,noise.png,,,\n"
+        "b,mask.png,noise.png,,0.5,8\nc,mask.png,noise.png,2,,\n"
     )
     assert run("batch", "rows.csv", "-o", "out", "--name", "{row}.png", "--steps", "4")[0] == 0
     more = ("--image", "noise.png", "--mask", "mask.png", "--steps", "4", "--seed", "0")
     assert run("inpaint", "a", *more, "-o", "1.png")[0] == 0
-    assert run("inpaint", "b", *more, "-o", "2.png", "--mask-blur", "2", "--strength", "0.5", "--width", "16")[0] == 0
+    assert run("inpaint", "b", *more, "-o", "2.png", "--strength", "0.5", "--width", "8")[0] == 0
+    assert run("inpaint", "c", *more, "-o", "3.png", "--mask-blur", "2")[0] == 0
     words = ("--set", "mask=mask.png", "--image", "noise.png", "-o", "set", "--name", "1.png", "--steps", "4")
     Path("in").mkdir()
     Path("in/rows.txt").write_text("a\n")
     assert run("batch", "in/rows.txt", *words)[0] == 0
-    for name in ("1.png", "2.png"):
+    for name in ("1.png", "2.png", "3.png"):
         assert Path(name).read_bytes() == (Path("out") / name).read_bytes()
     assert Path("set/1.png").read_bytes() == Path("1.png").read_bytes()
+
+
+def test_a_model_that_edits_takes_the_picture_whole(tmp_path: Path) -> None:
+    """Beside the latent, at no strength, as `tinyldm edit` gives it."""
+    Image.effect_noise((16, 16), 60).convert("RGB").save(tmp_path / "noise.png")
+    model = tinyldm.load(write_pix2pix(tmp_path / "edit"), backend="reference")
+    row = {"prompt": "a", "image": str(tmp_path / "noise.png"), "steps": 2, "seed": 3}
+    report = batch([row], tmp_path / "out", model=model, name="1.png")
+    assert (report.made, report.failed) == (1, {})
+    wanted = request("a", image=Image.open(tmp_path / "noise.png"), steps=2, seed=3).resolved(model.parts)
+    (alone,) = model.pictures(wanted)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/1.png")), np.asarray(alone.image))
 
 
 def test_variations_are_those_of_sample(run) -> None:
