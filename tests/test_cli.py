@@ -140,7 +140,7 @@ BAD = {
     "guidance": (["sample", "x", "--guidance-scale", "nan"], "finite"),
     "count": (["sample", "x", "-n", "0"], "-n"),
     "folder": (["sample", "x", "-o", "missing/a.png"], "missing"),
-    "suffix": (["sample", "x", "-o", "a.jpg"], ".png"),
+    "suffix": (["sample", "x", "-o", "a.gif"], ".png, .jpg, .jpeg, .webp"),
     "float64 of numba": (["sample", "x", "--backend", "numba", "--dtype", "float64"], "reference"),
     "no picture": (["img2img", "x", "--image", "nothing.png"], "nothing.png"),
     "text as picture": (["encode", "note.txt"], "note.txt"),

@@ -35,6 +35,9 @@ ROOMS: dict[str, set[str]] = {
     "batches": {"numpy", "PIL"},
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "descriptions": set(),
+    "checkpoint_tools": set(),
+    "doctor": {"numpy"},
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
     "server": {"numpy", "PIL", "starlette", "uvicorn"},
@@ -56,7 +59,8 @@ ALONE: dict[str, set[str]] = {
     "random": {"version", "typing", "errors", "diffusion"},
 }
 # Imported by one file each: pytest's plugin, and the extras.
-EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}, "cluster.py": {"distributed"}}
+EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}
+EXTRAS |= {"completion.py": {"shtab"}, "cluster.py": {"distributed"}}
 
 FILES = {
     ".".join(("tinyldm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

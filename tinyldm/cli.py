@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from tinyldm.commands import (
     batch,
     bench,
+    completion,
     convert,
     cost,
     decode,
+    doctor,
     edit,
     encode,
     golden,
@@ -50,6 +52,8 @@ COMMANDS: Mapping[str, Command | Group] = {
     "inspect": inspect,
     "convert": convert,
     "golden": golden,
+    "doctor": doctor,
+    "completion": completion,
 }
 EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
@@ -70,6 +74,7 @@ def parser() -> Parser:
         epilog=EPILOG,
     )
     p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
+    p.set_defaults(whole=p)  # for who describes all commands
     add_commands(p, COMMANDS)
     return p
 

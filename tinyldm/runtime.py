@@ -92,5 +92,7 @@ class Runtime:
                 raise InputError(f"TINYLDM_THREADS must be a whole number of 1 or more, not {named!r}")
             threads = int(named)
         backend = backend or os.environ.get("TINYLDM_BACKEND") or "numba"
+        if backend == "reference" and precision == "bf16":
+            raise InputError(f"precision {precision!r} is of the numba backend; the reference has none")
         precision = precision or os.environ.get("TINYLDM_PRECISION") or "fast"
         return cls(backend, dtype, precision, threads, low_memory)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyldm.checkpoints.embedded import embedded
 from tinyldm.errors import InputError
-from tinyldm.pipelines.load import embedded_checkpoint
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.request import request
 from tinyldm.pipelines.walk import latents
@@ -105,7 +105,7 @@ def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
         if not chosen:
             raise InputError(f"case {name!r} is unknown; known: {', '.join(case.name for case in cases)}")
         return chosen
-    if model.path.resolve() == embedded_checkpoint().resolve():
+    if model.path.resolve() == embedded().resolve():
         return [case for case in cases if case.embedded]
     path = model.path.as_posix().lower().replace("_", "-")
     chosen = [case for case in cases if not case.embedded and re.search(case.hint, path)]

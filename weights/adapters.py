@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from torch import Tensor
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -86,3 +88,21 @@ def draw(drawn: captions.Captions, count: int, empty: Tensor, generator: torch.G
     ids, left, right = drawn.batch(count, generator)
     without = torch.rand(count, generator=generator, device=ids.device) < dropped
     return Draw(torch.where(without[:, None], empty, ids), left, right)
+
+
+def save_lora(unet: UNet2DConditionModel, folder: Path) -> None:
+    """A UNet's LoRA, float16, as `pytorch_lora_weights.safetensors`, whose header says rank and alpha."""
+    lora = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    lora = {name: value.half().contiguous() for name, value in lora.items()}
+    config: LoraConfig = unet.peft_config["default"]
+    said = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=lora, unet_lora_adapter_metadata=said)
+
+
+def lora_layers(unet: UNet2DConditionModel) -> list[str]:
+    """Every convolution and every linear layer of its blocks."""
+    return [
+        name
+        for name, layer in unet.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and name.startswith(("down_blocks", "mid_block", "up_blocks"))
+    ]

@@ -27,7 +27,8 @@ from tinyldm.batches.run import How, batch
 from tinyldm.errors import InputError, Stopped
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.maps import depth_levels, segment_classes
-from tinyldm.pipelines.request import request
+from tinyldm.pipelines.picture_text import read_said
+from tinyldm.pipelines.request import as_texts, request
 
 
 def manifest(folder: str | Path) -> list[dict]:
@@ -76,6 +77,29 @@ def test_prompts_are_read_as_sample_reads_them(run) -> None:
     ):
         assert run("sample", prompt, *more, "-o", "one.png", *words)[0] == 0
         assert Path("one.png").read_bytes() == Path(f"out/{row}.png").read_bytes()
+
+
+def test_files_say_what_the_model_was_opened_with_and_what_a_seed_means(run, checkpoint: Path) -> None:
+    opened = ("--vae", str(checkpoint), "--backend", "reference", "--dtype", "float64", "--steps", "2")
+    Path("rows.csv").write_text("prompt,rng\na,\na,cuda\na,numpy\na,dice\n")
+    status, _, err = run("batch", "rows.csv", "-o", "out", "--name", "{row}.png", *opened)
+    assert (status, err.count("row 4, 4.png: failed: rng: 'dice' is unknown")) == (1, 1), err
+    for row, rng in enumerate(("torch", "cuda", "numpy"), 1):
+        assert run("sample", "a", "--seed", "0", "--rng", rng, *opened, "-o", "one.png")[0] == 0
+        assert Path("one.png").read_bytes() == Path(f"out/{row}.png").read_bytes()
+        said = read_said(f"out/{row}.png").settings
+        assert (said["vae"], said["dtype"], said.get("rng", "torch")) == (checkpoint.name, "float64", rng)
+
+
+def test_a_setting_without_use_fails_its_row_alone(run, model) -> None:
+    Path("rows.jsonl").write_text(
+        '{"prompt": "a"}\n{"prompt": "a", "guidance_rescale": 0.5, "guidance_scale": 1}\n'
+        '{"prompt": "a", "rng": "numpy", "seed": 4294967296}\n'
+    )
+    status, _, err = run("batch", "rows.jsonl", "-o", "out", "--name", "{row}.png", "--steps", "1")
+    assert (status, list(files("out"))) == (1, ["1.png"])
+    assert "guidance_rescale is of a strong guidance" in err
+    assert "out of NumPy's range" in err
 
 
 def test_files_that_begin_from_a_picture_are_those_of_img2img(run) -> None:
@@ -162,7 +186,7 @@ def test_the_manifest_says_what_was_made_from_what(run) -> None:
     for line in lines:
         path = Path("rows") / line["file"]
         assert line["bytes"] == path.stat().st_size
-        assert line["settings"] == Image.open(path).text
+        assert line["settings"] == read_said(path).settings == as_texts(json.loads(Image.open(path).text["tinyldm"]))
         assert line["settings"]["sampler_options"] == '{"eta": 0.5}'
 
 

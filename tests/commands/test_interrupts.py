@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tinyldm import cli
-from tinyldm.commands import batch, info, interrupts, sampling
+from tinyldm import cli, descriptions
+from tinyldm.commands import batch, interrupts, sampling
 from tinyldm.errors import Stopped
-from tinyldm.pipelines import pictures
+from tinyldm.pipelines import picture_text
 from tinyldm.pipelines.walk import Step
 
 ROOT = Path(cli.__file__).parents[1]
@@ -68,7 +68,7 @@ def test_lost_in_a_finaliser(run, monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(30)
         return "finished"
 
-    monkeypatch.setattr(info, "describe", work)
+    monkeypatch.setattr(descriptions, "describe", work)
     started = time.monotonic()
     status, out, err = run("info")
     assert time.monotonic() - started < 20
@@ -95,7 +95,7 @@ def test_swallowed_by_a_library(run, monkeypatch: pytest.MonkeyPatch) -> None:
         return "not interrupted"
 
     for work in (swallow, replace):
-        monkeypatch.setattr(info, "describe", work)
+        monkeypatch.setattr(descriptions, "describe", work)
         status, _, err = run("info")
         assert status == 130
         assert err.endswith("tinyldm: interrupted; nothing was written\n")
@@ -114,7 +114,7 @@ def test_an_impatient_second_one_leaves_the_cleaning_alone() -> None:
 
 
 def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = pictures.write_png, []
+    write, count = picture_text.write_picture, []
 
     def write_two(*args: object) -> None:
         count.append(1)
@@ -122,7 +122,7 @@ def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> Non
             signal.raise_signal(signal.SIGINT)
         write(*args)
 
-    monkeypatch.setattr(pictures, "write_png", write_two)
+    monkeypatch.setattr(picture_text, "write_picture", write_two)
     status, _, err = run("sample", "x", "-n", "4", "-o", "a.png", "--steps", "1", "--seed", "1")
     assert status == 130
     assert err.endswith("tinyldm: interrupted; kept a-0001.png, a-0002.png\n")

@@ -78,6 +78,7 @@ def test_of_img2img_and_of_a_batch(run) -> None:
     [
         (("--preview", "x"), "--preview wants a number of steps"),
         (("--show",), "--show is where --preview goes"),
+        (("--preview", "2", "--rows", "steps=1,2"), "leave it out with --rows and --columns"),
         (("--preview", "2", "--show"), "--show wants a terminal"),
     ],
 )

@@ -3,17 +3,17 @@
     pip install ".[golden]" && python tests/golden/make_sisters.py [name …]
 
 Each sister encodes and decodes the same four synthetic pictures, in float64 from the float16 file. The flow's class is
-that of `weights/emoji-flow/flow.py`; the others' are diffusers'.
+that of `weights/emoji-flow/flow.py`; the others' are diffusers'. Of what is no first stage, one call is recorded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -22,9 +22,9 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE.parent), str(ROOT / "weights" / "emoji-flow")]
 
 from golden.provenance import save_golden  # noqa: E402
-from sister_pictures import HALF_RANGE, pictures  # noqa: E402
+from sister_pictures import HALF_RANGE, digest, pictures  # noqa: E402
 
-SISTERS = ("emoji-vq", "emoji-asymmetric", "emoji-tiny", "emoji-flow")
+AUTOENCODERS = ("emoji-vq", "emoji-asymmetric", "emoji-tiny")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -71,19 +71,75 @@ def normalizing_flow(name: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]
     return found
 
 
+def inputs(channels: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A latent, a timestep and a context by NumPy's old generator: `(1, C, side, side)`, `(1,)`, `(1, 16, 128)`."""
+    random = np.random.RandomState(0)
+    z, context = random.standard_normal((1, channels, side, side)), random.standard_normal((1, 16, 128))
+    return torch.from_numpy(z), torch.tensor([500]), torch.from_numpy(context)
+
+
+def checkpoint() -> Any:
+    """The emoji checkpoint in float64."""
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(ROOT / "weights" / "emoji", torch_dtype=torch.float64)
+
+
+def on_pixels(name: str, _: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the UNet on pixels predicts."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(ROOT / "weights" / name / "unet", torch_dtype=torch.float64)
+    return {"epsilon": unet(*inputs(3, 64)).sample}
+
+
+def with_lora(name: str, _: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the checkpoint's UNet predicts with a LoRA."""
+    pipe = checkpoint()
+    pipe.load_lora_weights(ROOT / "weights" / name)
+    return {"epsilon": pipe.unet.double()(*inputs(4, 16)).sample}
+
+
+def with_word(name: str, _: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the checkpoint's text encoder says of a prompt with the learned word."""
+    pipe = checkpoint()
+    pipe.load_textual_inversion(ROOT / "weights" / name / "learned_embeds.safetensors")
+    prompt = pipe.maybe_convert_prompt("red <chequered-flag> emoji", pipe.tokenizer)
+    ids = pipe.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return {"ids": ids, "context": pipe.text_encoder.double()(ids).last_hidden_state}
+
+
+def controlled(name: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The first, the last and the middle residual of the ControlNet."""
+    from diffusers import ControlNetModel
+
+    control = ControlNetModel.from_pretrained(ROOT / "weights" / name, torch_dtype=torch.float64)
+    down, middle = control(*inputs(4, 16), (pixels[:1] + 1) / 2, return_dict=False)
+    return {"first": down[0], "last": down[-1], "middle": middle}
+
+
+OTHERS = {
+    "emoji-flow": normalizing_flow,
+    "emoji-pixels": on_pixels,
+    "emoji-lcm": with_lora,
+    "emoji-lines": with_lora,
+    "emoji-word": with_word,
+    "emoji-edges": controlled,
+}
+
+
 @torch.inference_mode()
 def make(name: str) -> None:
-    run = normalizing_flow if name == "emoji-flow" else autoencoder
-    found = run(name, torch.from_numpy(pictures()))
+    found = OTHERS.get(name, autoencoder)(name, torch.from_numpy(pictures()))
     path = save_golden(
         f"sisters/{name}",
         {key: value.numpy() for key, value in found.items()},
         ("torch", "diffusers"),
-        weights=hashlib.sha256((ROOT / "weights" / name / WEIGHTS).read_bytes()).hexdigest(),
+        weights=digest(ROOT / "weights" / name),
     )
     print(f"{path.name}: {path.stat().st_size} bytes", flush=True)
 
 
 if __name__ == "__main__":
-    for sister in sys.argv[1:] or SISTERS:
+    for sister in sys.argv[1:] or (*AUTOENCODERS, *OTHERS):
         make(sister)

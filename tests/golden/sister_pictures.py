@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 
 HALF_RANGE = 255 / 512  # from pixels in [-1, 1] to the flow's own unit
@@ -18,3 +21,11 @@ def pictures() -> np.ndarray:  # -> (4, 3, 64, 64) float64 in [-1, 1], each valu
     wave = 0.5 + 0.4 * np.sin([[[3.0]], [[5.0]], [[7.0]]] * x + 2 * y)
     levels = np.round(np.stack([disc, square, ring, wave]).clip(0, 1) * 255)
     return levels / 127.5 - 1
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of all weights of a folder, in the order of their paths."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()

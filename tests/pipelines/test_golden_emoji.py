@@ -10,7 +10,7 @@ from golden.provenance import load_golden
 from PIL import Image
 
 import tinyldm
-from tinyldm.pipelines.load import embedded_checkpoint
+from tinyldm.checkpoints.embedded import embedded
 
 PICTURES, PROVENANCE = load_golden("pipelines/emoji")
 
@@ -38,7 +38,7 @@ def pictures(model: tinyldm.LatentDiffusion, case: dict) -> np.ndarray:
 
 def test_goldens_are_of_these_weights() -> None:
     for component, recorded in PROVENANCE["weights"].items():
-        (file,) = (embedded_checkpoint() / component).glob("*.safetensors")
+        (file,) = (embedded() / component).glob("*.safetensors")
         assert hashlib.sha256(file.read_bytes()).hexdigest() == recorded, f"run make_pipelines.py: {file} has changed"
 
 

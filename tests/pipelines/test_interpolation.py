@@ -161,7 +161,7 @@ def test_files_hold_all_frames_and_the_settings(kind: str, tmp_path: Path) -> No
     with Image.open(file) as image:
         if kind == "png":
             assert image.size == (40, 6)
-            assert image.text == {"prompt": "löwe", "seed": "4"}
+            assert image.text == {"prompt": "löwe", "seed": "4", "tinyldm": json.dumps(said)}
             np.testing.assert_array_equal(np.asarray(image)[:, 24:32], np.asarray(frames()[3]))
             return
         assert image.n_frames == 5

@@ -40,7 +40,9 @@ def test_text_to_image_with_the_clients_own_defaults(client, model):
     assert made.info["infotexts"] == [made.image.text["parameters"]]
     lines = made.image.text["parameters"].splitlines()
     assert lines[:2] == ["a", "Negative prompt: b"]
-    assert lines[2].startswith("Steps: 3, Sampler: euler_a, CFG scale: 7.0, Seed: 5, Size: 16x16, Model: tiny")
+    assert lines[2].startswith(
+        "Steps: 3, Sampler: Euler a, Schedule type: Uniform, CFG scale: 7.0, Seed: 5, Size: 16x16, Model: tiny"
+    )
     assert made.parameters["prompt"] == "a"
 
 
@@ -51,6 +53,13 @@ def test_weights_of_words_and_the_layer_of_clip(client, model):
     assert made.info["clip_skip"] == 2
     with pytest.raises(AssertionError):
         same(made.image, model.text_to_image("a b", **how)[0])
+
+
+@pytest.mark.parametrize(("source", "rng"), [("CPU", "torch"), ("GPU", "cuda"), ("NV", "cuda")])
+def test_what_a_seed_means(client, model, source, rng):
+    made = client.txt2img(prompt="a", seed=5, override_settings={"randn_source": source}, **SMALL)
+    how = {"steps": 3, "guidance_scale": 7.0, "seed": 5, "sampler": "euler_a"}
+    same(made.image, model.text_to_image("a", rng=rng, **how)[0])
 
 
 def test_several_pictures_have_seeds_in_a_row(client, model):
@@ -174,6 +183,7 @@ def test_interrupt_leaves_the_jobs_of_others_alone(serving, client):
         ({"seed": 1 << 70}, "seed", "seed"),
         ({"sampler_name": "DDIM", "s_churn": 1}, None, "sampler ddim has no option s_churn"),
         ({"override_settings": {"sd_vae": "x"}}, "sd_vae", "the setting sd_vae is 'Automatic' here, and can't be 'x'"),
+        ({"override_settings": {"randn_source": "dice"}}, "randn_source", "randn_source must be one of CPU, GPU, NV"),
         ({"override_settings": {"x": 1}}, "x", "the setting 'x' is not one of this server"),
         ({"override_settings": 1}, "override_settings", "override_settings must be an object"),
         ({"save_images": "perhaps"}, "save_images", "save_images must be true or false, not 'perhaps'"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyldm.pipelines.load import embedded_checkpoint
+from tinyldm.checkpoints.embedded import embedded
 from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.known import (
     nearest_captions,
@@ -20,7 +20,7 @@ from tinyldm.text.known import (
 )
 from tinyldm.text.wordpiece import WordPiece
 
-FOLDER = embedded_checkpoint()
+FOLDER = embedded()
 TOKENIZER = Tokenizer.load(FOLDER / "tokenizer")
 CAPTIONS = read_captions(FOLDER)
 

@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Task:
     files: Mapping[Path, bytes]
     batch_size: int | None = None
     folder: Path | None = None
+    loaded: Mapping[str, Any] = field(default_factory=dict)
     version: str = __version__
 
 
@@ -80,7 +81,7 @@ def work(task: Task) -> list[Made]:
         if weights != task.weights:
             raise InputError(f"{model.path}: has other weights there than where the batch was begun")
         jobs = with_files(task, Path(scratch))
-        return [delivered(made, task.folder) for made in make(model, jobs, task.batch_size)]
+        return [delivered(made, task.folder) for made in make(model, jobs, task.batch_size, loaded=task.loaded)]
 
 
 def with_files(task: Task, folder: Path) -> list[Job]:
@@ -116,7 +117,8 @@ def on_cluster(
     """
     with connected(address, opening.get("threads")) as (client, threads):
         there = absolute(opening) | ({"threads": threads} if threads else {})
-        told = Task((), pickle.dumps(there), fingerprint(model), {}, how.batch_size, folder and folder.absolute())
+        place = folder and folder.absolute()
+        told = Task((), pickle.dumps(there), fingerprint(model), {}, how.batch_size, place, how.loaded)
         yield functools.partial(given_out, client, told)
 
 

@@ -16,15 +16,17 @@ from tinyldm.batches.columns import OF_A_PICTURE, PICTURE, columns
 from tinyldm.batches.remembering import KEPT, remembering
 from tinyldm.batches.rows import Job
 from tinyldm.diffusion.random import check_seed
+from tinyldm.diffusion.streams import generators
 from tinyldm.errors import InputError, Stopped
 from tinyldm.pipelines.editing import beside
-from tinyldm.pipelines.files import said_of
+from tinyldm.pipelines.files import began_with, said_of
 from tinyldm.pipelines.latents import is_latent_file, read_latent
 from tinyldm.pipelines.masks import as_mask
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import Parts
-from tinyldm.pipelines.pictures import png_bytes, read_image, read_stored
-from tinyldm.pipelines.request import Request, request
+from tinyldm.pipelines.picture_text import picture_bytes
+from tinyldm.pipelines.pictures import read_image, read_stored
+from tinyldm.pipelines.request import Request, as_texts, request
 from tinyldm.pipelines.walk import Step, Walk
 
 TOGETHER = 16  # pictures of one request, which the walk takes in groups that pay
@@ -88,12 +90,17 @@ def chunks(jobs: Sequence[Job], most: int = TOGETHER) -> Iterator[list[Job]]:
 
 
 def make(
-    model: LatentDiffusion, jobs: Sequence[Job], batch_size: int | None = None, callback: AfterStep | None = None
+    model: LatentDiffusion,
+    jobs: Sequence[Job],
+    batch_size: int | None = None,
+    callback: AfterStep | None = None,
+    loaded: Mapping[str, Any] | None = None,
 ) -> Iterator[Made]:
     """The pictures of jobs that have all in common but prompt and seed (`chunks`), each as it is finished.
 
     A job that fails is handed out with its error, and the others are made all the same. `batch_size` is that of the
-    walk; `callback` is called after each step with the jobs of its pictures, and may end it by `Stopped`.
+    walk; `callback` is called after each step with the jobs of its pictures, and may end it by `Stopped`. The files say
+    which options the model was `loaded` with (`files.OPENED_WITH`).
     """
 
     def after_step(step: Step) -> None:
@@ -102,11 +109,11 @@ def make(
 
     begun, done = time.perf_counter(), 0
     try:
-        wanted = request_of(model.parts, jobs).resolved(model.parts)
+        wanted, beside = asked_of(model, jobs, loaded or {})
         for picture in model.pictures(wanted, Walk(batch_size=batch_size, callback=after_step)):
             job, now = jobs[picture.index], time.perf_counter()
-            said = wanted.metadata(picture.index) | said_of(model, job.settings)
-            yield Made.of(job, png_bytes(picture.image, said), said, now - begun)
+            said = wanted.settings(picture.index) | beside
+            yield Made.of(job, picture_bytes(picture.image, said), as_texts(said), now - begun)
             begun, done = now, done + 1
     except Stopped:
         raise
@@ -115,7 +122,17 @@ def make(
             yield Made(jobs[0], error=in_words(error))
             return
         for job in jobs[done:]:  # alone, so that one that fails is no other's misfortune
-            yield from make(model, [job], batch_size, callback)
+            yield from make(model, [job], batch_size, callback, loaded)
+
+
+def asked_of(model: LatentDiffusion, jobs: Sequence[Job], loaded: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
+    """The resolved request for jobs that have all in common but prompt and seed, and what their files say beside it."""
+    wanted, own = request_of(model.parts, jobs), jobs[0].settings
+    said = said_of(model, {**loaded, **own})
+    if "image" in own:
+        is_resized = not {"width", "height"}.isdisjoint(own) and not is_latent_file(own["image"])
+        said |= began_with(own["image"], wanted.image, is_resized)
+    return wanted.resolved(model.parts), said
 
 
 def in_words(error: Exception) -> str:
@@ -138,6 +155,8 @@ def request_of(parts: Parts, jobs: Sequence[Job]) -> Request:
     )
     for job in jobs:
         check_seed(job.settings["seed"])
+        if wanted.rng != "torch":
+            generators(wanted.rng)(job.settings["seed"])
     return replace(wanted, seeds=tuple(job.settings["seed"] for job in jobs))
 
 
@@ -145,6 +164,8 @@ def image_of(settings: Mapping[str, Any]) -> Any:
     """The picture to begin from, in the size that `width` and `height` ask for; it may be a latent, too."""
     path: Path = settings["image"]
     if is_latent_file(path):
+        if not {"width", "height"}.isdisjoint(settings):
+            raise InputError(f"{path}: is a latent, which has its size; leave out width and height")
         return read_latent(path)
     return sized(read_image(path), settings, Image.Resampling.LANCZOS)
 

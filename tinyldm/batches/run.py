@@ -12,17 +12,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyldm.batches.making import AfterStep, Made, chunks, files_of, in_words, make, request_of, shared_by, with_memory
+from tinyldm.batches.making import (
+    AfterStep,
+    Made,
+    asked_of,
+    chunks,
+    files_of,
+    in_words,
+    make,
+    request_of,
+    shared_by,
+    with_memory,
+)
 from tinyldm.batches.manifest import Manifest
 from tinyldm.batches.names import named
 from tinyldm.batches.rows import Job, jobs_of, read_rows
 from tinyldm.errors import InputError, TinyldmError
 from tinyldm.memory import check_memory
-from tinyldm.pipelines.files import said_of
 from tinyldm.pipelines.identity import digest_of
 from tinyldm.pipelines.load import load
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.pictures import read_text
+from tinyldm.pipelines.picture_text import read_said
+from tinyldm.pipelines.request import as_texts
 
 Engine = Callable[[Sequence[Job]], Iterable[Iterable[Made]]]  # makes jobs; what was walked together comes together
 
@@ -48,7 +59,8 @@ class How:
     `batch_size` pictures are walked together at most, by default as many as pay. `callback` sees each step with its
     jobs, and may end the run by `Stopped`; `began` is called with the report when all is checked and work begins,
     `watch` with it and each picture or failure. `overwrite` replaces pictures that were made with other settings;
-    `force` begins with too little memory.
+    `force` begins with too little memory. `loaded` are the options of the model that its pictures' files tell
+    (`files.OPENED_WITH`).
     """
 
     batch_size: int | None = None
@@ -57,6 +69,7 @@ class How:
     watch: Callable[[Report, Made], object] = lambda report, made: None
     overwrite: bool = False
     force: bool = False
+    loaded: Mapping[str, Any] = field(default_factory=dict)
 
 
 def batch(
@@ -135,7 +148,7 @@ def fingerprint(model: LatentDiffusion) -> str:
 def begun_here(model: LatentDiffusion, how: How) -> Engine:
     """The engine of this machine."""
     remembers = with_memory(model)
-    return lambda jobs: (make(remembers, chunk, how.batch_size, how.callback) for chunk in chunks(jobs))
+    return lambda jobs: (make(remembers, chunk, how.batch_size, how.callback, how.loaded) for chunk in chunks(jobs))
 
 
 def run(model: LatentDiffusion, jobs: Sequence[Job], folder: Path, how: How, engine: Engine) -> Report:
@@ -146,7 +159,7 @@ def run(model: LatentDiffusion, jobs: Sequence[Job], folder: Path, how: How, eng
     check_folders(folder, jobs)
     with Manifest(folder) as manifest, ThreadPoolExecutor(1) as writer:
         manifest.clear(job.name for job in jobs)
-        missing = [job for job in jobs if not is_there(model, manifest, job, how.overwrite)]
+        missing = [job for job in jobs if not is_there(model, manifest, job, how)]
         report = Report(folder, len(jobs), len(jobs) - len(missing))
         refused = {} if not missing else refusals(model, missing, how.force)
         if refused and len(refused) == len(missing):
@@ -182,7 +195,7 @@ def keep(manifest: Manifest, made: Made) -> None:
     manifest.add(said | {"settings": made.said, "key": made.job.key})
 
 
-def is_there(model: LatentDiffusion, manifest: Manifest, job: Job, overwrite: bool) -> bool:
+def is_there(model: LatentDiffusion, manifest: Manifest, job: Job, how: How) -> bool:
     """Whether the picture of a job is there already. Raises `InputError` for one that is there of other settings.
 
     One without a line, whose run was ended between the two, is known by its own settings, and gets its line.
@@ -190,13 +203,13 @@ def is_there(model: LatentDiffusion, manifest: Manifest, job: Job, overwrite: bo
     if manifest.has(job.name, job.key):
         return True
     path, known = manifest.folder / job.name, manifest.known.get(job.name)
-    if overwrite or not path.exists() or (known is not None and known.key == job.key):
+    if how.overwrite or not path.exists() or (known is not None and known.key == job.key):
         return False
     if known is None or known.size < 0:
         try:
-            wanted = request_of(model.parts, [job]).resolved(model.parts)
-            said = wanted.metadata(0) | said_of(model, job.settings)
-            if read_text(path) == said:
+            wanted, beside = asked_of(model, [job], how.loaded)
+            said = as_texts(wanted.settings(0) | beside)
+            if read_said(path).settings == said:
                 keep(manifest, replace(Made.of(job, path.read_bytes(), said), png=b""))
                 return True
         except (TinyldmError, OSError):

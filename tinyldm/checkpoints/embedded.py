@@ -12,7 +12,10 @@ from pathlib import Path
 from tinyldm.errors import CheckpointError
 
 OWN = "emoji"
-SISTERS = ("emoji-asymmetric", "emoji-flow", "emoji-tiny", "emoji-vq")
+SISTERS = (
+    *("emoji-asymmetric", "emoji-edges", "emoji-flow", "emoji-lcm", "emoji-lines", "emoji-pixels", "emoji-tiny"),
+    *("emoji-vq", "emoji-word"),
+)
 SISTER_PACKAGE = "tinyldm_weights"
 
 
@@ -33,7 +36,7 @@ def embedded(name: str = OWN) -> Path:
     if name != OWN and (found := find_spec(SISTER_PACKAGE)) is not None:
         places += map(Path, found.submodule_search_locations or ())
     for place in places:
-        if any((place / name / file).is_file() for file in ("model_index.json", "config.json")):
+        if (place / name / "README.md").is_file():
             return place / name
     if name == OWN:
         raise CheckpointError(f"{package}: the embedded checkpoint is not there; install the package again")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tinyldm.checkpoints.embedded import embedded, is_embedded_name
 from tinyldm.checkpoints.folder import find_weights, read_folder, weight_rank
 from tinyldm.errors import CheckpointError
 
@@ -45,10 +46,12 @@ def name_of_link(text: str) -> str:
 
 
 def local(path: str | Path, variant: str | None = None) -> Path:
-    """A path as it is, or where the checkpoint of a name on the hub is kept here.
+    """A path as it is, or where the checkpoint of a name is kept here: one of the hub, or one that needs no download.
 
     Raises `CheckpointError` for a link to anything but a page of the hub.
     """
+    if is_embedded_name(path):
+        return embedded(str(path))
     if is_hub_name(path):
         return fetch(name_of_link(str(path)), variant)
     if re.match(r"https?:/", str(path)):
@@ -56,10 +59,19 @@ def local(path: str | Path, variant: str | None = None) -> Path:
     return Path(path)
 
 
+def downloads_folder() -> Path | None:
+    """Where the hub's package keeps what it has downloaded; None without the package."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE)
+
+
 def local_file(path: str | Path) -> Path:
     """As `local`, for what is one file (a LoRA, a learned word): of a repository the only one at its top."""
     found = local(path)
-    return only_weights(found) if found.is_dir() and is_hub_name(path) else found
+    return only_weights(found) if found.is_dir() and (is_hub_name(path) or is_embedded_name(path)) else found
 
 
 def fetch(name: str, variant: str | None = None) -> Path:

@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int | None:
         return None
     from tinyldm.batches.run import How, begun_here, planned
     from tinyldm.batches.run import run as run_batch
+    from tinyldm.pipelines.files import OPENED_WITH
 
     if args.batch_size is not None and args.batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {args.batch_size}")
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace) -> int | None:
         raise InputError("--shared is for the workers of a --cluster")
     started, folder = time.perf_counter(), args.output or Path("batch" if args.file == "-" else Path(args.file).stem)
     with progress(args, folder) as shown:
-        how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force)
+        loaded = {name: getattr(args, name) for name in OPENED_WITH}
+        how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force, loaded)
         model = open_model(args)
         jobs = planned(model, args.file, settings_of(args), args.name)
         note_prompts(model, jobs)
@@ -155,7 +157,8 @@ def usual_settings() -> dict[str, Any]:
     p = argparse.ArgumentParser()
     sampling.add_options(p)
     usual = vars(p.parse_args([]))
-    return {name: value for name, value in usual.items() if name in columns() and value not in (None, [], "", 0)}
+    given = {name: value for name, value in usual.items() if name in columns() and value not in (None, [], "", 0)}
+    return {"prompt_syntax": "webui", **given}
 
 
 class Shown:

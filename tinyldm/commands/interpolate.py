@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> None:
     model = open_model(args)
     settings = sampling.settings_of(args) | {"height": args.height, "width": args.width}
     wanted = between(model.parts, prompts, args.frames, args.to_seed, seed=chosen_seed(args), **settings)
-    note_unknown(model, [*prompts, args.negative_prompt])
+    note_unknown(model, [*prompts, args.negative_prompt or ""])
     sampling.print_expectation(args, model, wanted)
-    said = wanted.metadata(0) | said_of(model, vars(args)) | {"prompt": "\n".join(prompts), "frames": args.frames}
+    said = wanted.settings(0) | said_of(model, vars(args)) | {"prompt": "\n".join(prompts), "frames": args.frames}
     said |= {} if args.to_seed is None else {"to_seed": args.to_seed}
     images = []
     try:

@@ -51,7 +51,7 @@ def prompts_of(word: str) -> Iterator[str]:
 def add_prompt_options(p: argparse.ArgumentParser) -> None:
     """How prompts are read."""
     meaning = "webui (default): weights (a:1.3), [a:b:0.5], BREAK, AND, <lora:a:0.8>; plain: words alone"
-    p.add_argument("--prompt-syntax", metavar="S", default="webui", help=meaning)
+    p.add_argument("--prompt-syntax", metavar="S", help=meaning)
     p.add_argument("--clip-skip", metavar="N", type=int, help="take the text encoder's Nth layer from the last, 1")
     p.add_argument("--lora-dir", metavar="DIR", type=Path, help="folder of the LoRAs that prompts name")
 

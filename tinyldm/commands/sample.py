@@ -18,6 +18,8 @@ EXAMPLE = """example:
   tinyldm sample @prompts.txt
   tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
   tinyldm sample "a bear" --depth depth.png --model stabilityai/stable-diffusion-2-depth
+  tinyldm sample "red apple" --rows steps=4,25 --columns sampler=euler,ddim,unipc
+  tinyldm sample --from animals-0002.png --steps 100 -o again.jpg
 """
 
 
@@ -28,7 +30,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("prompt", metavar="PROMPT", nargs="*", help=meaning + PROMPT_HELP)
     sampling.add_options(p)
     add_size_options(p)
-    p.add_argument("--from", dest="repeat", metavar="PNG", type=Path, help="repeat the picture of this file exactly")
     add_map_options(p)
     p.add_argument("--segments", metavar="FILE", type=Path, help="map whose grey is the class (semantic synthesis)")
     p.add_argument(

@@ -48,6 +48,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
+    from tinyldm.pipelines.files import OPENED_WITH
+
     try:
         from tinyldm.server.running import listening, serve
         from tinyldm.server.security import Rules
@@ -72,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
         token=token,
     )
     with listening(args.host, args.port) as sock:
-        studio = Studio(open_model(args), made(args.output), force=args.force)
+        loaded = {name: getattr(args, name) for name in OPENED_WITH}
+        studio = Studio(open_model(args), made(args.output), force=args.force, loaded=loaded)
         name = "127.0.0.1" if rules.any_address else args.host
         address = f"http://{f'[{name}]' if ':' in name else name}:{sock.getsockname()[1]}/"
         if rules.any_address and token is None:

@@ -12,6 +12,7 @@ from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.flow import Flow
 from tinyldm.models.network import Network
+from tinyldm.models.pixels import PixelScaling
 from tinyldm.models.text_encoder import ProjectedTextEncoder, TextEncoder
 from tinyldm.models.tiny import AutoencoderTiny
 from tinyldm.models.unet import UNet
@@ -33,6 +34,7 @@ MODELS: dict[str, type[Network[Any]]] = {
     "ClassEmbedder": ClassEmbedder,
     "Flow": Flow,
     "LDMBertModel": BertEncoder,
+    "PixelScaling": PixelScaling,
     "SpatialRescaler": SpatialRescaler,
     "UNet2DConditionModel": UNet,
     "UNet2DModel": UNet2D,

@@ -19,7 +19,7 @@ from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.learned_words import extend_tokenizer
 from tinyldm.text.wordpiece import WordPiece
 
-FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel")
+FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel", "Flow", "PixelScaling")
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
 
@@ -47,6 +47,9 @@ def replace_text_encoder(found: Recognised, path: str | Path) -> None:
     if len(candidates) != 1:
         has = ", ".join(other.components) or "nothing"
         raise CheckpointError(f"{path}: wanted a checkpoint with one text encoder; it is {other.title} and has {has}")
+    unet = found.components.get("unet")
+    if "class_embedder" in found.components or (unet is not None and unet.class_name == "UNet2DModel"):
+        raise CheckpointError(f"{path}: {found.title} reads no text, so it takes no text encoder")
     found.components["text_encoder"] = candidates[0]
     found.notes += [f"text encoder: {note}" for note in other.notes]
 
@@ -89,7 +92,14 @@ def add_words(found: Recognised, tokenizers: dict[str, Tokenizer | WordPiece], p
 
     Source: Gal et al. 2022, arXiv:2208.01618, section 4. A file that names no word is called as the file.
     """
-    words = [read_word(path) for path in paths]
+    words, homes = (
+        [read_word(path) for path in paths],
+        [name.replace("tokenizer", "text_encoder") for name in tokenizers],
+    )
+    for word in words:
+        if not any(home in word.vectors and home in found.components for home in homes):
+            has = ", ".join(home for home in homes if home in found.components) or "no text encoder that reads words"
+            raise InputError(f"the learned word {word.word} is of {', '.join(word.vectors)}; the checkpoint has {has}")
     for name, tokenizer in list(tokenizers.items()):
         encoder = name.replace("tokenizer", "text_encoder")
         if not words:

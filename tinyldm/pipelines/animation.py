@@ -12,7 +12,8 @@ from PIL import ExifTags, Image
 from tinyldm.errors import InputError
 from tinyldm.pipelines.inpainting import painted
 from tinyldm.pipelines.parts import Parts
-from tinyldm.pipelines.pictures import check_writable, grid, write_png, write_whole
+from tinyldm.pipelines.picture_text import write_picture
+from tinyldm.pipelines.pictures import check_writable, grid, write_whole
 from tinyldm.pipelines.request import Request
 from tinyldm.pipelines.walk import Picture, Step
 from tinyldm.typing import Array
@@ -35,7 +36,7 @@ def write_animation(path: Path, frames: Sequence[Image.Image], said: Mapping[str
     """
     kind, text = path.suffix.lower(), json.dumps({name: str(value) for name, value in said.items()})
     if kind == ".png":
-        write_png(path, grid(frames, len(frames)), said)
+        write_picture(path, grid(frames, len(frames)), said)
         return
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = text

@@ -68,10 +68,13 @@ class TextReader(NamedTuple):
 class Conditioner:
     """Makes the condition of one family of models; this one, of those that are conditioned on nothing.
 
-    `takes` says what of: `text`, `classes`, `layout`, `nothing`, or `arrays` that only the caller has.
+    `takes` says what of: `text`, `classes`, `layout`, `nothing`, or `arrays` that only the caller has. `guides` says
+    whether a guidance scale makes it two predictions, `takes_negative` whether one of them may be of another text.
     """
 
     takes: ClassVar[str] = "nothing"
+    takes_negative: ClassVar[bool] = False
+    guides = False
 
     def __init__(self, path: object = "the model") -> None:
         self.path = path
@@ -114,6 +117,7 @@ class ClassConditioner(Conditioner):
     """
 
     takes = "classes"
+    guides = True
 
     def __init__(self, path: object, embedder: Any) -> None:
         super().__init__(path)
@@ -148,10 +152,12 @@ class TextConditioner(Conditioner):
 
     takes = "text"
     wants_pooled: ClassVar[bool] = False
+    takes_negative = True
 
     def __init__(self, path: object, encoder: Any, tokenizer: Any, guidance_width: int | None = None) -> None:
         super().__init__(path)
         self.encoder, self.tokenizer, self.guidance_width = encoder, tokenizer, guidance_width
+        self.guides = guidance_width is None
 
     def check(self, prompts: Prompts) -> None:
         """Raise `InputError` where a prompt is missing."""
@@ -244,6 +250,8 @@ class RetrievalConditioner(TextConditioner):
     The unconditional half is zeros. Source: Blattmann et al. 2022, arXiv:2204.11824, section 3.2 and appendix.
     """
 
+    takes_negative = False
+
     def readers(self) -> list[TextReader]:
         """None: a text is one vector."""
         return []
@@ -307,6 +315,8 @@ def choose_conditioner(
     embeds_text: bool,
 ) -> Conditioner:
     """The conditioner that a model's networks ask for; `embeds_text` tells the retrieval-augmented ones."""
+    if denoiser is None:
+        return ArraysOnly(path, "it is a first stage alone; sampling wants a unet as well")
     first, second = networks.get("text_encoder"), networks.get("text_encoder_2")
     tokenizer = tokenizers.get("tokenizer")
     if "class_embedder" in networks:
@@ -381,6 +391,8 @@ def given_conditions(
         halves = ([conditional if unconditional is None else unconditional] if guided else []) + [conditional]
         return np.concatenate([np.broadcast_to(half, (count, *half.shape[1:])) for half in halves])
 
+    if guidance_scale > 1 and negative_context is None:
+        raise InputError(f"guidance_scale {guidance_scale:g} draws away from a negative_context, which is missing")
     if guided and context is not None:
         negative = np.asarray(negative_context, dtype)
         if negative.shape[1:] != context.shape[1:] or len(negative) not in (1, count):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyldm.checkpoints.embedded import OWN
 from tinyldm.checkpoints.folder import read_folder
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.opening import open_checkpoint
@@ -44,15 +45,6 @@ AS_PUBLISHED = ("StableDiffusionXL", "LatentConsistencyModel", "LDMTextToImage")
 RETRIEVAL = "ldm-retrieval-768"  # the family whose context is CLIP's embedding of a text or of pictures
 
 
-def embedded_checkpoint() -> Path:
-    """The folder of the checkpoint that the package carries: in the installed package, or in the source tree."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "weights" / "emoji", package.parent / "weights" / "emoji"):
-        if (folder / "model_index.json").is_file():
-            return folder
-    raise CheckpointError(f"{package}: the embedded checkpoint is not there; install the package again")
-
-
 def load(
     path: str | Path | None = None,
     *,
@@ -73,13 +65,13 @@ def load(
 ) -> LatentDiffusion:
     """Open a checkpoint: a published folder, a single file, or the name of one on the Hugging Face hub.
 
-    Without `path`, the one that the package carries. A name (`owner/name`) needs the package `huggingface_hub`.
+    Without `path`, the one that the package carries, `"emoji"`; its sisters go by their names (`"emoji-pixels"`). A
+    name on the hub (`owner/name`) needs the package `huggingface_hub`. A first stage alone encodes and decodes.
 
     `backend` is `"numba"` (the default; float32) or `"reference"` (float32 or float64); `precision` `"fast"`,
     `"strict"` or `"bf16"` (products of values rounded to bfloat16) and `threads` are the Numba backend's; `low_memory`
     reads weights anew each time instead of keeping them. The environment variables `TINYLDM_BACKEND`,
     `TINYLDM_PRECISION` and `TINYLDM_THREADS` stand in for arguments that are not given.
-
     `variant` prefers the weight files of a folder with that word in their names (`"fp16"`). `config`
     overrides fields of what was found (`{"unet": {…}}`, or the published config of one component, which its class
     tells), `prediction_type` what the schedule says. Of a single file, `ema` chooses the running average of the weights
@@ -89,12 +81,11 @@ def load(
     encoder (the retrieval-augmented model is published without one), `loras` merges LoRA files, each alone or with a
     scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has learned, and
     `controlnet` is what `controlled` guides the UNet with.
-
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
     """
     runtime = Runtime.choose(backend, dtype, precision, threads, low_memory)
-    path = embedded_checkpoint() if path is None else local(path, variant)
+    path = local(OWN if path is None else path, variant)
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     if vae is not None:
         replace_vae(found, vae)
@@ -102,6 +93,8 @@ def load(
         replace_text_encoder(found, text_encoder)
     if controlnet is not None:
         found.components["controlnet"] = read_controlnet(controlnet, found.components.get("unet"))
+    if len(found.components) == 1 and all(c.class_name in FIRST_STAGES for c in found.components.values()):
+        return first_stage_alone(path, found, runtime)
     check_components(path, found)
     tokenizers, options = folder_extras(path) if path.is_dir() else file_extras(found)
     applied = merge_loras(found, loras)
@@ -122,6 +115,18 @@ def load(
         loras=tuple(applied),
     )
     return LatentDiffusion(parts)
+
+
+def first_stage_alone(path: Path, found: Recognised, runtime: Runtime) -> LatentDiffusion:
+    """A model that encodes and decodes; it makes no pictures of its own."""
+    (c,) = found.components.values()
+    networks = {"vae": build(c.class_name, c.config, c.source, runtime)}
+    notes = tuple(found.notes)
+    return LatentDiffusion(
+        assembled(
+            path=path, networks=networks, tokenizers={}, scheduler_config={}, runtime=runtime, options={}, notes=notes
+        )
+    )
 
 
 def check_components(path: Path, found: Recognised) -> None:

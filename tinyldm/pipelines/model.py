@@ -47,6 +47,7 @@ class LatentDiffusion(EditingCalls):
       seed. With `one_stream=True` all share the stream of `seed`, as diffusers' pictures do for one generator.
     - `prompt_syntax="webui"` reads weights, schedules, `AND` and more in prompts (docs/prompts.md); `clip_skip=2` takes
       the text encoder's layer before the last.
+    - `rng`: what a seed means, `"torch"` (on a CPU), `"cuda"` (on an NVIDIA GPU) or `"numpy"` (`diffusion.streams`).
     - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
     - `progress` wraps the calls of the UNet (`tqdm.tqdm`); `callback` is called after each step with a
       `diffusion.loop.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.
@@ -230,6 +231,25 @@ class LatentDiffusion(EditingCalls):
         settings: dict[str, Any] = {"steps": steps, "guidance_scale": 1.0, "sampler": sampler}
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width}
         return self._made("nothing", None, progress=progress, **settings, **more)
+
+    def grid(
+        self,
+        prompt: str | None = None,
+        *,
+        rows: Mapping[str, Sequence[Any]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = iter,
+        **settings: Any,
+    ) -> Image.Image:
+        """One picture of many, with labels, over a setting down the rows and another along the columns.
+
+        Each is given with its values: `rows={"steps": [5, 25]}, columns={"seed": [1, 2, 3]}`. `settings` are those that
+        all pictures have, as in `text_to_image`; what is the same computation is not computed twice.
+        """
+        from tinyldm.pipelines.grids import make_grid
+
+        how = Walk(progress=progress, single_run=self.single_run)
+        return make_grid(self.parts, rows, columns, how, prompt=prompt, **settings)
 
     def from_conditions(
         self,

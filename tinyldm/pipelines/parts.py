@@ -29,7 +29,7 @@ class Parts:
     """Networks, tokenizers and noise schedule of a checkpoint, and who makes its conditions.
 
     `networks` and `tokenizers` go by the names of their folders. `denoiser` names the network that predicts, which is
-    `predictor`, mostly a UNet; `vae` is the first stage.
+    `predictor`, mostly a UNet, None where a first stage is alone; `vae` is the first stage.
     `scheduler_config` is the published one; `options` are those of the published pipeline; `notes` say what was passed
     over or assumed when the checkpoint was read. `loras` are merged into the weights; `controls` guide the denoiser.
     """
@@ -123,7 +123,7 @@ def assembled(
     **more: Any,
 ) -> Parts:
     """Parts with the conditioner that the networks ask for, and the networks that every walk asks by what they do."""
-    chosen = choose_conditioner(path, networks, tokenizers, options, networks[denoiser], embeds_text)
+    chosen = choose_conditioner(path, networks, tokenizers, options, networks.get(denoiser), embeds_text)
     return Parts(
         path=path,
         networks=networks,
@@ -131,7 +131,7 @@ def assembled(
         options=options,
         denoiser=denoiser,
         vae=networks["vae"],
-        predictor=networks[denoiser],
+        predictor=networks.get(denoiser),
         embeds_text=embeds_text,
         conditioner=chosen,
         **more,

@@ -6,12 +6,12 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from tinyldm.errors import InputError
 from tinyldm.typing import Array
@@ -152,37 +152,6 @@ def read_image(
 def read_stored(path: Path) -> Image.Image:
     """A picture file with its transparency and its numbers as they are stored. Raises as `read_image` does."""
     return read_image(path, lambda image: (image.copy(), []))
-
-
-def read_text(path: str | Path) -> dict[str, str]:
-    """The text entries of a PNG file. Raises `InputError` where it is missing or no PNG."""
-    try:
-        with Image.open(path) as image:
-            return {name: str(value) for name, value in getattr(image, "text", {}).items()}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: the picture can't be read: {error}") from None
-
-
-def write_png(path: str | Path, image: Image.Image, metadata: Mapping[str, object]) -> None:
-    """Write a PNG with text metadata, whole or not at all."""
-    write_whole(path, lambda file: save_png(file, image, metadata))
-
-
-def png_bytes(image: Image.Image, metadata: Mapping[str, object]) -> bytes:
-    """The bytes that `write_png` writes."""
-    file = io.BytesIO()
-    save_png(file, image, metadata)
-    return file.getvalue()
-
-
-def save_png(file: IO[bytes], image: Image.Image, metadata: Mapping[str, object]) -> None:
-    """Save a picture as PNG with text metadata."""
-    text = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
-        text.add_itxt(key, str(value))
-    image.save(file, "PNG", pnginfo=text)
 
 
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], object], lasting: bool = True) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tinyldm.diffusion import loop
 from tinyldm.diffusion.prediction import classifier_free_guidance, rescale_guidance
-from tinyldm.diffusion.random import PictureStreams, TorchGenerator
+from tinyldm.diffusion.random import Generator, PictureStreams, TorchGenerator
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
@@ -93,6 +93,11 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
     edit = edit_of(parts, request) if fills or request.mask is not None else None
     if how.single_run:
         parts.drop(*CONDITIONING)
+    seeded: Callable[[int], Generator] = TorchGenerator
+    if request.rng != "torch":
+        from tinyldm.diffusion.streams import generators
+
+        seeded = generators(request.rng)
     passed_by = sampler.calls() - sampler.calls(first)  # calls of a whole run that one from the middle leaves out
     calls = iter(how.progress(range(len(groups) * sampler.calls(first))))
     for group, condition in zip(groups, conditions, strict=True):
@@ -102,7 +107,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
             milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
             return changed
 
-        streams = [TorchGenerator(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
+        streams = [seeded(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
         sampler, first = request.begun(parts)
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)

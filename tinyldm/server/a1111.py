@@ -22,6 +22,7 @@ from starlette.routing import Route
 from tinyldm.diffusion.samplers import list_samplers
 from tinyldm.diffusion.samplers.registry import find_sampler
 from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
+from tinyldm.pipelines.infotext import STREAMS
 from tinyldm.pipelines.masks import as_mask, filled
 from tinyldm.server.connection import Server, awaited
 from tinyldm.server.fields import Fields, read_json
@@ -32,7 +33,8 @@ from tinyldm.server.studio import MOST_PICTURES
 from tinyldm.server.uploads import from_base64, resized, rgb, to_base64
 
 SOURCE = "a1111"
-CLIP_SKIP = "CLIP_stop_at_last_layers"
+CLIP_SKIP, RNG = "CLIP_stop_at_last_layers", "randn_source"
+USUAL_SCALE = 7.0  # of guidance, where a client says none
 # The samplers there that take `eta`; others are sent it as well, and leave it alone.
 TAKE_ETA = {"ddim", "euler_a", "dpm2_a", "dpm++_2s_a", "dpm++_sde", "dpm++_2m_sde", "dpm++_3m_sde", "dpm++_2s_sde"}
 RESIZE = {0: "stretch", 1: "crop", 2: "pad"}
@@ -139,6 +141,8 @@ class Api:
             "steps": fields.integer("steps"),
             "guidance_scale": fields.number("cfg_scale"),
         }
+        if self.studio.parts.conditioner.takes == "nothing" and settings["guidance_scale"] == USUAL_SCALE:
+            settings["guidance_scale"] = None  # which clients send to every model, and this one has no use for
         settings |= sampler_of(fields)
         size = fields.integer("width", 1), fields.integer("height", 1)
         if begins:
@@ -157,13 +161,19 @@ class Api:
         return Job(wanted, SOURCE, keep=keep, began_from="init_images" if begins else None, finish=begun.finish)
 
     def overridden(self, settings: Any) -> dict[str, Any]:
-        """The settings of a request that may be overridden: CLIP's layer. Raises `Refusal` for others."""
-        if not isinstance(settings, dict) or CLIP_SKIP not in settings:
+        """The settings of a request that may be overridden: CLIP's layer, and what a seed means.
+
+        Raises `Refusal` for others.
+        """
+        if not isinstance(settings, dict):
             self.check_settings(settings)
             return {}
-        self.check_settings({name: value for name, value in settings.items() if name != CLIP_SKIP})
-        skip = Fields(settings).integer(CLIP_SKIP, 1) or 1
-        return {} if skip == 1 else {"clip_skip": skip}
+        self.check_settings({name: value for name, value in settings.items() if name not in (CLIP_SKIP, RNG)})
+        own = Fields(settings)
+        skip, source = own.integer(CLIP_SKIP, 1) or 1, own.text(RNG, "CPU")
+        if source not in STREAMS:
+            raise Refusal(f"{RNG} must be one of {', '.join(STREAMS)}, not {source!r}", RNG)
+        return ({} if skip == 1 else {"clip_skip": skip}) | {"rng": STREAMS[source]}
 
     def check_settings(self, settings: Any) -> None:
         """Raise `Refusal` for settings other than those that the server has."""
@@ -188,7 +198,7 @@ class Api:
             "sd_vae": "Automatic",
             CLIP_SKIP: 1,
             "samples_format": "png",
-            "randn_source": "CPU",
+            RNG: "CPU",
             "eta_noise_seed_delta": 0,
             "live_previews_enable": True,
         }

@@ -6,6 +6,7 @@ the browser reads it the job has its place, and who closes the tab or cancels le
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -18,7 +19,9 @@ from starlette.routing import Route
 
 from tinyldm.diffusion.samplers import list_samplers
 from tinyldm.errors import TinyldmError
-from tinyldm.pipelines.request import Request, read_metadata
+from tinyldm.pipelines.picture_text import read_said
+from tinyldm.pipelines.pictures import FITS
+from tinyldm.pipelines.request import Request, read_arguments, request
 from tinyldm.server.connection import Server, disconnected
 from tinyldm.server.fields import Fields, read_json
 from tinyldm.server.jobs import Job, Made, Progress, followed
@@ -36,6 +39,7 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 STRENGTH = 0.8
+OF_A_BEGINNING = ("strength", "resize", "mask_blur", "image_guidance_scale")  # settings with a picture to begin from
 
 
 def routes(server: Server) -> list[Route]:
@@ -63,6 +67,7 @@ class Page:
     async def model(self, asked: Asked) -> Response:
         """What the page has to know of the model."""
         parts, own = self.studio.parts, self.studio.model.defaults
+        own = own if parts.conditioner.takes != "nothing" else own._replace(guidance_scale=1.0)
         height, width = (side * parts.vae.config.factor for side in parts.latent_size())
         return JSONResponse(
             {
@@ -94,11 +99,14 @@ class Page:
             "sampler_options": options_of(fields.text("sampler_options")),
             "prompt_syntax": fields.text("prompt_syntax", "webui"),
             "clip_skip": fields.integer("clip_skip", 1),
+            "rng": fields.text("rng", "torch"),
             "width": fields.integer("width", 1),
             "height": fields.integer("height", 1),
         }
         begins = fields.get("image") is not None
-        fields.ignore("strength", "mask_blur", "image_guidance_scale")  # of a picture to begin from, if there is one
+        fields.ignore(
+            "strength", "mask_blur", "image_guidance_scale", "resize"
+        )  # of a picture to begin from, if there is one
         if begins:
             settings |= self.beginning(fields, settings.pop("width"), settings.pop("height"))
         wanted = self.studio.request(
@@ -114,17 +122,24 @@ class Page:
     def beginning(self, fields: Fields, width: int | None, height: int | None) -> dict[str, Any]:
         """The picture to begin from, how strongly it is changed, and where."""
         image = rgb(from_base64(fields.get("image"), "image"), "image")
-        settings: dict[str, Any] = {"image": resized(image, width, height, "crop"), "resize": "none"}
+        how = fields.text("resize", "crop")
+        if how not in FITS:
+            raise Refusal(f"resize must be one of {', '.join(FITS)}, not {how!r}", "resize")
+        if how == "none" and image.size != (width or image.width, height or image.height):
+            raise Refusal(f"resize: the picture's size {image.width}×{image.height} is not the one asked for", "resize")
+        image = resized(image, width, height, how)
+        fits = all(side % self.studio.parts.vae.config.factor == 0 for side in image.size)
+        settings: dict[str, Any] = {"image": image, "resize": how if fits else "none"}
         strength, pull, blur = (fields.number(name) for name in ("strength", "image_guidance_scale", "mask_blur"))
         if fields.get("mask") is not None:
             mask = from_base64(fields.get("mask"), "mask").convert("L")
-            settings |= {"mask": resized(mask, width, height, "crop"), "mask_blur": blur or 0.0}
+            settings |= {"mask": resized(mask, width, height, how), "mask_blur": blur or 0.0}
         if self.studio.beside == "image":
             return {**settings, "image_guidance_scale": pull}
         return {**settings, "strength": STRENGTH if strength is None else strength}
 
     async def settings(self, asked: Asked) -> Response:
-        """The settings that a PNG says of itself; the body is the file."""
+        """The settings that a picture says of itself; the body is the file."""
         data = await asked.body()
         return JSONResponse(await run_in_threadpool(said_by, data))
 
@@ -149,9 +164,12 @@ def options_of(text: str) -> dict[str, Any]:
 
 
 def said_by(data: bytes) -> dict[str, Any]:
-    """The settings of a PNG file as fields of the page. Raises `InputError` where there are none."""
-    said = {name: str(value) for name, value in getattr(opened(data, "the file"), "text", {}).items()}
-    settings = fields_of(read_metadata(said), 0)
+    """The settings of a picture's file as fields of the page. Raises `InputError` where there are none."""
+    opened(data, "the file")  # which bounds its kind and its size
+    said = read_said(io.BytesIO(data)).settings
+    arguments = read_arguments(said)
+    beginning = {name: arguments.pop(name) for name in OF_A_BEGINNING if name in arguments}
+    settings = fields_of(request(**arguments), 0) | beginning
     began_from = said.get("image")
     return settings if began_from is None else {**settings, "began_from": began_from}
 
@@ -159,8 +177,8 @@ def said_by(data: bytes) -> dict[str, Any]:
 def fields_of(wanted: Request, k: int) -> dict[str, Any]:
     """The settings of a picture as fields of the page."""
     options = " ".join(f"{name}={json.dumps(value)}" for name, value in wanted.sampler_options.items())
-    names = ["steps", "guidance_scale", "guidance_rescale", "sampler", "width", "height", "strength"]
-    names += ["prompt_syntax", "clip_skip"]
+    names = ["steps", "guidance_scale", "guidance_rescale", "sampler", "width", "height"]
+    names += ["prompt_syntax", "clip_skip", "rng", *OF_A_BEGINNING]
     return {
         "prompt": wanted.prompts[k] or "",
         "negative_prompt": wanted.negative_prompts[k],

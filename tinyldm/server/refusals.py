@@ -24,6 +24,9 @@ NAMED = (
     "strength",
     "image",
     "mask",
+    "mask_blur",
+    "rng",
+    "resize",
 )
 
 
@@ -93,7 +96,8 @@ def blamed(error: Exception, names: Iterable[str] = NAMED) -> str | None:
     if isinstance(error, Refusal):
         return error.field
     message = str(error)
-    first = re.match(r"[a-z_]+", message)
-    if first is not None and first[0] in names:
-        return first[0]
+    # It may come after the path of the model: "weights/emoji: negative_prompt is nothing that …".
+    for first in (re.match(r"[a-z_]+", message), *re.finditer(r"(?<=: )[a-z_]+(?= is )", message)):
+        if first is not None and first[0] in names:
+            return first[0]
     return "prompt" if "prompt" in message else None

@@ -8,30 +8,30 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from tinyldm.errors import Stopped
 from tinyldm.memory import available_bytes, expected_bytes, human_bytes
 from tinyldm.pipelines.editing import beside
-from tinyldm.pipelines.files import unused
+from tinyldm.pipelines.files import said_of, unused
+from tinyldm.pipelines.infotext import infotext
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.picture_text import picture_bytes
 from tinyldm.pipelines.pictures import write_whole
 from tinyldm.pipelines.preview import preview, preview_map
 from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Picture, Step, Walk, pictures
-from tinyldm.server.infotext import infotext
 from tinyldm.server.jobs import Job, Made, Progress
 from tinyldm.server.notes import noted
 from tinyldm.server.refusals import NotEnoughMemory, NotThere, Refusal
 from tinyldm.text.known import about_unknown
 from tinyldm.typing import Array
-from tinyldm.version import __version__
 
 MOST_PICTURES = 100  # of one request
 BETWEEN = 0.1  # seconds between two previews, at least
@@ -40,11 +40,14 @@ BETWEEN = 0.1  # seconds between two previews, at least
 class Studio:
     """A model, the folder that its pictures are kept in, and whether requests are held against the memory there is.
 
-    `beside` says what the model takes beside the latent (`editing.beside`). Raises `InputError` for a model that no
-    request can fill.
+    `loaded` are the options of the model that its pictures' files tell (`files.OPENED_WITH`). `beside` says what the
+    model takes beside the latent (`editing.beside`). Raises `InputError` for a model that no request can fill.
     """
 
-    def __init__(self, model: LatentDiffusion, folder: Path, *, force: bool = False) -> None:
+    def __init__(
+        self, model: LatentDiffusion, folder: Path, *, force: bool = False, loaded: Mapping[str, Any] | None = None
+    ) -> None:
+        self.loaded = loaded or {}
         self.model, self.folder, self.force = model, folder.resolve(), force
         self.parts = model.parts
         self.beside = beside(model.parts)
@@ -113,11 +116,10 @@ class Studio:
     def finished(self, job: Job, picture: Picture) -> Made:
         """A picture with its file, which is written into the folder where it is to be kept."""
         k, wanted = picture.index, job.request
-        text = infotext(wanted, k, self.name)
-        said = wanted.metadata(k) | {"Software": f"tinyldm {__version__}", "model": self.name, "parameters": text}
+        said = wanted.settings(k) | said_of(self.model, self.loaded)
         said |= {} if job.began_from is None else {"image": job.began_from}
         image = picture.image if job.finish is None else job.finish(picture.image)
-        png = as_png(image, said)
+        text, png = infotext(said), picture_bytes(image, said)
         name = self.keep(png, wanted.prompts[k] or "picture") if job.keep else None
         return Made(k, image, png, wanted.seeds[k], text, name)
 
@@ -169,13 +171,10 @@ class Watch:
             raise Stopped
 
 
-def as_png(image: Image.Image, said: dict[str, str] | None = None) -> bytes:
-    """A PNG file with texts."""
-    text = PngImagePlugin.PngInfo()
-    for name, value in (said or {}).items():
-        text.add_itxt(name, value)
+def as_png(image: Image.Image) -> bytes:
+    """A PNG file of a preview."""
     file = io.BytesIO()
-    image.save(file, "PNG", pnginfo=text)
+    image.save(file, "PNG")
     return file.getvalue()
 
 

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import LCMScheduler, StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
+from diffusers import LCMScheduler
+from peft import LoraConfig
 from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
@@ -28,12 +27,9 @@ SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0  # of the boundary conditions, equation
 
 def make(unet: nn.Module) -> nn.Module:
     """The UNet with an untrained LoRA in every convolution and every linear layer of its blocks."""
-    layers = [
-        name
-        for name, layer in unet.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear) and name.startswith(("down_blocks", "mid_block", "up_blocks"))
-    ]
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers, init_lora_weights="gaussian"))
+    unet.add_adapter(
+        LoraConfig(r=RANK, lora_alpha=RANK, target_modules=common.lora_layers(unet), init_lora_weights="gaussian")
+    )
     return unet
 
 
@@ -69,9 +65,7 @@ def export(arguments) -> None:
     unet = make(common.load(arguments).unet.cpu())
     state = torch.load(arguments.work / "lcm.pt", map_location="cpu", weights_only=True)
     common.load_average(unet, state["average"])
-    lora = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    lora = {name: value.half().contiguous() for name, value in lora.items()}
-    StableDiffusionPipeline.save_lora_weights(arguments.export, unet_lora_layers=lora)
+    common.save_lora(unet, arguments.export)
     scheduler = LCMScheduler.from_config(json.loads((arguments.start / "scheduler/scheduler_config.json").read_text()))
     scheduler.save_pretrained(arguments.export / "scheduler")
     common.data.forget_paths(arguments.export)

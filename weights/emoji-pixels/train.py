@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
@@ -55,8 +56,8 @@ def export(arguments) -> None:
         shutil.copytree(arguments.start / part, folder / part, dirs_exist_ok=True)
     mean, std = scaling_of(common.captions.load_bank(arguments))
     (folder / "vae").mkdir(exist_ok=True)
-    numbers = {"mean": [round(v, 4) for v in mean.tolist()], "std": [round(v, 4) for v in std.tolist()]}
-    config = {"_class_name": "PixelScaling", "sample_size": 64, **numbers}
+    save_file({"mean": mean, "std": std}, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    config = {"_class_name": "PixelScaling", "sample_size": 64}
     (folder / "vae" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     index = json.loads((arguments.start / "model_index.json").read_text())
     index["vae"] = ["tinyldm", "PixelScaling"]

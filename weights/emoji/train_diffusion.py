@@ -10,7 +10,9 @@ begin as the identity, so that nothing is lost that an earlier checkpoint knows.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import captions
 import compose
@@ -112,10 +114,19 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def hidden_states(text_encoder: CLIPTextModel, ids: Tensor) -> Tensor:  # (N, L) -> (N, L, D)
-    """What `text_encoder(ids).last_hidden_state` is, without its masks, which no CUDA graph can record."""
+def hidden_states(
+    text_encoder: CLIPTextModel, ids: Tensor, learned: Mapping[int, Tensor] = MappingProxyType({})
+) -> Tensor:
+    """What `text_encoder(ids).last_hidden_state` is, without its masks, which no CUDA graph can record.
+
+    `(N, L) -> (N, L, D)`. `learned` are vectors `(n, D)` that stand in for those of the tokens from a position on.
+    """
     model = getattr(text_encoder, "text_model", text_encoder)
-    h = model.embeddings(input_ids=ids)
+    vectors = model.embeddings.token_embedding(ids)
+    for place, own in learned.items():
+        rest = [vectors[:, :place], own.expand(len(ids), -1, -1), vectors[:, place + len(own) :]]
+        vectors = torch.cat(rest, 1)
+    h = model.embeddings(inputs_embeds=vectors)
     for layer in model.encoder.layers:
         own, x = layer.self_attn, layer.layer_norm1(h)
         q, k, v = (
