@@ -239,7 +239,19 @@ def test_interrupt_is_status_130(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("sample", "img2img", "encode", "decode", "info", "cost", "bench", "inspect", "convert", "verify"):
+    for name in (
+        "sample",
+        "img2img",
+        "batch",
+        "encode",
+        "decode",
+        "info",
+        "cost",
+        "bench",
+        "inspect",
+        "convert",
+        "verify",
+    ):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         assert f"tinyldm {name}" in capsys.readouterr().out.partition("example")[2]

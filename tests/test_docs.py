@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pkgutil
 import re
 import sys
 from collections.abc import Callable
@@ -64,3 +65,21 @@ def test_named_files_exist(name: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     missing = [n for n in named if not (ROOT / n).exists()] + [k for k in links if not (page.parent / k).exists()]
     assert not missing
+
+
+def test_every_command_has_a_name_in_python() -> None:
+    """The table of `docs/command-line.md`: every command is in it, and every name is there and has a docstring.
+
+    But for those of a shell and of a server, which are of no use in a program.
+    """
+    from tinyldm.cli import COMMANDS
+
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    table = page.partition("## The same from Python")[2].partition("##")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*`.*) \|$", table, re.MULTILINE)
+    commands = {word.split()[0] for left, _ in rows for word in re.findall(r"`([^`]+)`", left)}
+    assert commands >= COMMANDS.keys() - {"completion", "serve"}
+    for name in (name for _, right in rows for name in re.findall(r"`((?:tinyldm|model)\.[\w.]+)`", right)):
+        found = pkgutil.resolve_name(re.sub(r"^model\.", "tinyldm.LatentDiffusion.", name))
+        assert callable(found), name
+        assert found.__doc__, name

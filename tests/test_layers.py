@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "pipelines": {"numpy", "scipy", "PIL"},
     "cost": {"numpy"},
     "memory": set(),
+    "batches": {"numpy", "PIL"},
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
     "descriptions": set(),
@@ -39,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"numpy"},
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
+    "server": {"numpy", "PIL", "starlette", "uvicorn"},
     "__init__": set(),
     "commands": THIRD_PARTY,
     "cli": THIRD_PARTY,
@@ -57,7 +59,8 @@ ALONE: dict[str, set[str]] = {
     "random": {"version", "typing", "errors", "diffusion"},
 }
 # Imported by one file each: pytest's plugin, and the extras.
-EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}, "completion.py": {"shtab"}}
+EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}
+EXTRAS |= {"completion.py": {"shtab"}, "cluster.py": {"distributed"}}
 
 FILES = {
     ".".join(("tinyldm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

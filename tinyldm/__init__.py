@@ -12,6 +12,7 @@ from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm import bench, cost, doctor, golden, random, verify
+    from tinyldm.batches.run import batch
     from tinyldm.checkpoint_tools import convert, inspect
     from tinyldm.descriptions import describe, describe_cost
     from tinyldm.errors import CheckpointError, ConfigError, InputError, Stopped, TinyldmError
@@ -27,6 +28,7 @@ __all__ = [
     "Stopped",
     "TinyldmError",
     "__version__",
+    "batch",
     "bench",
     "canny",
     "convert",
@@ -43,8 +45,8 @@ __all__ = [
 
 # The modules of the names, each imported when it is first asked for: the command answers at once, and nothing large is
 # imported before Ctrl-C and a lack of memory are looked after.
-HOMES = {"canny": "pipelines.canny", "load": "pipelines.load", "LatentDiffusion": "pipelines.model"}
-HOMES |= {"describe": "descriptions", "describe_cost": "descriptions"}
+HOMES = {"batch": "batches.run", "canny": "pipelines.canny", "load": "pipelines.load"}
+HOMES |= {"LatentDiffusion": "pipelines.model", "describe": "descriptions", "describe_cost": "descriptions"}
 HOMES |= {"convert": "checkpoint_tools", "inspect": "checkpoint_tools"}
 MODULES = ("bench", "cost", "doctor", "golden", "random", "verify")
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tinyldm.commands import (
+    batch,
     bench,
     completion,
     convert,
@@ -27,6 +28,7 @@ from tinyldm.commands import (
     sample,
     upscale,
 )
+from tinyldm.commands import serve as serve_command
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -41,6 +43,8 @@ COMMANDS: Mapping[str, Command | Group] = {
     "edit": edit,
     "interpolate": interpolate,
     "upscale": upscale,
+    "batch": batch,
+    "serve": serve_command,
     "encode": encode,
     "decode": decode,
     "info": info,
@@ -57,7 +61,7 @@ EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
 exit status:
   0    done
-  1    done, and what was checked is not within its tolerance (verify, golden)
+  1    done, and what was checked is not within its tolerance (verify, golden), or rows failed (batch)
   2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
   130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
   141  the program that reads the output closed it early; the work was done

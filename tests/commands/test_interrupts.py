@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tinyldm import cli, descriptions
-from tinyldm.commands import interrupts, sampling
+from tinyldm.commands import batch, interrupts, sampling
 from tinyldm.errors import Stopped
 from tinyldm.pipelines import picture_text
 from tinyldm.pipelines.walk import Step
@@ -140,6 +140,19 @@ def test_finished_pictures_of_a_grid_are_kept(run, monkeypatch: pytest.MonkeyPat
     assert (status, err.splitlines()[-1]) == (130, "tinyldm: interrupted; kept a.png")
     with Image.open("a.png") as picture:
         assert picture.size == (32, 16)
+
+
+def test_finished_pictures_of_a_batch_are_kept_and_it_goes_on(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt_third(self: batch.Shown, step: Step, jobs: object) -> None:
+        if step.pictures.start == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    Path("rows.txt").write_text("a\nb\nc\nd\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.Shown, "step", interrupt_third)
+        status, _, err = run("batch", "rows.txt", "--steps", "1")
+    assert (status, err.splitlines()[-1]) == (130, "tinyldm: interrupted; kept 2 pictures in rows")
+    assert run("batch", "rows.txt", "--steps", "1")[1].startswith("rows: 2 pictures made, 2 were there")
 
 
 def test_a_callback_that_stops_the_run(run, monkeypatch: pytest.MonkeyPatch) -> None:

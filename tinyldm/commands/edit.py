@@ -33,9 +33,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Editing by an instruction."""
+    from tinyldm.pipelines.files import began_with
+
     image, mask = read_picture_and_mask(args, optional=True)
     settings: dict[str, Any] = {"image": image, "resize": args.resize}
     settings |= {} if mask is None else {"mask": mask}
     if args.image_guidance_scale is not None:
         settings["image_guidance_scale"] = args.image_guidance_scale
-    sampling.make(args, **settings)
+    sampling.make(args, began_with(args.image, image, bool(args.width or args.height)), **settings)

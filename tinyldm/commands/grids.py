@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.commands.guides import check_guides, guided
 from tinyldm.commands.options import open_model
 from tinyldm.commands.prompts import all_loras, note_unknown
-from tinyldm.commands.repeat import made_with, note_differences
+from tinyldm.commands.repeat import note_differences
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def make_grid(
     from tqdm import tqdm
 
     from tinyldm.pipelines import grids
-    from tinyldm.pipelines.files import picture_files
+    from tinyldm.pipelines.files import picture_files, said_of
     from tinyldm.pipelines.picture_text import check_picture, write_picture
     from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.walk import Walk
@@ -62,7 +62,7 @@ def make_grid(
     note_unknown(model, list(dict.fromkeys(text for one, _ in made for text in words(model.parts, one))))
     largest = max((one for one, _ in made), key=lambda one: (one.width or 0) * (one.height or 0))
     model = expect(args, model, largest)
-    said = {**made[0][0].settings(0), **made_with(args, model), **began, "prompts": prompts}
+    said = {**made[0][0].settings(0), **said_of(model, vars(args)), **began, "prompts": prompts}
     said |= {name: text for name in ("rows", "columns") if (text := getattr(args, name))}
     if args.repeat is not None:
         note_differences(args, said)

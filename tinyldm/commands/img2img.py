@@ -37,8 +37,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Image to image."""
-    import hashlib
-
+    from tinyldm.pipelines.files import began_with
     from tinyldm.pipelines.latents import is_latent_file, read_latent
 
     if args.repeat is not None and (args.width, args.height) == (None, None):
@@ -46,10 +45,8 @@ def run(args: argparse.Namespace) -> None:
     if is_latent_file(args.image) and (args.width or args.height or args.resize):
         raise InputError(f"{args.image}: is a latent, which has its size; leave out --width, --height and --resize")
     image: Any = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)
-    with args.image.open("rb") as file:
-        began = {"image": args.image.name, "image_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    if (args.width or args.height) and not is_latent_file(args.image):
-        began["image_resized"] = f"{image.width}x{image.height}"
+    is_resized = bool(args.width or args.height) and not is_latent_file(args.image)
+    began = began_with(args.image, image, is_resized)
     strength = args.strength if args.strength is not None or args.repeat is not None else STRENGTH
     sampling.make(args, began, image=image, strength=strength, resize=args.resize, **map_settings(args))
 

@@ -47,13 +47,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Inpainting."""
+    from tinyldm.pipelines.files import began_with
     from tinyldm.pipelines.masks import outpainted
 
     margins = None if args.outpaint is None else read_margins(args.outpaint)
     image, mask = read_picture_and_mask(args, optional=margins is not None)
+    began = began_with(args.image, image, bool(args.width or args.height))
     if margins is not None:
         image, mask = outpainted(image, margins, mask)
-    sampling.make(args, image=image, mask=mask, mask_blur=args.mask_blur, strength=args.strength)
+    sampling.make(args, began, image=image, mask=mask, mask_blur=args.mask_blur, strength=args.strength)
 
 
 def read_margins(text: str) -> Margins:

@@ -8,7 +8,6 @@ from tinyldm.commands import sampling
 from tinyldm.commands.guides import check_guides, guided
 from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed, open_model
 from tinyldm.commands.prompts import PROMPT_HELP, note_unknown, read_prompts
-from tinyldm.commands.repeat import made_with
 from tinyldm.errors import InputError
 
 SUMMARY = "go from one prompt or seed to another, picture by picture"
@@ -33,6 +32,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """The way between prompts and seeds."""
     from tinyldm.pipelines.animation import check_animation, write_animation
+    from tinyldm.pipelines.files import said_of
     from tinyldm.pipelines.interpolation import between
     from tinyldm.pipelines.request import request
     from tinyldm.pipelines.walk import Walk
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     wanted = between(model.parts, prompts, args.frames, args.to_seed, seed=chosen_seed(args), **settings)
     note_unknown(model, [*prompts, args.negative_prompt or ""])
     model = sampling.expected(args, model, wanted)
-    said = wanted.settings(0) | made_with(args, model) | {"prompt": "\n".join(prompts), "frames": args.frames}
+    said = wanted.settings(0) | said_of(model, vars(args)) | {"prompt": "\n".join(prompts), "frames": args.frames}
     said |= {} if args.to_seed is None else {"to_seed": args.to_seed}
     images = []
     try:

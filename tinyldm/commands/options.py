@@ -97,24 +97,29 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
     """
     from tinyldm.pipelines.load import load
 
-    model = load(
-        args.model,
-        **runtime_options(args),
-        low_memory=args.low_memory,
-        **checkpoint_options(args),
-        vae=args.vae,
-        text_encoder=args.text_encoder,
-        loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
-        words=args.word,
-        controlnet=getattr(args, "controlnet", ()),
-        ip_adapter=getattr(args, "ip_adapter", ()),
-        image_encoder=getattr(args, "image_encoder", None),
-    )
+    model = load(**load_options(args) | ({} if loras is None else {"loras": loras}))
     tile = chosen_tile(args)
     model = model if tile is None else model.tiled(tile)
     for text in model.notes:
         note(text)
     return model
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_model_options` as arguments of `load`, and those of adapters where a command has them."""
+    return {
+        "path": args.model,
+        **runtime_options(args),
+        "low_memory": args.low_memory,
+        **checkpoint_options(args),
+        "vae": args.vae,
+        "text_encoder": args.text_encoder,
+        "loras": [scaled(lora) for lora in args.lora],
+        "words": args.word,
+        "controlnet": getattr(args, "controlnet", ()),
+        "ip_adapter": getattr(args, "ip_adapter", ()),
+        "image_encoder": getattr(args, "image_encoder", None),
+    }
 
 
 def chosen_tile(args: argparse.Namespace) -> int | None:

@@ -22,24 +22,17 @@ def read_picture_and_mask(args: argparse.Namespace, optional: bool) -> tuple[Ima
     from PIL import Image
 
     from tinyldm.pipelines.masks import masked
-    from tinyldm.pipelines.pictures import read_image
+    from tinyldm.pipelines.pictures import read_image, read_stored
 
-    stored = read_as_it_is(args.image)
+    stored = read_stored(args.image)
     if args.mask is not None:
-        whole, mask = masked(read_image(args.image), read_as_it_is(args.mask))
+        whole, mask = masked(read_image(args.image), read_stored(args.mask))
     elif optional and not stored.has_transparency_data:
         return resized(args, read_image(args.image)), None
     else:
         whole, mask = masked(stored, None)
     whole = resized(args, whole)
     return whole, mask if mask.size == whole.size else mask.resize(whole.size, Image.Resampling.NEAREST)
-
-
-def read_as_it_is(path: Path) -> Image.Image:
-    """A picture file with its transparency and its numbers as they are stored."""
-    from tinyldm.pipelines.pictures import read_image
-
-    return read_image(path, lambda image: (image.copy(), []))
 
 
 def add_map_options(p: argparse.ArgumentParser) -> None:
@@ -49,8 +42,10 @@ def add_map_options(p: argparse.ArgumentParser) -> None:
 
 def map_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The maps of the options as settings of a request."""
+    from tinyldm.pipelines.pictures import read_stored
+
     names = [name for name in ("depth", "segments") if getattr(args, name, None) is not None]
-    return {name: read_as_it_is(getattr(args, name)) for name in names}
+    return {name: read_stored(getattr(args, name)) for name in names}
 
 
 def read_layout_file(path: Path) -> str:

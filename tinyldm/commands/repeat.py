@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands.options import chosen_seed
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
-from tinyldm.version import __version__
 
 if TYPE_CHECKING:
-    from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.picture_text import Said
 
 # What a file may say so that its settings alone don't make its picture again.
@@ -23,7 +20,6 @@ REFUSED = {
     "prompts": "holds several pictures; wanted the file of one",
 }
 ANOTHER = "began from another picture ({{}}); `tinyldm img2img --from {} --image …` makes it again"
-FROM_FILES = ("image", "mask", "depth", "segments")  # the options whose files a picture is made with
 MAP = "was made with a map ({{}}), which --{} has to give again"
 STRENGTH = 0.8  # of a picture that begins from another, where nothing says it
 FROM_HELP = "repeat the picture of this PNG, JPEG or WebP file; other options take the place of its settings"
@@ -41,6 +37,7 @@ def said_by(args: argparse.Namespace) -> Said:
 
 def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `request` that made the picture of `--from`, with what is `given` in place of its file's."""
+    from tinyldm.pipelines.files import FROM_FILES
     from tinyldm.pipelines.request import read_arguments
 
     if args.prompt:
@@ -62,21 +59,6 @@ def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, An
         arguments = {"strength": STRENGTH} | arguments | {"height": None, "width": None}
     seed = {} if args.seed is None else {"seed": chosen_seed(args)}
     return {**arguments, "num_images": args.count, **given, **seed}
-
-
-def made_with(args: argparse.Namespace, model: LatentDiffusion) -> dict[str, Any]:
-    """What beside a request decides a picture: the model, what was put in its place or added, and how it computes."""
-    runtime = model.runtime
-    made: dict[str, Any] = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    made |= {name: path.name for name in FROM_FILES if isinstance(path := getattr(args, name, None), Path)}
-    made |= {"backend": runtime.backend} if runtime.backend != "numba" else {}
-    made |= {"dtype": str(runtime.dtype)} if runtime.dtype != "float32" else {}
-    made |= {"precision": runtime.precision} if runtime.precision not in (None, "fast") else {}
-    for option in ("vae", "text_encoder", "lora", "word"):
-        value = getattr(args, option, None)
-        names = [Path(each).name for each in value] if isinstance(value, list) else value and Path(value).name
-        made |= {option: names} if names else {}
-    return made
 
 
 def note_differences(args: argparse.Namespace, made: Mapping[str, Any]) -> None:

@@ -14,8 +14,9 @@ from tinyldm.commands import interrupts
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
 from tinyldm.commands.guides import add_guide_options, check_guides, guided
 from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
+from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
-from tinyldm.commands.repeat import FROM_HELP, made_with, note_differences, repeated
+from tinyldm.commands.repeat import FROM_HELP, note_differences, repeated
 from tinyldm.commands.streams import note
 from tinyldm.commands.variations import StepFiles, add_variation_options, variation_settings
 from tinyldm.errors import InputError
@@ -61,6 +62,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     add_tiling_options(p)
     add_variation_options(p)
+    add_preview_options(p)
     add_grid_options(p)
     add_force_option(p)
     add_guide_options(p)
@@ -91,7 +93,7 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
 
     `settings` are of the request; `began` is what the pictures' files say of the one that they began from.
     """
-    from tinyldm.pipelines.files import picture_files
+    from tinyldm.pipelines.files import numbered, picture_files, said_of
     from tinyldm.pipelines.picture_text import write_picture
     from tinyldm.pipelines.pictures import grid
     from tinyldm.pipelines.prompted import words
@@ -104,6 +106,9 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
         return
     if args.count < 1:
         raise InputError(f"-n must be 1 or more, not {args.count}")
+    if (args.rows or args.columns) and args.preview is not None:
+        raise InputError("--preview is of one picture under way; leave it out with --rows and --columns")
+    previews = Previews(args)
     given = {name: value for name, value in settings.items() if value is not None} | settings_of(args)
     arguments = repeated(args, given) if args.repeat is not None else typed(args, given)
     if args.rows or args.columns:
@@ -121,11 +126,18 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     note_unknown(model, words(model.parts, wanted))
     note_sampler(args, model, wanted)
     model = expected(args, model, wanted)
-    said = made_with(args, model) | (began or {})
+    said = said_of(model, vars(args)) | (began or {})
     if args.repeat is not None:
         note_differences(args, said)
     check_files(files, wanted, said, sheet)
-    images, callback = [], watch if steps is None else steps.watching(model, wanted, watch)
+    names, images = numbered(files[0], len(wanted.prompts)) if sheet else files, []
+    previews.of(model)
+
+    def seen(step: Any) -> None:
+        watch(step)
+        previews.see(step, names.__getitem__)
+
+    callback = seen if steps is None else steps.watching(model, wanted, seen)
     try:
         for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=callback, single_run=True)):
             if sheet:

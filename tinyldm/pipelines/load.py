@@ -88,7 +88,6 @@ def load(
     `"strict"` or `"bf16"` (products of values rounded to bfloat16) and `threads` are the Numba backend's; `low_memory`
     reads weights anew each time instead of keeping them. The environment variables `TINYLDM_BACKEND`,
     `TINYLDM_PRECISION` and `TINYLDM_THREADS` stand in for arguments that are not given.
-
     `variant` prefers the weight files of a folder with that word in their names (`"fp16"`). `config`
     overrides fields of what was found (`{"unet": {…}}`, or the published config of one component, which its class
     tells), `prediction_type` what the schedule says. Of a single file, `ema` chooses the running average of the weights

@@ -11,11 +11,12 @@ the form of the web interface (`infotext`), which other tools read.
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
 
@@ -67,8 +68,14 @@ def write_picture(path: str | Path, image: Image.Image, settings: Mapping[str, A
     A PNG and a WebP have the picture's own pixels, a JPEG those of quality 95. Raises `InputError` where it can't be
     written.
     """
-    kind, options = format_of(path), encoded(path, settings)
-    write_whole(path, lambda file: image.save(file, kind, **options, **QUALITY[kind]))
+    write_whole(path, lambda file: file.write(picture_bytes(image, settings, path)))
+
+
+def picture_bytes(image: Image.Image, settings: Mapping[str, Any], path: str | Path = "picture.png") -> bytes:
+    """The bytes that `write_picture` writes into `path`."""
+    kind, file = format_of(path), io.BytesIO()
+    image.save(file, kind, **encoded(path, settings), **QUALITY[kind])
+    return file.getvalue()
 
 
 def encoded(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,12 +96,12 @@ def encoded(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"exif": exif}
 
 
-def read_said(path: str | Path) -> Said:
+def read_said(path: str | Path | IO[bytes]) -> Said:
     """What a picture's file says of how it was made: its own JSON, or what other tools write for the web interface.
 
     Raises `InputError` where the file is missing, no picture or damaged, and where it says nothing of that kind.
     """
-    texts = read_texts(path)
+    texts, name = read_texts(path), named(path)
     try:
         if OWN in texts:
             own = json.loads(texts[OWN])
@@ -103,13 +110,13 @@ def read_said(path: str | Path) -> Said:
             settings, unread = read_infotext(texts["parameters"])
             return Said(settings, tuple(unread), foreign=True)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its settings can't be read: {error}") from None
+        raise InputError(f"{name}: its settings can't be read: {error}") from None
     return Said(texts)
 
 
-def read_texts(path: str | Path) -> dict[str, str]:
+def read_texts(path: str | Path | IO[bytes]) -> dict[str, str]:
     """The texts of a picture's file by name; those of EXIF under the names that they have in a PNG."""
     try:
         with warnings.catch_warnings():
@@ -118,13 +125,18 @@ def read_texts(path: str | Path) -> dict[str, str]:
                 texts = {str(name): str(value) for name, value in getattr(image, "text", {}).items()}
                 return texts or exif_texts(image.getexif())
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{named(path)}: no such file") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture in a format that Pillow reads") from None
+        raise InputError(f"{named(path)}: not a picture in a format that Pillow reads") from None
     except MemoryError:
         raise
     except Exception as error:  # damaged files and hostile ones make Pillow raise errors of almost every kind
-        raise InputError(f"{path}: the picture can't be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"{named(path)}: the picture can't be read: {' '.join(str(error).split())}") from None
+
+
+def named(path: str | Path | IO[bytes]) -> object:
+    """What a file is called in a message; an open one has no name."""
+    return path if isinstance(path, (str, Path)) else "the file"
 
 
 def exif_texts(exif: Image.Exif) -> dict[str, str]:

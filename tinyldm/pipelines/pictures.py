@@ -149,9 +149,15 @@ def read_image(
     return converted
 
 
-def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+def read_stored(path: Path) -> Image.Image:
+    """A picture file with its transparency and its numbers as they are stored. Raises as `read_image` does."""
+    return read_image(path, lambda image: (image.copy(), []))
+
+
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object], lasting: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file beside it, which then takes its name.
 
+    One that is to be `lasting` is on the disk before it does, so that not even a failure of power leaves half of it.
     Raises `InputError` where that can't be done; nothing is left behind.
     """
     path = Path(path)
@@ -160,6 +166,9 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
