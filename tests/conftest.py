@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import shutil
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_checkpoints import write_sd
@@ -47,6 +49,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.extra)
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: Debian's, or Playwright's own."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason='Playwright is not installed (pip install ".[browser]")'
+    )
+    with playwright.sync_playwright() as p:
+        if BROWSER is None and not Path(p.chromium.executable_path).exists():
+            pytest.skip("no Chromium is installed to open the page in")
+        opened = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,15 @@ def test_every_cell_says_something(row: dict[str, str]) -> None:
 
 def test_every_family_and_every_part_is_in_the_table() -> None:
     families = {name for row in ROWS for name in quoted(row["recognised as"])}
-    known = {family.name for family in FAMILIES} | {"kl", "vq", "tiny", "controlnet", "folder"}
+    known = {family.name for family in FAMILIES} | {
+        "kl",
+        "vq",
+        "tiny",
+        "controlnet",
+        "t2i-adapter",
+        "ip-adapter",
+        "folder",
+    }
     assert families == known
     parts = {part for row in ROWS for part in quoted(row["parts"])}
     assert parts == set(FULL_WIDTH) | set(SMALL) | {"clip-l"}

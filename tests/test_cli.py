@@ -140,7 +140,7 @@ BAD = {
     "guidance": (["sample", "x", "--guidance-scale", "nan"], "finite"),
     "count": (["sample", "x", "-n", "0"], "-n"),
     "folder": (["sample", "x", "-o", "missing/a.png"], "missing"),
-    "suffix": (["sample", "x", "-o", "a.jpg"], ".png"),
+    "suffix": (["sample", "x", "-o", "a.gif"], ".png, .jpg, .jpeg, .webp"),
     "float64 of numba": (["sample", "x", "--backend", "numba", "--dtype", "float64"], "reference"),
     "no picture": (["img2img", "x", "--image", "nothing.png"], "nothing.png"),
     "text as picture": (["encode", "note.txt"], "note.txt"),
@@ -239,7 +239,19 @@ def test_interrupt_is_status_130(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("sample", "img2img", "encode", "decode", "info", "cost", "bench", "inspect", "convert", "verify"):
+    for name in (
+        "sample",
+        "img2img",
+        "batch",
+        "encode",
+        "decode",
+        "info",
+        "cost",
+        "bench",
+        "inspect",
+        "convert",
+        "verify",
+    ):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         assert f"tinyldm {name}" in capsys.readouterr().out.partition("example")[2]

@@ -13,8 +13,7 @@ from tiny_checkpoints import write_lcm, write_ldm, write_ldm_text, write_refiner
 import tinyldm
 from tinyldm import cli, cost, tracing
 from tinyldm.architectures import ARCHITECTURES, random_model
-from tinyldm.commands.cost import describe_cost
-from tinyldm.commands.info import describe_shapes
+from tinyldm.descriptions import describe_cost, describe_shapes
 from tinyldm.runtime import Runtime
 
 

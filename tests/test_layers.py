@@ -29,13 +29,18 @@ ROOMS: dict[str, set[str]] = {
     "models": {"numpy"},
     "diffusion": {"numpy"},
     "random": {"numpy"},
-    "pipelines": {"numpy", "PIL"},
+    "pipelines": {"numpy", "scipy", "PIL"},
     "cost": {"numpy"},
     "memory": set(),
+    "batches": {"numpy", "PIL"},
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "descriptions": set(),
+    "checkpoint_tools": set(),
+    "doctor": {"numpy"},
     "golden": {"numpy", "PIL", "tqdm"},
     "verify": {"numpy"},
+    "server": {"numpy", "PIL", "starlette", "uvicorn"},
     "__init__": set(),
     "commands": THIRD_PARTY,
     "cli": THIRD_PARTY,
@@ -55,6 +60,7 @@ ALONE: dict[str, set[str]] = {
 }
 # Imported by one file each: pytest's plugin, and the extras.
 EXTRAS = {"pytest_plugin.py": {"pytest"}, "hub.py": {"huggingface_hub"}}
+EXTRAS |= {"completion.py": {"shtab"}, "cluster.py": {"distributed"}}
 
 FILES = {
     ".".join(("tinyldm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

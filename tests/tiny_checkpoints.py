@@ -29,6 +29,15 @@ VAE = {
     "norm_num_groups": 2,
     "sample_size": 16,
 }
+ASYMMETRIC_VAE = {
+    "_class_name": "AsymmetricAutoencoderKL",
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "down_block_out_channels": [4, 4, 8, 8],
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "up_block_out_channels": [4, 8, 16, 16],
+    "norm_num_groups": 2,
+    "sample_size": 64,
+}
 TEXT_ENCODER = {
     "model_type": "clip_text_model",
     "vocab_size": 514,
@@ -74,6 +83,15 @@ XL_UNET = {
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 60,
+}
+# With as many levels as the published ones have, which is what a T2I-Adapter for them is made for.
+XL_UNET_3 = {
+    **XL_UNET,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [8, 16, 16],
+    "attention_head_dim": [2, 4, 4],
+    "transformer_layers_per_block": [1, 2, 3],
 }
 REFINER_UNET = {**XL_UNET, "cross_attention_dim": 24, "projection_class_embeddings_input_dim": 52}
 TEXT_ENCODER_2 = {
@@ -128,10 +146,35 @@ def write_depth(folder: Path) -> Path:
     return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 5}, **parts})
 
 
-def write_xl(folder: Path) -> Path:
+def write_inpainting(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes a mask and the latent of the masked picture behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 9}, **parts})
+
+
+def write_asymmetric(folder: Path) -> Path:
+    """A Stable Diffusion whose decoder takes the known part of a picture."""
+    index = {**INDEX, "vae": ["diffusers", "AsymmetricAutoencoderKL"]}
+    parts = {"unet": UNET, "vae": ASYMMETRIC_VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, index, parts)
+
+
+def write_pix2pix(folder: Path) -> Path:
+    """A Stable Diffusion whose UNet takes the latent of the picture to edit behind the latent."""
+    parts = {"vae": VAE, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER}
+    return write_folder(folder, INDEX, {"unet": {**UNET, "in_channels": 8}, **parts})
+
+
+def write_xl(folder: Path, unet: dict = XL_UNET) -> Path:
     """A Stable Diffusion XL."""
     encoders = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
-    return write_folder(folder, XL_INDEX, {"unet": XL_UNET, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
+    return write_folder(folder, XL_INDEX, {"unet": unet, "vae": VAE, "scheduler": XL_SCHEDULER, **encoders})
+
+
+def write_xl_pix2pix(folder: Path) -> Path:
+    """A Stable Diffusion XL whose UNet takes the latent of the picture to edit behind the latent."""
+    parts = {"vae": VAE, "scheduler": XL_SCHEDULER, "text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
+    return write_folder(folder, XL_INDEX, {"unet": {**XL_UNET, "in_channels": 8}, **parts})
 
 
 def write_refiner(folder: Path) -> Path:
@@ -142,11 +185,73 @@ def write_refiner(folder: Path) -> Path:
 
 def write_controlnet(folder: Path, start: int = 0) -> Path:
     """A ControlNet for the Stable Diffusion above; another `start`, other weights."""
+    return write_component(folder, CONTROLNET, start)
+
+
+def write_xl_controlnet(folder: Path, start: int = 0) -> Path:
+    """A ControlNet for the Stable Diffusion XL above."""
+    return write_component(folder, XL_CONTROLNET, start)
+
+
+def write_component(folder: Path, config: dict, start: int = 0) -> Path:
+    """The folder of one component, with seeded weights; another `start`, other ones."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(CONTROLNET))
-    weights = {n: seeded_weight(f"{start}{n}", shape) for n, shape in expected("ControlNetModel", CONTROLNET).items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = expected(config["_class_name"], config)
+    weights = {name: seeded_weight(f"{start}{name}", shape) for name, shape in shapes.items()}
     write_safetensors(folder / "diffusion_pytorch_model.safetensors", weights)
     return folder
+
+
+def write_image_encoder(folder: Path, **changes: int) -> Path:
+    """The folder of a CLIP image encoder, as it is published beside IP-Adapters."""
+    folder.mkdir(parents=True)
+    config = {**IMAGE_ENCODER, **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = seeded_weights(expected("CLIPVisionModelWithProjection", config))
+    named = {n if n.startswith("visual") else f"vision_model.{n}": w for n, w in weights.items()}
+    write_safetensors(folder / "model.safetensors", named)
+    return folder
+
+
+def write_ip_adapter(file: Path, family: str, kind: str, start: int = 0) -> Path:
+    """The file of an IP-Adapter for one of the models above; another `start`, other weights."""
+    context, widths = {"sd": (16, [8, 8, 8, 16]), "xl": (40, [16] * 8)}[family]
+    shapes = {
+        f"ip_adapter.{2 * i + 1}.to_{part}_ip.weight": (w, context) for i, w in enumerate(widths) for part in "kv"
+    }
+    if kind == "projection":
+        shapes |= {"proj.weight": (4 * context, 12), "proj.bias": (4 * context,)} | norm_shapes("norm", context)
+    elif kind == "full":
+        shapes |= {"proj.0.weight": (16, 16), "proj.0.bias": (16,), "proj.2.weight": (context, 16)}
+        shapes |= {"proj.2.bias": (context,)} | norm_shapes("proj.3", context)
+    else:
+        shapes |= resampler_shapes(context)
+    named = {n if n.startswith("ip_adapter") else f"image_proj.{n}": shape for n, shape in shapes.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(file, {name: seeded_weight(f"{start}{name}", shape) for name, shape in named.items()})
+    return file
+
+
+def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Weight and bias of a norm."""
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def resampler_shapes(context: int, width: int = 10, layers: int = 4) -> dict[str, tuple[int, ...]]:
+    """The resampler of an IP-Adapter "plus", of two heads."""
+    shapes = {"latents": (1, 5, width), "proj_in.weight": (width, 16), "proj_in.bias": (width,)}
+    shapes |= {"proj_out.weight": (context, width), "proj_out.bias": (context,)} | norm_shapes("norm_out", context)
+    for i in range(layers):
+        a, f = f"layers.{i}.0", f"layers.{i}.1"
+        shapes |= norm_shapes(f"{a}.norm1", width) | norm_shapes(f"{a}.norm2", width) | norm_shapes(f"{f}.0", width)
+        shapes |= {
+            f"{a}.to_q.weight": (128, width),
+            f"{a}.to_kv.weight": (256, width),
+            f"{a}.to_out.weight": (width, 128),
+        }
+        shapes |= {f"{f}.1.weight": (4 * width, width), f"{f}.3.weight": (width, 4 * width)}
+    return shapes
 
 
 def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
@@ -161,7 +266,7 @@ def write_folder(folder: Path, index: dict, configs: dict[str, dict]) -> Path:
             (write_word_pieces if class_name == "BertTokenizer" else write_tokenizer)(folder / name)
             continue
         (folder / name).mkdir()
-        if name == "scheduler":
+        if name.endswith("scheduler"):
             (folder / name / "scheduler_config.json").write_text(json.dumps(configs[name]))
             continue
         (folder / name / "config.json").write_text(json.dumps(configs[name]))
@@ -200,6 +305,28 @@ CONTROLNET = {
     "norm_num_groups": 4,
     "cross_attention_dim": 16,
     "attention_head_dim": 2,
+    "conditioning_embedding_out_channels": [4, 8],
+}
+T2I_ADAPTER = {"_class_name": "T2IAdapter", "in_channels": 1, "channels": [8, 16], "downscale_factor": 2}
+XL_T2I_ADAPTER = {
+    **{"_class_name": "T2IAdapter", "adapter_type": "full_adapter_xl", "downscale_factor": 4},
+    "channels": [8, 16, 16, 16],
+}
+IMAGE_ENCODER = {
+    "architectures": ["CLIPVisionModelWithProjection"],
+    "model_type": "clip_vision_model",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "projection_dim": 12,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 14,
+    "patch_size": 4,
+    "hidden_act": "gelu",
+}
+XL_CONTROLNET = {
+    **{name: value for name, value in XL_UNET.items() if name not in ("sample_size", "up_block_types")},
+    "_class_name": "ControlNetModel",
     "conditioning_embedding_out_channels": [4, 8],
 }
 # The models distilled to few steps, and what else differs in a schedule.
@@ -368,3 +495,43 @@ LDM_INDEX = {
 def write_ldm(folder: Path) -> Path:
     """An unconditional model of the first latent-diffusion kind, over a VQ first stage."""
     return write_folder(folder, LDM_INDEX, {"unet": UNET_2D, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_x4(folder: Path) -> Path:
+    """An upscaler that is shown the small picture with noise of a level, which it is told."""
+    unet = {**SD2_UNET, "in_channels": 7, "num_class_embeds": 1000, "only_cross_attention": [True, False]}
+    noise = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
+    index = {
+        **INDEX,
+        "_class_name": "StableDiffusionUpscalePipeline",
+        "low_res_scheduler": ["diffusers", "DDPMScheduler"],
+        "max_noise_level": 350,
+    }
+    parts = {
+        "unet": unet,
+        "vae": {**VAE, "scaling_factor": 0.08333},
+        "text_encoder": SD2_TEXT_ENCODER,
+        "scheduler": {**SCHEDULER, "prediction_type": "v_prediction", **noise},
+        # Another one than the UNet's, to be told apart.
+        "low_res_scheduler": {"_class_name": "DDPMScheduler", **noise, "beta_end": 0.03},
+    }
+    return write_folder(folder, index, parts)
+
+
+def write_super_resolution(folder: Path) -> Path:
+    """An upscaler of the first latent-diffusion kind, which is shown the small picture as it is."""
+    index = {**LDM_INDEX, "_class_name": "LDMSuperResolutionPipeline"}
+    return write_folder(folder, index, {"unet": {**UNET_2D, "in_channels": 6}, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_ldm_inpainting(folder: Path) -> Path:
+    """An inpainting model of the first latent-diffusion kind: behind the latent that of the picture, and the mask."""
+    return write_folder(folder, LDM_INDEX, {"unet": {**UNET_2D, "in_channels": 7}, "vqvae": VQ, "scheduler": SCHEDULER})
+
+
+def write_segments(folder: Path) -> Path:
+    """A semantic-synthesis model: behind the latent a map of five classes, brought to its size."""
+    index = {**LDM_INDEX, "spatial_rescaler": ["latent_diffusion", "SpatialRescaler"]}
+    rescaler = {"_class_name": "SpatialRescaler", "in_channels": 5, "out_channels": 3, "n_stages": 1}
+    parts = {"unet": {**UNET_2D, "in_channels": 6}, "vqvae": VQ, "scheduler": SCHEDULER, "spatial_rescaler": rescaler}
+    return write_folder(folder, index, parts)

@@ -9,19 +9,27 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tinyldm.commands import (
+    batch,
     bench,
     check_latent,
+    completion,
     convert,
     cost,
     decode,
+    doctor,
+    edit,
     encode,
     golden,
     img2img,
     info,
+    inpaint,
     inspect,
+    interpolate,
     interrupts,
     sample,
+    upscale,
 )
+from tinyldm.commands import serve as serve_command
 from tinyldm.commands import verify as verify_command
 from tinyldm.commands.grammar import Command, Group, Parser, add_commands
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
@@ -32,9 +40,15 @@ from tinyldm.version import __version__
 COMMANDS: Mapping[str, Command | Group] = {
     "sample": sample,
     "img2img": img2img,
+    "inpaint": inpaint,
+    "edit": edit,
+    "interpolate": interpolate,
+    "upscale": upscale,
+    "batch": batch,
+    "serve": serve_command,
+    "check-latent": check_latent,
     "encode": encode,
     "decode": decode,
-    "check-latent": check_latent,
     "info": info,
     "cost": cost,
     "bench": bench,
@@ -42,12 +56,14 @@ COMMANDS: Mapping[str, Command | Group] = {
     "inspect": inspect,
     "convert": convert,
     "golden": golden,
+    "doctor": doctor,
+    "completion": completion,
 }
 EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
 exit status:
   0    done
-  1    done, and what was checked is not within its tolerance (verify, golden, check-latent)
+  1    done, and what was checked is not within its tolerance (verify, golden, check-latent), or rows failed (batch)
   2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
   130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
   141  the program that reads the output closed it early; the work was done
@@ -62,6 +78,7 @@ def parser() -> Parser:
         epilog=EPILOG,
     )
     p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
+    p.set_defaults(whole=p)  # for who describes all commands
     add_commands(p, COMMANDS)
     return p
 

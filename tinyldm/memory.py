@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,48 @@ LEAST_ADDRESS_SPACE = {"numba": INTERPRETER_BYTES + LIBRARIES_BYTES, "reference"
 LITTLE_ADDRESS_SPACE = 4 << 30
 SCORES = 4  # matrices of them alive at once: as they are, masked, their softmax, its sums
 FEATURE_MAPS = 3  # of the largest size, alive at once: input, output, residual
+BANDS = 5  # of a tiled decoder's widest level, alive at once
 
 
 def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, denoises: bool = True) -> int:
     """About how much memory a single run takes, for latents of `h` × `w`; its pictures are walked in groups.
 
-    The larger of two: the UNet's weights in the runtime's dtype and what it holds for its guided batch (every skip, and
-    a few maps of its largest size), or the autoencoder's and what the decoder holds for one picture, which is all where
-    nothing is denoised. With low memory, of the weights only the largest one at a time, as it was read and as it is
-    arranged for the kernel. The reference holds attention's scores on top. `low_memory` is the model's own setting
-    unless given.
+    The larger of two: the weights of the UNet and its ControlNets in the runtime's dtype and what the UNet holds for
+    its guided batch (every skip, and a few maps of its largest size), or the autoencoder's and what the decoder holds
+    for one picture, which is all where nothing is denoised. With low memory, of the weights only the largest one at a
+    time, as it was read and as it is arranged for the kernel. The reference holds attention's scores on top.
+    `low_memory` is the model's own setting unless given.
     """
     from tinyldm.pipelines.walk import GROUP_POSITIONS  # here, so that limits are looked at before NumPy is imported
 
     low_memory = model.runtime.low_memory if low_memory is None else low_memory
     sizes = {name: [math.prod(s) for s in network.parameters.values()] for name, network in model.networks.items()}
+    denoising = [size for name, own in sizes.items() if name.startswith(("unet", "controlnet")) for size in own]
     widths = model.unet.config.block_out_channels
     skips = sum(3 * c / 4**i for i, c in enumerate(widths))
     count = max(1, GROUP_POSITIONS // max(1, h * w))
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
-    factor, config = model.vae.config.factor, model.vae.config
-    narrow = config.decoder_widths
-    decoder = h * w * factor**2 * FEATURE_MAPS * narrow[min(1, len(narrow) - 1)]
+    decoder = decoder_numbers(model.vae, h, w)
     held = (lambda weights: 2 * max(weights)) if low_memory else sum
-    numbers = max(held(sizes["unet"]) + unet if denoises else 0, held(sizes["vae"]) + decoder)
+    numbers = max(held(denoising) + unet if denoises else 0, held(sizes["vae"]) + decoder)
     if model.runtime.backend == "reference":  # has the scores of a head as a whole; both networks attend to all places
         numbers += SCORES * (h * w) ** 2
     return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
+
+
+def decoder_numbers(vae: Any, h: int, w: int) -> int:
+    """About how many numbers the decoder holds for one picture.
+
+    A few maps of the largest size; where it computes in tiles, what a level comes in or goes out with, and a few bands.
+    """
+    widths, height, width = vae.config.decoder_widths, h * vae.config.factor, w * vae.config.factor
+    widest = widths[min(1, len(widths) - 1)]
+    if vae.tile is None:
+        return int(height * width * FEATURE_MAPS * widest)
+    halts = hasattr(vae.config, "norm_num_groups")  # before a norm, a picture is there as a whole
+    inputs = (*widths[1:], widths[-1])
+    maps = max(max(c_in, 2 * c) / 4**i for i, (c, c_in) in enumerate(zip(widths, inputs, strict=True))) if halts else 0
+    return int(width * (height * maps + BANDS * min(vae.tile, height) * widest))
 
 
 def machine_bytes() -> int | None:
@@ -129,6 +145,22 @@ def check_memory(model: Any, h: int, w: int, what: str, denoises: bool = True) -
         f"{what}: about {human_bytes(needed)} of memory, and {human_bytes(available)} are available; {way}, or try it "
         "all the same with --force"
     )
+
+
+def fitting(model: Any, h: int, w: int, what: str, denoises: bool = True) -> Any:
+    """`model`, its autoencoder in tiles where that alone makes `what` fit the memory available, which a warning says.
+
+    Raises `InputError` as `check_memory` does where that does not suffice.
+    """
+    available = available_bytes()
+    if available is not None and model.vae.tile is None and expected_bytes(model, h, w, denoises=denoises) > available:
+        with contextlib.suppress(InputError):  # a first stage that has no tiles
+            smaller = model.tiled()
+            if expected_bytes(smaller, h, w, denoises=denoises) <= available:
+                warnings.warn(f"{what}: the autoencoder computes in tiles, since memory is short", stacklevel=2)
+                return smaller
+    check_memory(model, h, w, what, denoises)
+    return model
 
 
 def human_bytes(size: float) -> str:

@@ -7,6 +7,7 @@ that was chosen at load, and tells the trace, if one is on, the output under the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from tinyldm.tree import Weights
 from tinyldm.typing import Array, Integers
 
 T = TypeVar("T")
+WITH_CONVOLUTION = (ops.norm_silu_conv2d, ops.upsample_conv2d)
 
 
 @module_with(layout=as_tokens)
@@ -39,9 +41,19 @@ def _padded(x: Array, w: Weights, stride: int = 1, padding: Padding | None = Non
 def conv2d(x: Array, w: Weights, stride: int = 1, padding: Padding | None = None) -> Array:  # (N,H,W,C) -> (N,H',W',C')
     """`ops.conv2d` with the node's weight and bias; the default padding keeps the size at stride 1."""
     padding = (w.shapes["weight"][-1] - 1) // 2 if padding is None else padding
+    if w.runtime.seamless is not None:
+        x, padding = continued(x, padding, w.runtime.seamless)
     weight = arranged(w, "conv2d", stride)
     y: Array = w.runtime.ops.conv2d(x, weight, w.get("bias"), stride=stride, padding=padding)
     return y
+
+
+def continued(x: Array, padding: Padding, axes: str) -> tuple[Array, Padding]:  # (N,H,W,C) -> (N,H',W',C)
+    """Images padded by what is at their other side along these axes, and the padding by zeros that is left to do."""
+    sides = (padding,) * 4 if isinstance(padding, int) else padding
+    rows, columns = (sides[:2] if axes != "x" else (0, 0)), (sides[2:] if axes != "y" else (0, 0))
+    around: list[int] = [side - done for side, done in zip(sides, (*rows, *columns), strict=True)]
+    return np.pad(x, ((0, 0), rows, columns, (0, 0)), mode="wrap"), (around[0], around[1], around[2], around[3])
 
 
 @module_with(layout=as_channels_first)
@@ -80,6 +92,12 @@ def silu(x: Array, w: Weights) -> Array:  # (…) -> (…)
     return y
 
 
+def frugal(w: Weights) -> contextlib.AbstractContextManager[None]:
+    """A block in which the backend keeps little memory for results to come."""
+    context: contextlib.AbstractContextManager[None] = getattr(w.runtime.ops, "frugal", contextlib.nullcontext)()
+    return context
+
+
 # Composites: fused by a backend that can, taken apart by a trace ------------------------------------------------------
 
 
@@ -93,9 +111,33 @@ def norm_silu_conv2d(
     return _composite(ops.norm_silu_conv2d, (norm, conv), x, *of_norm, *of_conv, **more)
 
 
-def upsample_conv2d(x: Array, w: Weights, size: tuple[int, int] | None = None) -> Array:  # (N,H,W,C) -> (N,2H,2W,C')
-    """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution."""
-    return _composite(ops.upsample_conv2d, (w,), x, arranged(w, "upsample_conv2d"), w.get("bias"), size)
+def moments(x: Array, w: Weights) -> Array:  # (N,H,W,C) -> (N,2,C)
+    """`ops.moments`, which those of the other parts of the image are added to; `w` is the norm that asks for them."""
+    y: Array = w.runtime.ops.moments(x)
+    return y
+
+
+def affine_silu_conv2d(
+    x: Array,
+    gain_shift: tuple[Array, Array],
+    conv: Weights,
+    padding: Padding,
+    residual: Array | None = None,
+) -> Array:  # (N,H,W,C), ((N,C), (N,C)), (N,H',W',C') -> (N,H',W',C')
+    """`ops.affine_silu_conv2d`: `norm_silu_conv2d` of a part of an image whose norm is given as gain and shift."""
+    of_conv = arranged(conv, "conv2d"), conv.get("bias")
+    if conv.runtime.seamless is not None:
+        x, padding = continued(x, padding, conv.runtime.seamless)
+    y: Array = conv.runtime.ops.affine_silu_conv2d(x, *gain_shift, *of_conv, padding=padding, residual=residual)
+    return y
+
+
+def upsample_conv2d(
+    x: Array, w: Weights, size: tuple[int, int] | None = None, inner: slice = slice(None)
+) -> Array:  # (N,H,W,C) -> (N,2H,2W,C')
+    """`ops.upsample_conv2d`: repeat pixels to twice the size (or to `size`), then a 3×3 convolution; rows `inner`."""
+    weight = arranged(w, "upsample_conv2d" if w.runtime.seamless is None else "conv2d")
+    return _composite(ops.upsample_conv2d, (w,), x, weight, w.get("bias"), size, inner)
 
 
 def linear_residual(x: Array, w: Weights, residual: Array) -> Array:  # (…, C_in), (…, C_out) -> (…, C_out)
@@ -129,8 +171,11 @@ def linear_activation(x: Array, w: Weights, activation: str) -> Array:  # (…, 
 
 
 def _composite(composition: Callable[..., T], layers: Sequence[Weights], *args: Any, **more: Any) -> T:
-    """The backend's composite of that name; while a trace is on its composition, so that nothing is hidden."""
-    if tracing():
+    """The backend's composite of that name; while a trace is on its composition, so that nothing is hidden.
+
+    So too a convolution of images that continue on their other side, which the composite does not know.
+    """
+    if tracing() or (layers[0].runtime.seamless is not None and composition in WITH_CONVOLUTION):
         return composition(*args, **more, operators=TakenApart(layers))
     y: T = getattr(layers[0].runtime.ops, composition.__name__)(*args, **more)
     return y

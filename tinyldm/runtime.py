@@ -13,6 +13,7 @@ from tinyldm.errors import InputError
 
 BACKENDS = ("numba", "reference")
 PRECISIONS = ("fast", "strict", "bf16")
+SEAMLESS = ("x", "y", "both")
 
 
 class Kernels:
@@ -41,6 +42,7 @@ class Runtime:
     `backend="reference"` takes float32 and float64, `backend="numba"` float32 only. Raises `InputError` otherwise.
     `operators` compute in place of the backend's: any object with the functions of `tinyldm.ops` (of the Numba backend
     those of `tinyldm.kernels`, which takes weights that it has prepared). `ops` is what computes.
+    Where images are `seamless`, along `x`, `y` or `both`, a convolution sees beyond an edge what is at the other side.
     """
 
     backend: str = "reference"
@@ -48,6 +50,7 @@ class Runtime:
     precision: str = "fast"
     threads: int | None = None
     low_memory: bool = False
+    seamless: str | None = None
     operators: Any = field(default=None, repr=False, compare=False)
     ops: Any = field(init=False, repr=False, compare=False)
 
@@ -64,6 +67,8 @@ class Runtime:
             raise InputError(f"dtype {self.dtype} is not supported; supported are float32 and float64")
         if self.backend == "numba" and self.dtype != np.float32:
             raise InputError(f"the numba backend computes in float32, not {self.dtype}; choose backend='reference'")
+        if self.seamless not in (None, *SEAMLESS):
+            raise InputError(f"seamless {self.seamless!r} is unknown; known are {', '.join(SEAMLESS)}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads must be at least 1, not {self.threads}")
         own = ops if self.backend == "reference" else Kernels(self.threads)
@@ -92,5 +97,7 @@ class Runtime:
                 raise InputError(f"TINYLDM_THREADS must be a whole number of 1 or more, not {named!r}")
             threads = int(named)
         backend = backend or os.environ.get("TINYLDM_BACKEND") or "numba"
+        if backend == "reference" and precision == "bf16":
+            raise InputError(f"precision {precision!r} is of the numba backend; the reference has none")
         precision = precision or os.environ.get("TINYLDM_PRECISION") or "fast"
         return cls(backend, dtype, precision, threads, low_memory)

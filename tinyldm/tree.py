@@ -7,6 +7,7 @@ as it would walk the original's modules.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase, translate
@@ -184,9 +185,19 @@ class Weights:
             node = node[part]
         return node
 
+    def computed_by(self, runtime: Any) -> Weights:
+        """This node and all below it under another runtime of the same backend; what is kept is shared, dropped too."""
+        return self._copied(runtime, None)
+
+    def _copied(self, runtime: Any, root: Weights | None) -> Weights:
+        node = copy.copy(self)
+        node.runtime, node._root = runtime, node if root is None else root
+        node._children = {name: child._copied(runtime, node._root) for name, child in self._children.items()}
+        return node
+
     def forget(self) -> None:
         """Forget all that was read and prepared at this node, and not below; the next use reads the file again."""
-        self._cache = {}
+        self._cache.clear()
 
     def drop(self) -> None:
         """Forget all that was read and prepared at this node and below."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,33 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         cli.main(words)
     assert caught.value.code == 2
     return capsys.readouterr().err
+
+
+def commands_of(group: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    for name, command in group.items():
+        if hasattr(command, "COMMANDS"):
+            yield from commands_of(command.COMMANDS, *names, name)
+        else:
+            yield (*names, name), command
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands_of(cli.COMMANDS)), ids=lambda value: str(value)[:40])
+def test_help_has_examples_that_the_grammar_takes(
+    words: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--help"])
+    said = capsys.readouterr().out
+    examples = [line for line in command.EXAMPLE.splitlines() if line.startswith("  tinyldm ")]
+    assert examples
+    for example in examples:
+        assert example in said
+        typed = shlex.split(re.split(r" >>? | {3,}| \| ", example.strip())[0], comments=True)
+        args, unknown = cli.parser().parse_known_args(typed[1:])
+        assert not unknown
+        assert tuple(typed[1 : 1 + len(words)]) == words
+        assert args.run == command.run
 
 
 def test_nearest_command(capsys: pytest.CaptureFixture[str]) -> None:

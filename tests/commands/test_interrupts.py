@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tinyldm import cli
-from tinyldm.commands import info, interrupts, sampling
+from tinyldm import cli, descriptions
+from tinyldm.commands import batch, interrupts, sampling
 from tinyldm.errors import Stopped
-from tinyldm.pipelines import pictures
+from tinyldm.pipelines import picture_text
 from tinyldm.pipelines.walk import Step
 
 ROOT = Path(cli.__file__).parents[1]
@@ -68,7 +68,7 @@ def test_lost_in_a_finaliser(run, monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(30)
         return "finished"
 
-    monkeypatch.setattr(info, "describe", work)
+    monkeypatch.setattr(descriptions, "describe", work)
     started = time.monotonic()
     status, out, err = run("info")
     assert time.monotonic() - started < 20
@@ -95,7 +95,7 @@ def test_swallowed_by_a_library(run, monkeypatch: pytest.MonkeyPatch) -> None:
         return "not interrupted"
 
     for work in (swallow, replace):
-        monkeypatch.setattr(info, "describe", work)
+        monkeypatch.setattr(descriptions, "describe", work)
         status, _, err = run("info")
         assert status == 130
         assert err.endswith("tinyldm: interrupted; nothing was written\n")
@@ -114,7 +114,7 @@ def test_an_impatient_second_one_leaves_the_cleaning_alone() -> None:
 
 
 def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = pictures.write_png, []
+    write, count = picture_text.write_picture, []
 
     def write_two(*args: object) -> None:
         count.append(1)
@@ -122,7 +122,7 @@ def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> Non
             signal.raise_signal(signal.SIGINT)
         write(*args)
 
-    monkeypatch.setattr(pictures, "write_png", write_two)
+    monkeypatch.setattr(picture_text, "write_picture", write_two)
     status, _, err = run("sample", "x", "-n", "4", "-o", "a.png", "--steps", "1", "--seed", "1")
     assert status == 130
     assert err.endswith("tinyldm: interrupted; kept a-0001.png, a-0002.png\n")
@@ -140,6 +140,19 @@ def test_finished_pictures_of_a_grid_are_kept(run, monkeypatch: pytest.MonkeyPat
     assert (status, err.splitlines()[-1]) == (130, "tinyldm: interrupted; kept a.png")
     with Image.open("a.png") as picture:
         assert picture.size == (32, 16)
+
+
+def test_finished_pictures_of_a_batch_are_kept_and_it_goes_on(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt_third(self: batch.Shown, step: Step, jobs: object) -> None:
+        if step.pictures.start == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    Path("rows.txt").write_text("a\nb\nc\nd\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.Shown, "step", interrupt_third)
+        status, _, err = run("batch", "rows.txt", "--steps", "1")
+    assert (status, err.splitlines()[-1]) == (130, "tinyldm: interrupted; kept 2 pictures in rows")
+    assert run("batch", "rows.txt", "--steps", "1")[1].startswith("rows: 2 pictures made, 2 were there")
 
 
 def test_a_callback_that_stops_the_run(run, monkeypatch: pytest.MonkeyPatch) -> None:

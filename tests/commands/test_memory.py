@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 import tinyldm
-from tinyldm import cli, memory
+from tinyldm import cli, kernels, memory
+from tinyldm.kernels import buffers
 from tinyldm.ops import attention
 
 ROOT = Path(cli.__file__).parents[1]
@@ -53,6 +55,48 @@ def test_encode_and_decode_are_refused_too(run, monkeypatch: pytest.MonkeyPatch)
         status, _, err = run(*words)
         assert (status, "1 B are available" in err) == (2, True)
         assert run(*words, "--force")[0] == 0
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_the_decoder_takes_what_is_expected(tile: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinyldm.load()
+    vae = model.vae if tile is None else model.tiled(tile).vae
+    monkeypatch.setattr(buffers, "SMALLEST", math.inf)  # NumPy's own memory, which can be traced
+    z = np.random.default_rng(0).standard_normal((1, 4, 96, 96)).astype(np.float32)
+    with kernels.using_threads(1):
+        vae.decode(z)
+        tracemalloc.start()
+        vae.decode(z)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak / 4 == pytest.approx(memory.decoder_numbers(vae, 96, 96), rel=0.35)
+
+
+def test_tiles_where_they_suffice(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large picture whose decoder alone takes too much is decoded in tiles, which is said, and is the same."""
+    Image.effect_mandelbrot((128, 128), (-2, -1.5, 1, 1.5), 50).convert("RGB").save("a.png")
+    assert run("encode", "a.png")[0] == 0
+    assert run("decode", "a.safetensors", "-o", "whole.png")[0] == 0
+    model = tinyldm.load(run_checkpoint(run), backend="reference")
+    needed, tiled = (memory.expected_bytes(m, 64, 64, denoises=False) for m in (model, model.tiled()))
+    assert tiled < needed
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    for words in (("encode", "a.png"), ("decode", "a.safetensors", "-o", "tiled.png")):
+        status, _, err = run(*words)
+        assert (status, "note: " in err, "the autoencoder computes in tiles, since memory is short" in err) == (
+            0,
+            True,
+            True,
+        )
+    assert np.abs(np.asarray(Image.open("whole.png"), int) - np.asarray(Image.open("tiled.png"), int)).max() <= 1
+    monkeypatch.setattr(memory, "available_bytes", lambda: tiled - 1)
+    assert run("decode", "a.safetensors")[0] == 2
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    for words in (["--vae-tiling"], ["--vae-tile", "16"]):
+        assert run("decode", "a.safetensors", "-o", "asked.png", *words)[0] == 0
+        assert np.array_equal(Image.open("asked.png"), Image.open("tiled.png"))
+    status, _, err = run("decode", "a.safetensors", "--vae-tile", "3")
+    assert (status, "tile must be a multiple of 2 rows of pixels, not 3" in err) == (2, True)
 
 
 def test_a_resized_picture_larger_than_the_memory(run) -> None:

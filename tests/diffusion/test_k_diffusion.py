@@ -11,10 +11,11 @@ from golden.provenance import load_golden
 
 from tinyldm.diffusion.brownian import BrownianTree
 from tinyldm.diffusion.loop import Step, denoise
-from tinyldm.diffusion.random import TorchGenerator, picture_streams
+from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
 from tinyldm.diffusion.samplers.sigma import VarianceExplodingSampler
 from tinyldm.diffusion.spacing import beta_quantile
+from tinyldm.diffusion.streams import picture_streams
 
 TENSORS, PROVENANCE = load_golden("diffusion/k_diffusion")
 CONFIG = {

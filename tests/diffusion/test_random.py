@@ -15,10 +15,10 @@ from tinyldm.diffusion.random import (
     PictureStreams,
     TorchGenerator,
     box_muller,
-    picture_streams,
     torch_randn,
     torch_randn_each,
 )
+from tinyldm.diffusion.streams import picture_streams
 from tinyldm.errors import InputError
 
 TENSORS, PROVENANCE = load_golden("diffusion/random")

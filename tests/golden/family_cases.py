@@ -403,6 +403,82 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
         {"z": (2, 4, 4, 6), "context": (2, 5, 12), "hint": (2, 3, 32, 48)},
     ),
 }
+T2I: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
+    "t2i_full": (
+        "T2IAdapter",
+        {"in_channels": 1, "channels": [8, 16], "downscale_factor": 4, "adapter_type": "full_adapter"},
+        {"hint": (2, 1, 12, 20)},
+    ),
+    "t2i_light": (
+        "T2IAdapter",
+        {"channels": [8, 16], "num_res_blocks": 3, "downscale_factor": 2, "adapter_type": "light_adapter"},
+        {"hint": (1, 3, 12, 18)},
+    ),
+    "t2i_xl": (
+        "T2IAdapter",
+        {"channels": [8, 16, 24, 24], "downscale_factor": 4, "adapter_type": "full_adapter_xl"},
+        {"hint": (1, 3, 24, 32)},
+    ),
+}
+PUBLISHED |= T2I
+# The UNets that take an adapter's features, and the shapes of their latents; the last feature of the XL adapter is for
+# the middle.
+ADAPTED: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "t2i_full": (
+        {
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [8, 16],
+            "attention_head_dim": 2,
+            "cross_attention_dim": 12,
+            **NARROW,
+        },
+        (2, 4, 3, 5),
+    ),
+    "t2i_light": (
+        {
+            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [8, 16, 16],
+            "attention_head_dim": 2,
+            "cross_attention_dim": 12,
+            **NARROW,
+        },
+        (1, 4, 6, 9),
+    ),
+    "t2i_xl": (
+        {
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "block_out_channels": [8, 16, 24],
+            "attention_head_dim": 2,
+            "cross_attention_dim": 12,
+            **NARROW,
+        },
+        (1, 4, 12, 16),
+    ),
+}
+# T2I-Adapters of the original repository, as its branches have published them: (branch, file, class, arguments).
+ORIGINAL_T2I: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "full": (
+        "SD",
+        "ldm/modules/encoders/adapter.py",
+        "Adapter",
+        {"cin": 64, "channels": [8, 16, 24, 24], "nums_rb": 2, "ksize": 1, "sk": True, "use_conv": False},
+    ),
+    "light": (
+        "SD",
+        "ldm/modules/encoders/adapter.py",
+        "Adapter_light",
+        {"cin": 192, "channels": [8, 16, 24, 24], "nums_rb": 4},
+    ),
+    "xl": (
+        "main",
+        "Adapter/models/adapters.py",
+        "Adapter_XL",
+        {"cin": 256, "channels": [8, 16, 24, 24], "nums_rb": 2, "ksize": 1, "sk": True, "use_conv": False},
+    ),
+}
 # The UNet that the ControlNet above belongs to.
 CONTROLLED = {
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -427,3 +503,28 @@ SINGLE_FILES: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
 BUFFERS = {"betas": (1000,), "alphas_cumprod": (1000,), "model_ema.decay": (), "first_stage_model.loss.logvar": ()}
 
 BERT = {"vocab_size": 300, "n_embed": 48, "n_layer": 2, "max_seq_len": 12}
+
+# CLIP image encoders, of which transformers is the original, and IP-Adapters, of which diffusers is: the ways from the
+# encoder to the tokens, each with the first publishers' names and shapes.
+VISION: dict[str, dict[str, Any]] = {
+    "clip": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "projection_dim": 12,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 14,
+        "patch_size": 4,
+        "hidden_act": "quick_gelu",
+    },
+    "openclip": {
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "projection_dim": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 12,
+        "patch_size": 6,
+        "hidden_act": "gelu",
+    },
+}

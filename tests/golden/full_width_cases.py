@@ -15,6 +15,8 @@ from golden.family_cases import FOUR, LDM, SD2, SGM, SPATIAL
 
 OPENCLIP = "mlfoundations+open_clip"
 DIFFUSERS = "diffusers"
+TRANSFORMERS = "transformers"
+IP_ADAPTER = "tencent-ailab+IP-Adapter"
 
 
 KEPT = 2048  # values of an output at most
@@ -31,7 +33,8 @@ def kept(array: np.ndarray) -> np.ndarray:
 class Published:
     """One published model: which repository judges it, its parameters there, the inputs, and what is recognised.
 
-    `kind` is how the original is called: unet, first_stage, bert, open_clip, or a class of diffusers. `inputs` are
+    `kind` is how the original is called: unet, first_stage, bert, open_clip, vision, ip_adapter, or a class of
+    diffusers. `inputs` are
     shapes filled by `seeded_input`, or numbers as they are. `family` is what tinyldm recognises the file as.
     """
 
@@ -92,6 +95,27 @@ def open_clip(repository: str, width: int, layers: int) -> Published:
     return Published("open_clip", repository, {"width": width, "layers": layers, "heads": width // 64}, {"ids": [ids]})
 
 
+def vision(hidden_size: int, layers: int, intermediate_size: int, projection_dim: int) -> Published:
+    """A CLIP image encoder of OpenCLIP's, as transformers has it, which IP-Adapters are trained with."""
+    config = {
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "projection_dim": projection_dim,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+        "hidden_act": "gelu",
+    }
+    return Published("vision", TRANSFORMERS, config, {"clip_pixels": (1, 3, 224, 224)}, "image-encoder")
+
+
+def ip_adapter(unet: str, class_name: str, embeds: tuple[int, ...], **parameters: Any) -> Published:
+    """An IP-Adapter: the original's class that makes the tokens, and the published UNet (`configs/`) it is made for."""
+    own = {"unet": unet, "class": class_name, **parameters}
+    return Published("ip_adapter", IP_ADAPTER, own, {"embeds": embeds}, "ip-adapter")
+
+
 def of_diffusers(kind: str, config: dict[str, Any], **inputs: Any) -> Published:
     """A model of which diffusers is the original, with its published config."""
     return Published(kind, DIFFUSERS, config, inputs)
@@ -114,6 +138,7 @@ XL = {
     "attention_resolutions": [4, 2],
     "spatial_transformer_attn_type": "softmax",
 }
+RESAMPLER = {"depth": 4, "dim_head": 64, "num_queries": 16, "embedding_dim": 1280, "ff_mult": 4}
 VQ4 = {"in_channels": 3, "out_channels": 3, "attention_resolutions": [8, 4, 2]}
 ASYMMETRIC = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -308,6 +333,25 @@ FULL_WIDTH: dict[str, Published] = {
         context=(1, 77, 768),
         hint=(1, 3, 64, 64),
     ),
+    "t2i-sd1": of_diffusers("T2IAdapter", {}, hint=(1, 3, 64, 64)),
+    "t2i-sd1-light": of_diffusers(
+        "T2IAdapter",
+        {"adapter_type": "light_adapter", "channels": [320, 640, 1280], "num_res_blocks": 4},
+        hint=(1, 3, 64, 64),
+    ),
+    "t2i-xl": of_diffusers(
+        "T2IAdapter", {"adapter_type": "full_adapter_xl", "downscale_factor": 16}, hint=(1, 3, 64, 64)
+    ),
+    "image-encoder-h": vision(1280, 32, 5120, 1024),
+    "image-encoder-g": vision(1664, 48, 8192, 1280),
+    "ip-sd1": ip_adapter("sd15", "ImageProjModel", (1, 1024), cross_attention_dim=768, clip_embeddings_dim=1024),
+    "ip-sd1-full": ip_adapter(
+        "sd15", "MLPProjModel", (1, 257, 1280), cross_attention_dim=768, clip_embeddings_dim=1280
+    ),
+    "ip-sd1-plus": ip_adapter("sd15", "Resampler", (1, 257, 1280), dim=768, heads=12, output_dim=768, **RESAMPLER),
+    "ip-xl": ip_adapter("sdxl", "ImageProjModel", (1, 1280), cross_attention_dim=2048, clip_embeddings_dim=1280),
+    "ip-xl-h": ip_adapter("sdxl", "ImageProjModel", (1, 1024), cross_attention_dim=2048, clip_embeddings_dim=1024),
+    "ip-xl-plus": ip_adapter("sdxl", "Resampler", (1, 257, 1280), dim=1280, heads=20, output_dim=2048, **RESAMPLER),
     "sdxs-unet": of_diffusers(
         "UNet2DConditionModel",
         {

@@ -30,12 +30,15 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 from golden.family_cases import (  # noqa: E402
+    ADAPTED,
     BERT,
     CONTROLLED,
     FIRST_STAGES,
     LDM,
+    ORIGINAL_T2I,
     PUBLISHED,
     SINGLE_FILES,
+    T2I,
     UNETS,
 )
 from golden.family_files import single_file  # noqa: E402
@@ -340,13 +343,48 @@ def run_controlnet(model: Any, x: dict[str, torch.Tensor]) -> dict[str, torch.Te
     return {"epsilon": epsilon} | {f"residual {i:02}": r for i, r in enumerate([*down, middle])}
 
 
+def run_t2i_adapter(model: Any, x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`hint -> features`, and what a UNet makes of them."""
+    from diffusers import UNet2DConditionModel
+
+    config, shape = next(
+        ADAPTED[name] for name, (_, own, _) in T2I.items() if own.items() <= dict(model.config).items()
+    )
+    unet = UNet2DConditionModel.from_config(config)
+    seed(unet)
+    features = [0.5 * feature for feature in model(x["hint"])]
+    epsilon = unet(
+        given("z", shape),
+        torch.tensor([321]),
+        given("context", (shape[0], 5, 12)),
+        down_intrablock_additional_residuals=[feature.clone() for feature in features],
+    ).sample
+    return {"epsilon": epsilon} | {f"feature {i}": feature for i, feature in enumerate(features)}
+
+
 RUN = {
+    "T2IAdapter": run_t2i_adapter,
     "AutoencoderTiny": run_autoencoder,
     "AsymmetricAutoencoderKL": run_autoencoder,
     "VQModel": run_autoencoder,
     "UNet2DModel": run_unet2d,
     "ControlNetModel": run_controlnet,
 }
+
+
+def make_original_t2i(originals: Path, name: str) -> None:
+    """`hint -> features` of a T2I-Adapter by its first publishers' code, of which each branch has a kind."""
+    branch, file, class_name, parameters = ORIGINAL_T2I[name]
+    repository = f"TencentARC+T2I-Adapter@{branch}"
+    lines = (originals / repository / file).read_text().splitlines()
+    namespace: dict[str, Any] = {}
+    exec("\n".join(line for line in lines if not line.startswith("from ldm.")), namespace)  # what others need of it
+    model = namespace[class_name](**parameters)
+    shapes = seed(model)
+    with torch.no_grad():
+        features = model(given("hint", (1, {64: 1, 192: 3, 256: 1}[parameters["cin"]], 64, 128)))
+    found = {f"feature {i}": feature for i, feature in enumerate(features)}
+    write(originals, f"t2i-{name}", repository, shapes, found, parameters=parameters)
 
 
 def make_lora() -> None:
@@ -432,6 +470,9 @@ def main() -> None:
     for name in PUBLISHED:
         if not arguments.names or f"published-{name}" in arguments.names:
             make_published(name)
+    for name in ORIGINAL_T2I:
+        if not arguments.names or f"t2i-{name}" in arguments.names:
+            make_original_t2i(arguments.originals, name)
     if not arguments.names or "lora" in arguments.names:
         make_lora()
     for family in SINGLE_FILES:

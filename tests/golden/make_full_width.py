@@ -7,6 +7,8 @@ right after, so that the largest, of 20 GB in float64, takes little more than it
 
 from __future__ import annotations
 
+import ast
+import json
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -21,7 +23,7 @@ from torch import nn
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from golden.full_width_cases import DIFFUSERS, FULL_WIDTH, Published, kept  # noqa: E402
+from golden.full_width_cases import DIFFUSERS, FULL_WIDTH, TRANSFORMERS, Published, kept  # noqa: E402
 from golden.make_families import (  # noqa: E402
     PATCHES,
     FirstStage,
@@ -198,13 +200,82 @@ def run_diffusers(_originals: Path, case: Published, x: dict[str, torch.Tensor])
     with lifted():
         if "pixels" in x:
             return shapes, run_autoencoder(model, x)
+        if "z" not in x:
+            return shapes, {f"feature {i}": feature for i, feature in enumerate(model(x["hint"]))}
         if "hint" in x:
             down, middle = model(x["z"], x["t"][0], x["context"], x["hint"], return_dict=False)
             return shapes, {f"residual {i:02}": r for i, r in enumerate([*down, middle])}
         return shapes, {"epsilon": model(x["z"], x["t"][0], x["context"], timestep_cond=x.get("guidance")).sample}
 
 
-RUN = {"unet": run_unet, "first_stage": run_first_stage, "bert": run_bert, "open_clip": run_open_clip}
+def run_vision(_originals: Path, case: Published, x: dict[str, torch.Tensor]) -> Any:
+    """`clip_pixels -> embeds, tokens` of the last layer but one."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    with torch.device("meta"):
+        model = CLIPVisionModelWithProjection._from_config(
+            CLIPVisionConfig(**case.parameters), attn_implementation="eager"
+        )
+    model = model.double().eval()
+    embeddings = model.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    shapes = lend_weights(model)
+    with lifted():
+        out = model(x["clip_pixels"], output_hidden_states=True)
+    return shapes, {"embeds": out.image_embeds, "tokens": out.hidden_states[-2]}
+
+
+class IPAdapter(nn.Module):
+    """The modules of the original's checkpoint: what makes tokens, and one for each attention of the UNet."""
+
+    def __init__(self, originals: Path, case: Published):
+        from diffusers import UNet2DConditionModel
+
+        super().__init__()
+        parameters = dict(case.parameters)
+        config = json.loads((HERE / "configs" / f"{parameters.pop('unet')}_unet.json").read_text())
+        folder, unet = originals / case.repository / "ip_adapter", UNet2DConditionModel.from_config(config)
+        classes: dict[str, Any] = {"torch": torch, "nn": nn}
+        for name in ("resampler", "ip_adapter", "attention_processor"):
+            text = (folder / f"{name}.py").read_text()
+            for old, new in PATCHES.items():
+                text = text.replace(old, new)
+            wanted = (ast.ClassDef, ast.FunctionDef, *([ast.Import, ast.ImportFrom] if name == "resampler" else []))
+            parts = [node for node in ast.parse(text).body if isinstance(node, wanted)]
+            exec(compile(ast.Module(parts, []), name, "exec"), classes)
+        self.image_proj = classes[parameters.pop("class")](**parameters)
+        widths = config["block_out_channels"]
+        level = {"down": lambda i: i, "up": lambda i: -1 - i, "mid": lambda i: -1}
+        self.ip_adapter = nn.ModuleList()
+        for name in unet.attn_processors:
+            way, *rest = name.split("_block")
+            block = int(rest[0].split(".")[1]) if way != "mid" else 0
+            width, context = widths[level[way](block)], config["cross_attention_dim"]
+            crosses = not name.endswith("attn1.processor")
+            self.ip_adapter.append(classes["IPAttnProcessor"](width, context) if crosses else nn.Identity())
+
+
+def run_ip_adapter(originals: Path, case: Published, x: dict[str, torch.Tensor]) -> Any:
+    """`embeds -> tokens`, and the keys of the first and the values of the last attention."""
+    with torch.device("meta"):
+        model = IPAdapter(originals, case).double().eval()
+    shapes = lend_weights(model)
+    if hasattr(model.image_proj, "latents"):
+        fill([("image_proj", model.image_proj)])
+    tokens = model.image_proj(x["embeds"])
+    attentions = [module for module in model.ip_adapter if hasattr(module, "to_k_ip")]
+    found = {"keys": attentions[0].to_k_ip(tokens), "values": attentions[-1].to_v_ip(tokens)}
+    return shapes, {"tokens": tokens} | found
+
+
+RUN = {
+    "unet": run_unet,
+    "first_stage": run_first_stage,
+    "bert": run_bert,
+    "open_clip": run_open_clip,
+    "vision": run_vision,
+    "ip_adapter": run_ip_adapter,
+}
 
 
 def make(originals: Path, name: str) -> None:
@@ -218,13 +289,13 @@ def make(originals: Path, name: str) -> None:
         assert 1e-3 < float(value.std()) < 1e3, f"{name}: {key} has std {value.std()}"
     judged = (
         {"patches": patches()}
-        if case.repository == DIFFUSERS
+        if case.repository in (DIFFUSERS, TRANSFORMERS)
         else {"commit": commit(originals, case.repository), "patches": PATCHES}
     )
     path = save_golden(
         f"full_width/{name}",
         {key: kept(value.numpy()) for key, value in found.items()} | {"shapes": packed(shapes)},
-        ("torch", "diffusers") if case.repository == DIFFUSERS else ("torch",),
+        ("torch", case.repository) if case.repository in (DIFFUSERS, TRANSFORMERS) else ("torch",),
         repository=case.repository.replace("+", "/"),
         parameters=case.parameters,
         inputs=case.inputs,

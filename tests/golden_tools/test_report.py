@@ -3,8 +3,6 @@
 import html.parser
 import json
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from tinyldm.golden.compare import compare
 from tinyldm.golden.report_html import report, write_report
 
 HOSTILE = "0000/unet/</script><script>alert(1)</script>"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def write(path, scale):
@@ -103,20 +100,6 @@ def test_a_run_of_many_steps_is_drawn_too(tmp_path, count, monkeypatch):
     assert f'<rect data-i="{count - 1}"' in shown
     for file in files:
         file.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium: Debian's, or Playwright's own."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason='Playwright is not installed (pip install ".[browser]")'
-    )
-    with playwright.sync_playwright() as p:
-        if BROWSER is None and not Path(p.chromium.executable_path).exists():
-            pytest.skip("no Chromium is installed to open the page in")
-        opened = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -76,6 +76,15 @@ def test_norm_silu_conv2d(seed, n, height, width, groups, per_group, c_out, prec
 
 
 @property_test
+@given(seeds, batches, side, side, channels, channels, precision)
+def test_affine_silu_conv2d(seed, n, height, width, c_in, c_out, precision):
+    x, r = normal(seed, n, height, width, c_in), normal(seed, n, height, width, c_out)
+    gain, shift = normal(seed, n, c_in), normal(seed + 1, n, c_in)
+    w, b = kernels.prepare_conv2d(normal(seed, c_out, c_in, 3, 3), precision=precision), normal(seed, c_out)
+    same_alone("affine_silu_conv2d", lambda f, x, g, s, r: f(x, g, s, w, b, residual=r), x, gain, shift, r)
+
+
+@property_test
 @given(seeds, batches, side, side, channels, channels, maybe, precision)
 def test_upsample_conv2d(seed, n, height, width, c_in, c_out, odd, precision):
     x, b = normal(seed, n, height, width, c_in), normal(seed, c_out)
@@ -126,7 +135,7 @@ def test_attention(seed, n, queries, keys, heads, d, masked, precision):
 @given(seeds, batches, side, side, channels)
 def test_pixelwise(seed, n, height, width, c):
     x = normal(seed, n, height, width, 2 * c)
-    for operator in ("silu", "gelu", "quick_gelu", "geglu", "softmax", "upsample_nearest", "avg_pool2d"):
+    for operator in ("silu", "gelu", "quick_gelu", "geglu", "softmax", "upsample_nearest", "avg_pool2d", "moments"):
         same_alone(operator, lambda f, x: f(x), x)
 
 

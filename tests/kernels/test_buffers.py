@@ -53,6 +53,27 @@ def test_small_arrays_are_left_to_numpy(reserve):
     assert reserve.lent == 0
 
 
+def test_where_memory_is_short_little_of_it_lies_idle(reserve):
+    def idle():
+        reserve.collect()
+        return sum(piece.size for piece in reserve.idle)
+
+    small = (buffers.LITTLE // 8,)  # half of what may lie idle
+    held = [buffers.empty(small) for _ in range(5)]
+    held.clear()
+    assert idle() > 2 * buffers.LITTLE
+    with buffers.frugal():
+        assert idle() <= buffers.LITTLE
+        places = {piece.start for piece in reserve.idle}
+        assert buffers.empty((small[0] // 2 + 1,)).ctypes.data in places
+        assert buffers.empty((small[0] // 2,)).ctypes.data not in places  # a half would hold the whole
+        held = [buffers.empty(small) for _ in range(5)]
+        held.clear()
+        held = [buffers.empty((2 * small[0],))]
+        assert idle() <= buffers.LITTLE
+    assert reserve.frugal == 0
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(1 << 15, 1 << 20), st.integers(0, 5)), max_size=60))
 def test_arrays_never_overlap_and_memory_is_bounded(requests):

@@ -39,6 +39,10 @@ CALLS = {
         lambda m, x, s, r: m.norm_silu_conv2d(x, G, G, 2, 1e-5, F, B, shift=s, residual=r),
         [IMAGE, (2, 6), (2, 5, 6, 6)],
     ),
+    "affine_silu_conv2d": (
+        lambda m, x, g, s, r: m.affine_silu_conv2d(x, g, s, F, B, residual=r),
+        [IMAGE, (2, 4), (2, 4), (2, 5, 6, 6)],
+    ),
     "attention": (lambda m, q, k, v: m.attention(q, k, v, 2), [TOKENS, (2, 9, 4), (2, 9, 6)]),
     "upsample_nearest": (lambda m, x: m.upsample_nearest(x), [IMAGE]),
     "avg_pool2d": (lambda m, x: m.avg_pool2d(x), [IMAGE]),
@@ -56,7 +60,7 @@ def both(name, inputs):
 
 
 def test_every_operator_is_here():
-    elsewhere = {"embedding", "timestep_embedding"}  # the same functions in both
+    elsewhere = {"embedding", "timestep_embedding", "moments"}  # the same functions in both, or below
     assert set(CALLS) == set(ops.__all__) & set(kernels.__all__) - elsewhere
 
 
@@ -118,6 +122,12 @@ def test_embeddings_without_axes_or_elements(module):
     table = np.ones((3, 5), np.float32)
     assert module.embedding(np.array(2), table).shape == (5,)
     assert module.embedding(np.zeros((2, 0), int), table).shape == (2, 0, 5)
+
+
+@BOTH
+def test_moments_of_nothing(module):
+    for shape in ((0, 3, 3, 4), (2, 0, 3, 4)):
+        np.testing.assert_array_equal(module.moments(np.ones(shape, np.float32)), np.zeros((shape[0], 2, 4)))
 
 
 @BOTH

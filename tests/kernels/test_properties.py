@@ -255,6 +255,10 @@ def test_upsample_conv2d(make, n, height, width, c_in, c_out, odd, precision):
     oracle = ops.upsample_conv2d(x, w, b, to)
     bound = conv_bound(ops.upsample_nearest(x, to), w, b, 1, 1, precision == "fast")
     check(y, oracle, 4 * bound)  # filters may be added up before they are multiplied
+    first, last = 2 * (height // 3), 2 * height - height // 2
+    inner = kernels.upsample_conv2d(x.astype(np.float32), prepared, b.astype(np.float32), to, slice(first, last))
+    check(inner, oracle[:, first:last], 4 * bound[:, first:last])
+    np.testing.assert_array_equal(ops.upsample_conv2d(x, w, b, to, slice(first, last)), oracle[:, first:last])
 
 
 # Normalisation ------------------------------------------------------------------------------------------------------
@@ -274,6 +278,52 @@ def test_group_norm(make, n, height, width, groups, per_group, eps):
     check(y, normal, bound)
     oracle = ops.norm_silu(x, w, b, groups, eps)
     check(with_silu, oracle, activated(normal, oracle, bound))
+
+
+@property_test
+@given(values, batch, side, side, channels, st.integers(0, 4))
+def test_moments(make, n, height, width, c, rows):
+    """Of the whole, and of two parts added up."""
+    x = make(n, height, width, c)
+    y, oracle = kernels.moments(x), ops.moments(x)
+    assert y.dtype == oracle.dtype == np.float64
+    wide = x.astype(np.float64)
+    naive = np.stack([wide.sum((1, 2)), (wide * wide).sum((1, 2))], 1)
+    tolerance = 1e-12 * np.stack([np.abs(wide).sum((1, 2)), (wide * wide).sum((1, 2))], 1)
+    parts = [np.ascontiguousarray(part) for part in (x[:, :rows], x[:, rows:])]
+    for found in (y, oracle, sum(map(kernels.moments, parts)), sum(map(ops.moments, parts))):
+        assert (np.abs(found - naive) <= tolerance).all()
+
+
+@property_test
+@given(values, batch, side, side, few, st.integers(1, 9), eps)
+def test_gain_and_shift(make, n, height, width, groups, per_group, eps):
+    """They are the group norm, in the rounding that float64 leaves to a deviation that is small beside the mean."""
+    c = groups * per_group
+    x, w, b = exact(make(n, height, width, c), make.weights(c), make.weights(c))
+    gain, shift = ops.gain_and_shift(ops.moments(x), height * width, w, b, groups, eps)
+    error = np.abs(x * gain[:, None, None] + shift[:, None, None] - ops.group_norm(x, w, b, groups, eps))
+    assert (error <= group_norm_bound(x, w, b, groups, eps)).all()
+
+
+@property_test
+@given(values, batch, side, side, channels, channels, precision, maybe, st.integers(0, 1), st.integers(0, 1))
+def test_affine_silu_conv2d(make, n, height, width, c, c_out, precision, added, top, bottom):
+    if height + top + bottom < 3:
+        return
+    x, gain, shift = make(n, height, width, c), make.weights(n, c), make.weights(n, c)
+    w, b = make.weights(c_out, c, 3, 3), make.weights(c_out)
+    padding = (top, bottom, 1, 1)
+    r = make.weights(n, height + top + bottom - 2, width, c_out) if added else None
+    prepared = kernels.prepare_conv2d(w, 1, precision)
+    y = kernels.affine_silu_conv2d(x, gain, shift, prepared, b, padding=padding, residual=r)
+    x, gain, shift, w, b, r = exact(x, gain, shift, w, b, r)
+    affine = x * gain[:, None, None] + shift[:, None, None]
+    h = ops.silu(affine)
+    off = activated(affine, h, 2 * UNIT * (np.abs(x * gain[:, None, None]) + np.abs(shift[:, None, None])))
+    bound = conv_bound(h, w, b, 1, padding, prepared.algorithm != "direct", r)
+    bound = bound + conv_bound(off, w, None, 1, padding, prepared.algorithm != "direct") / UNIT
+    check(y, ops.affine_silu_conv2d(x, gain, shift, w, b, padding=padding, residual=r), bound)
 
 
 @property_test
@@ -376,7 +426,7 @@ def test_every_operator_is_checked_here():
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     elsewhere = {"silu": "activation", "gelu": "activation", "quick_gelu": "activation", "norm_silu": "group_norm"}
     assert {elsewhere.get(name, name) for name in both} <= tested
-    assert set(ops.__all__) - both == {"causal_mask"}  # made once, and read by the kernel as it is
+    assert set(ops.__all__) - both == {"causal_mask", "gain_and_shift"}  # made once, and read by the kernel as it is
 
 
 @pytest.mark.parametrize(

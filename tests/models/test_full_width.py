@@ -38,10 +38,18 @@ def outputs_of(model: Any, case: Published) -> dict[str, np.ndarray]:
         mean, logvar = model.encode(x["pixels"])
         found = {"mean": mean, "logvar": logvar, "decoded": model.decode(x["z"])}
         return found | ({"masked": model.decode(x["z"], x["image"], x["mask"])} if "mask" in x else {})
+    if "clip_pixels" in x:
+        return {"embeds": model.pooled(x["clip_pixels"]), "tokens": model(x["clip_pixels"], layer=-2)}
+    if "embeds" in x:
+        tokens = model(x["embeds"])
+        pairs = model.keys_values(tokens)
+        return {"tokens": tokens, "keys": pairs[0][0], "values": pairs[-1][1]}
     if "ids" in x:
         if case.repository == SGM:
             return {"context": model(x["ids"], -2, final_norm=False), "pooled": model.pooled(x["ids"])}
         return {"context": model(x["ids"])}
+    if "z" not in x:
+        return {f"feature {i}": feature for i, feature in enumerate(model(x["hint"]))}
     if "hint" in x:
         residuals = model(x["z"], 321, x["context"], x["hint"])
         return {f"residual {i:02}": r for i, r in enumerate(residuals)}

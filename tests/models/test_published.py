@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden.family_cases import CONTROLLED, PUBLISHED
+from golden.family_cases import ADAPTED, CONTROLLED, PUBLISHED, T2I
 from golden.family_files import shapes_of
 from golden.provenance import load_golden
+from hypothesis import given as given_by_hypothesis
+from hypothesis import strategies as st
 
 from tinyldm import cost
 from tinyldm.checkpoints.base import MemorySource
 from tinyldm.errors import CheckpointError, ConfigError, InputError
 from tinyldm.golden.seeded import seeded_input, seeded_weights
 from tinyldm.models.build import build, expected
+from tinyldm.models.t2i_adapter import halved, pixel_unshuffle, taken_at
 from tinyldm.models.unet import UNet
 from tinyldm.models.vae import AutoencoderKL
 from tinyldm.runtime import Runtime
@@ -202,6 +205,59 @@ def test_controlnet_refuses() -> None:
         control(x["z"], 1, x["context"][:, :, :3], x["hint"])
     with pytest.raises(ConfigError, match="surprise"):
         model_of("controlnet", surprise=1)
+
+
+@pytest.mark.parametrize("name", T2I)
+def test_t2i_adapters(name: str) -> None:
+    adapter, golden = model_of(name)
+    features = adapter(inputs_of(name)["hint"], scale=0.5)
+    wanted = [golden[key] for key in sorted(golden) if key.startswith("feature")]
+    for found, value in zip(features, wanted, strict=True):
+        assert_close(found, value)
+    config, shape = ADAPTED[name]
+    unet = build(
+        "UNet2DConditionModel", config, MemorySource(seeded_weights(expected("UNet2DConditionModel", config))), FLOAT64
+    )
+    z, context = given("z", shape), given("context", (shape[0], 5, 12))
+    assert_close(unet(z, 321, context, features=features), golden["epsilon"])
+    assert not np.allclose(unet(z, 321, context), golden["epsilon"])
+    assert [f.shape[1] for f in features] == [width for width, _ in taken_at(unet.config)][: len(features)]
+    for feature, (width, scale) in zip(features, adapter.config.scales, strict=True):
+        assert feature.shape[1:] == (width, -(-shape[2] // scale), -(-shape[3] // scale))
+
+
+def test_t2i_adapters_refuse() -> None:
+    adapter, _ = model_of("t2i_full")
+    with pytest.raises(
+        InputError, match=r"shape \(N, 1, H, W\) with sides that are multiples of 4, not \(2, 3, 12, 20\)"
+    ):
+        adapter(np.zeros((2, 3, 12, 20)))
+    with pytest.raises(InputError, match="multiples of 4"):
+        adapter(np.zeros((2, 1, 14, 20)))
+    with pytest.raises(ConfigError, match="adapter_type"):
+        model_of("t2i_full", adapter_type="fuller_adapter")
+    with pytest.raises(ConfigError, match="num_res_blocks of 1 or more"):
+        model_of("t2i_full", num_res_blocks=0)
+    with pytest.raises(ConfigError, match="number of channels"):
+        model_of("t2i_xl", channels=[8, 16])
+    with pytest.raises(ConfigError, match=r"channels\[3\]"):
+        model_of("t2i_xl", channels=[8, 16, 24, 32])
+
+
+@given_by_hypothesis(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3))
+def test_unshuffled_pixels_are_those_of_the_squares(h: int, w: int, r: int, c: int) -> None:
+    x = np.arange(h * r * w * r * c).reshape(1, h * r, w * r, c)
+    found = pixel_unshuffle(x, r)
+    for i, j, k, a, b in np.ndindex(h, w, c, r, r):
+        assert found[0, i, j, k * r * r + a * r + b] == x[0, i * r + a, j * r + b, k]
+
+
+@given_by_hypothesis(st.integers(1, 5), st.integers(1, 5))
+def test_halved_pictures_are_means_of_the_pixels_that_are_there(height: int, width: int) -> None:
+    x = np.random.default_rng(0).standard_normal((1, height, width, 2))
+    found = halved(x)
+    for i, j in np.ndindex(found.shape[1:3]):
+        np.testing.assert_allclose(found[0, i, j], x[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((0, 1)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -10,7 +10,7 @@ from ops.test_conv import naive_conv2d, sides
 from ops.test_linear import naive_linear
 from ops.test_norm import naive_group_norm
 
-from tinyldm import ops
+from tinyldm import kernels, ops
 from tinyldm.errors import InputError
 
 SILU, GELU = NAIVE[ops.silu], NAIVE[ops.gelu]
@@ -32,6 +32,19 @@ def test_norm_silu_conv2d(seed, dtype, n, height, width, groups, per_group, c_ou
     found = ops.norm_silu_conv2d(
         x, gain, offset, groups, epsilon, weight, bias, padding=padding, shift=shift, residual=residual
     )
+    assert_close(found, wanted, dtype, slack=30)
+
+
+@fewer
+@given(seeds, dtypes, size(2), size(3, 1), size(3, 1), size(3, 1), size(3), st.booleans(), sides)
+def test_affine_silu_conv2d(seed, dtype, n, height, width, c_in, c_out, around, padding):
+    x, weight = normal(seed, (n, height + 1, width + 1, c_in), dtype), normal(seed, (c_out, c_in, 2, 2), dtype)
+    gain, shift, bias = (normal(seed + i, shape, dtype) for i, shape in enumerate(((n, c_in), (n, c_in), (c_out,))))
+    affine = x.astype(float) * gain.astype(float)[:, None, None] + shift.astype(float)[:, None, None]
+    wanted = naive_conv2d(each(SILU, affine), weight, bias, 1, padding)
+    residual = normal(seed, wanted.shape, dtype) if around else None
+    wanted = wanted + residual.astype(float) if around else wanted
+    found = ops.affine_silu_conv2d(x, gain, shift, weight, bias, padding=padding, residual=residual)
     assert_close(found, wanted, dtype, slack=30)
 
 
@@ -71,6 +84,15 @@ def test_linear_composites(seed, dtype, tokens, c_in, c_out, biased):
     for activation in ("silu", "gelu", "quick_gelu"):
         wanted = each(NAIVE[getattr(ops, activation)], h)
         assert_close(ops.linear_activation(x, weight, bias, activation), wanted, dtype, slack=2)
+
+
+@pytest.mark.parametrize("module", [ops, kernels])
+def test_affine_silu_conv2d_refuses_another_shape(module):
+    x, right, wrong = (np.zeros(shape, np.float32) for shape in ((2, 3, 3, 4), (2, 4), (4,)))
+    filters = np.zeros((5, 4, 3, 3), np.float32)
+    for name, affine in (("gain", (wrong, right)), ("shift", (right, wrong))):
+        with pytest.raises(InputError, match=rf"affine_silu_conv2d: the {name} of x \(2, 3, 3, 4\) has the shape"):
+            module.affine_silu_conv2d(x, *affine, filters)
 
 
 def test_linear_activation_refuses_an_unknown_name():

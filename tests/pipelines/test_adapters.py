@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tinyldm
 from tinyldm import cli
@@ -110,7 +111,8 @@ def test_command_line(checkpoint: Path, lora: Path, tmp_path: Path) -> None:
     pictures = []
     for name, more in (("plain", []), ("weak", ["--lora", f"{lora}@0"]), ("strong", ["--lora", f"{lora}@9"])):
         assert cli.main([*words, *more, "-o", str(tmp_path / f"{name}.png")]) == 0
-        pictures.append((tmp_path / f"{name}.png").read_bytes())
+        with Image.open(tmp_path / f"{name}.png") as image:
+            pictures.append(image.tobytes())
     assert pictures[0] == pictures[1] != pictures[2]
 
 

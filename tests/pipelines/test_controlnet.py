@@ -91,9 +91,11 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
         model.controlled(np.full((1, 3, 16, 24), 255.0))
     with pytest.raises(InputError, match="scale must be a finite number"):
         model.controlled(image, float("nan"))
-    with pytest.raises(InputError, match="hint must have the shape"):
+    with pytest.raises(InputError, match="its size 24×16 must be that of the picture, 16×16"):
         model.controlled(image).text_to_image("a", steps=1, height=16, width=16)
-    with pytest.raises(CheckpointError, match="wanted a ControlNet; it is a folder of a AutoencoderKL"):
+    with pytest.raises(
+        CheckpointError, match="wanted a ControlNet or a T2I-Adapter; it is a folder of a AutoencoderKL"
+    ):
         tinyldm.load(folder / "sd", controlnet=folder / "sd" / "vae")
     with pytest.raises(CheckpointError, match="of a UNet with channels of the context 16; this checkpoint's has 40"):
         tinyldm.load(write_xl(tmp_path / "xl"), backend="reference", controlnet=folder / "control0")

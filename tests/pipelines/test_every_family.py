@@ -23,6 +23,7 @@ from tinyldm.errors import CheckpointError, InputError
 from tinyldm.golden.seeded import seeded_input, seeded_weight
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.conditioners import SpatialRescaler
+from tinyldm.pipelines.layout import Box, layout_tokens
 
 CLASSES, SEGMENTS = 1001, 182
 
@@ -243,7 +244,7 @@ def test_what_from_conditions_refuses(files) -> None:
         ),
         (lambda: unconditional.from_conditions(context), "takes no context"),
         (lambda: unconditional.from_conditions(concat=concat), "concat must have"),
-        (lambda: model.text_to_image("a"), "give them to `from_conditions`"),
+        (lambda: model.text_to_image("a"), "takes a map of depth"),
         (lambda: tinyldm.load(files("ldm-bsr-sr"), backend="reference").unconditional(), "from_conditions"),
         (lambda: tinyldm.load(files("ldm-layout2img"), backend="reference").text_to_image("a"), "reads no text"),
     ):
@@ -317,6 +318,30 @@ def test_unconditional_command(family: str, files, tmp_path: Path) -> None:
     if family == "ldm-lsun-churches":
         assert model.vae.config.scaling_factor == 0.5  # the file's own
     np.testing.assert_array_equal(found, np.asarray(model.unconditional(1, 1, 4, height=64, width=64)[0]))
+
+
+def test_layout_command(files, tmp_path: Path) -> None:
+    file, layout = files("ldm-layout2img"), tmp_path / "layout.json"
+    layout.write_text("[[12, 0.1, 0.2, 0.6, 0.9],\n [3, 0.5, 0.5, 1, 1]]")
+    found = sample(tmp_path, *small(file), "--layout", str(layout))
+    model = tinyldm.load(file, backend="reference")
+    boxes = [Box(12, 0.1, 0.2, 0.6, 0.9), Box(3, 0.5, 0.5, 1, 1)]
+    context = model.text_encoder(layout_tokens(boxes, 92, 8192)[None])
+    same([Image.fromarray(found)], model.from_conditions(context, steps=1, seed=4, size=(16, 16)))
+    (again,) = model.layout_to_image([boxes], steps=1, seed=4, height=64, width=64)
+    np.testing.assert_array_equal(found, np.asarray(again))
+    repeated = sample(tmp_path, "--from", str(tmp_path / "a.png"), "--model", str(file))
+    np.testing.assert_array_equal(found, repeated)
+
+
+@pytest.mark.slow  # a tiny one is in test_inpainting.py
+def test_segments_command(files, tmp_path: Path) -> None:
+    file, numbers = files("ldm-semantic-synthesis"), np.arange(64 * 64).reshape(64, 64) % SEGMENTS
+    Image.fromarray(numbers.astype(np.uint8)).save(tmp_path / "map.png")
+    words = ["--model", str(file), "--steps", "2", "--segments", str(tmp_path / "map.png")]
+    found = sample(tmp_path, *words)
+    model = tinyldm.load(file, backend="reference")
+    same([Image.fromarray(found)], model.from_conditions(**segments(model), steps=2, seed=4))
 
 
 def test_retrieval_command(files, tmp_path: Path) -> None:

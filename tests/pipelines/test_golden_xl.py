@@ -41,8 +41,7 @@ def test_latents_are_the_original_ones(models, name: str) -> None:
 
 
 def test_cost_and_shapes_of_two_text_encoders(models) -> None:
-    from tinyldm.commands.cost import describe_cost
-    from tinyldm.commands.info import describe, describe_shapes
+    from tinyldm.descriptions import describe, describe_cost, describe_shapes
 
     assert "text_encoder_2" in describe(models["xl"])
     assert "text_encoder_2" in describe_shapes(models["refiner"])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyldm.checkpoints.embedded import embedded
 from tinyldm.checkpoints.learned_word import Inversion
 from tinyldm.errors import InputError
-from tinyldm.pipelines.load import embedded_checkpoint
 from tinyldm.text.chunks import chunked, empty_chunk
 from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.learned_words import extend_tokenizer
@@ -19,7 +19,7 @@ from tinyldm.text.prompt_syntax import BREAK, Part, read_weights
 
 CLIP = Tokenizer.clip()
 OPENCLIP = Tokenizer.clip(pad_token="!")
-SMALL = Tokenizer.load(embedded_checkpoint() / "tokenizer")
+SMALL = Tokenizer.load(embedded() / "tokenizer")
 PIECES = st.sampled_from(["a", " fox", ",", ", an owl", "(red:1.3)", "[blue]", " BREAK ", " crab" * 9])
 PROMPTS = st.lists(PIECES, max_size=60).map("".join)
 

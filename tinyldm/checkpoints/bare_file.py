@@ -6,6 +6,7 @@ from tinyldm.checkpoints import components
 from tinyldm.checkpoints.architecture import unet_facts
 from tinyldm.checkpoints.base import TensorSource, inner
 from tinyldm.checkpoints.families import Heads, family_of
+from tinyldm.checkpoints.ip_adapter import image_encoder, ip_adapter
 from tinyldm.checkpoints.leftovers import sort_leftovers
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
@@ -13,6 +14,7 @@ from tinyldm.checkpoints.names.published import vae_names
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.stated import Stated
+from tinyldm.checkpoints.t2i_adapter import t2i_adapter
 from tinyldm.checkpoints.whole_file import FIRST_STAGE, UNET, add_schedule
 from tinyldm.errors import CheckpointError
 
@@ -36,7 +38,16 @@ def bare_component(source: TensorSource, ema: bool | None, stated: Stated) -> Re
         return Recognised("controlnet", title, extras=list(source.names))
     for prefix in BARE_PREFIXES:
         view = inner(source, prefix) if prefix else source
-        for known in (bare_controlnet, bare_unet, bare_tiny, bare_first_stage, bare_text_encoder):
+        for known in (
+            bare_ip_adapter,
+            bare_controlnet,
+            bare_t2i_adapter,
+            bare_unet,
+            bare_tiny,
+            bare_first_stage,
+            bare_text_encoder,
+            bare_image_encoder,
+        ):
             if found := known(view, stated):
                 if ema:
                     raise CheckpointError(f"{source.path}: is {found.title}: it has no running average (EMA)")
@@ -63,6 +74,30 @@ def bare_controlnet(source: TensorSource, stated: Stated) -> Recognised | None:
     component = with_canonical(components.controlnet(original), original, source)
     title = f"a ControlNet of {family.title if family else 'a UNet'}"
     return Recognised("controlnet", title, {"controlnet": component})
+
+
+def bare_ip_adapter(source: TensorSource, stated: Stated) -> Recognised | None:
+    """An IP-Adapter."""
+    component = ip_adapter(source)
+    if component is None:
+        return None
+    return Recognised("ip-adapter", f"an IP-Adapter ({component.config['kind']})", {"ip_adapter": component})
+
+
+def bare_image_encoder(source: TensorSource, stated: Stated) -> Recognised | None:
+    """A CLIP image encoder."""
+    component = image_encoder(source)
+    if component is None:
+        return None
+    return Recognised("image-encoder", f"an image encoder, {component.class_name}", {"image_encoder": component})
+
+
+def bare_t2i_adapter(source: TensorSource, stated: Stated) -> Recognised | None:
+    """A T2I-Adapter."""
+    component = t2i_adapter(source)
+    if component is None:
+        return None
+    return Recognised("t2i-adapter", f"a T2I-Adapter ({component.config['adapter_type']})", {"controlnet": component})
 
 
 def bare_tiny(source: TensorSource, stated: Stated) -> Recognised | None:

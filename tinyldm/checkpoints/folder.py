@@ -73,6 +73,8 @@ def read_folder(path: str | Path, variant: str | None = None) -> Folder:
     for name, value in read_json(index_file).items():
         if not (isinstance(value, list) and len(value) == 2):
             options[name] = value
+        elif name == "low_res_scheduler" and value[1] is not None:  # the noise of the ×4 upscaler's small picture
+            options[name] = read_json(path / name / "scheduler_config.json")
         elif not is_plain(name):
             raise CheckpointError(f"{index_file}: names the component {quoted(name)}, wanted the name of a folder")
         elif value[1] is None:

@@ -59,6 +59,15 @@ def local(path: str | Path, variant: str | None = None) -> Path:
     return Path(path)
 
 
+def downloads_folder() -> Path | None:
+    """Where the hub's package keeps what it has downloaded; None without the package."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE)
+
+
 def local_file(path: str | Path) -> Path:
     """As `local`, for what is one file (a LoRA, a learned word): of a repository the only one at its top."""
     found = local(path)

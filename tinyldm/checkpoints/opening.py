@@ -56,6 +56,8 @@ def open_checkpoint(
     elif path.is_dir() and (path / "config.json").is_file():
         found = open_component(path, variant)
     else:
+        if variant is not None:
+            raise CheckpointError(f"{path}: is one file; a variant chooses among those of a folder")
         return open_file(path, prediction_type, ema, config)
     if ema is not None:
         raise CheckpointError(f"{path}: a folder has one set of weights; EMA or plain can be chosen in single files")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinyldm.checkpoints.names.published import VISION
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.temporary import held, reason, temporary_for
@@ -99,7 +100,9 @@ def write_component(folder: Path, component: Component, tag: str | None) -> None
     kind, source = component.class_name, component.source
     prefix = {"transformers": "text_model.", "latent_diffusion": "model."}.get(library_of(kind), "")
     write_json(folder / "config.json", component.config if prefix else {"_class_name": kind} | component.config)
-    tensors = {n if n.startswith("text_projection.") else prefix + n: (source, n) for n in source.names}
+    prefix = VISION if kind.startswith("CLIPVision") else prefix
+    bare = ("text_projection.", "visual_projection.")
+    tensors = {n if n.startswith(bare) else prefix + n: (source, n) for n in source.names}
     stem = "model" if prefix else "diffusion_pytorch_model"
     write_tensors(folder / f"{stem}.safetensors", tensors, tag)
 

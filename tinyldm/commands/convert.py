@@ -40,11 +40,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write a checkpoint anew."""
-    from tinyldm.checkpoints.convert import convert
-    from tinyldm.text.tokenizer_folder import TOKENIZERS
+    from tinyldm.checkpoint_tools import convert
 
     check_destination(args.destination)
-    found = convert(args.source, args.destination, args.dtype, tokenizers=TOKENIZERS, **checkpoint_options(args))
+    found = convert(args.source, args.destination, args.dtype, **checkpoint_options(args))
     for text in found.notes:
         note(text)
     print(f"{args.destination}: {found.title}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinyldm.commands.options import add_force_option, add_model_options, open_model
+from tinyldm.commands.options import add_force_option, add_model_options, add_tiling_options, open_model
 from tinyldm.version import __version__
 
 SUMMARY = "decode a latent file to a picture"
 EXAMPLE = """example:
   tinyldm decode apple.safetensors -o apple-again.png
+  tinyldm decode large.safetensors --vae-tiling
 """
 
 
@@ -18,26 +19,31 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_model_options(p)
     p.add_argument("latent", metavar="LATENT", type=Path, help="safetensors file that `encode` wrote")
-    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: beside the latent)")
+    p.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="PNG, JPEG or WebP to write (default: beside the latent)"
+    )
+    add_tiling_options(p)
     add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Latent to picture."""
-    from tinyldm.memory import check_memory
+    from tinyldm.memory import fitting
     from tinyldm.pipelines.files import numbered
     from tinyldm.pipelines.latents import read_latent
-    from tinyldm.pipelines.pictures import check_writable, write_png
+    from tinyldm.pipelines.picture_text import format_of, write_picture
+    from tinyldm.pipelines.pictures import check_writable
 
     output = args.output or args.latent.with_suffix(".png")
+    format_of(output)
     check_writable(output)
     latent = read_latent(args.latent)
     model = open_model(args)
     if not args.force:
         h, w = latent.shape[2:]
-        check_memory(model, h, w, f"a latent of {h}×{w}", denoises=False)
+        model = fitting(model, h, w, f"a latent of {h}×{w}", denoises=False)
     images = model.decode(latent)
     for file, image in zip(numbered(output, len(images)), images, strict=True):
-        write_png(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
+        write_picture(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
         args.written.append(file)
         print(file)

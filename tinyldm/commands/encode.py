@@ -12,6 +12,7 @@ from tinyldm.commands.options import (
     add_model_options,
     add_resize_options,
     add_seed_option,
+    add_tiling_options,
     chosen_seed,
     open_model,
 )
@@ -34,12 +35,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
     add_seed_option(p, "the draw")
     add_resize_options(p)
+    add_tiling_options(p)
     add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Picture to latent."""
-    from tinyldm.memory import check_memory
+    from tinyldm.memory import fitting
     from tinyldm.pipelines.latents import write_latent
     from tinyldm.pipelines.pictures import check_writable, fitted
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     image = fitted(image, factor, args.resize)
     if not args.force:
         size = f"a picture of {image.width}×{image.height}"
-        check_memory(model, image.height // factor, image.width // factor, size, denoises=False)
+        model = fitting(model, image.height // factor, image.width // factor, size, denoises=False)
     latent = model.encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
@@ -61,12 +63,17 @@ def run(args: argparse.Namespace) -> None:
 
 def resized_picture(args: argparse.Namespace, path: Path) -> Image.Image:
     """The picture of a file, resized where `--width` or `--height` ask for it."""
+    from tinyldm.pipelines.pictures import read_image
+
+    return resized(args, read_image(path))
+
+
+def resized(args: argparse.Namespace, image: Image.Image) -> Image.Image:
+    """A picture resized where `--width` or `--height` ask for it."""
     from PIL import Image
 
     from tinyldm.memory import available_bytes
-    from tinyldm.pipelines.pictures import read_image
 
-    image = read_image(path)
     size = (args.width or image.width, args.height or image.height)
     if min(size) < 1:
         raise InputError(f"--width and --height must be positive, not {size[0]} and {size[1]}")

@@ -21,7 +21,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Report on a checkpoint."""
-    from tinyldm.checkpoints.inspect import inspect
-    from tinyldm.models.build import expected
+    from tinyldm.checkpoint_tools import inspect
 
-    print(inspect(args.file, expected, tensors=not args.summary, **checkpoint_options(args)))
+    print(inspect(args.file, tensors=not args.summary, **checkpoint_options(args)))

@@ -49,6 +49,12 @@ def add_model_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
 
 
+def add_tiling_options(p: argparse.ArgumentParser) -> None:
+    """`--vae-tiling` and `--vae-tile`."""
+    p.add_argument("--vae-tiling", action="store_true", help="decode in tiles: the same picture in half the memory")
+    p.add_argument("--vae-tile", metavar="ROWS", type=int, help="rows of pixels in a tile (default 32)")
+
+
 def add_force_option(p: argparse.ArgumentParser) -> None:
     """`--force`."""
     p.add_argument("--force", action="store_true", help="begin even where there seems to be too little memory")
@@ -91,19 +97,38 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
     """
     from tinyldm.pipelines.load import load
 
-    model = load(
-        args.model,
-        **runtime_options(args),
-        low_memory=args.low_memory,
-        **checkpoint_options(args),
-        vae=args.vae,
-        text_encoder=args.text_encoder,
-        loras=[scaled(lora) for lora in args.lora] if loras is None else loras,
-        words=args.word,
-    )
+    model = load(**load_options(args) | ({} if loras is None else {"loras": loras}))
+    tile = chosen_tile(args)
+    model = model if tile is None else model.tiled(tile)
     for text in model.notes:
         note(text)
     return model
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_model_options` as arguments of `load`, and those of adapters where a command has them."""
+    return {
+        "path": args.model,
+        **runtime_options(args),
+        "low_memory": args.low_memory,
+        **checkpoint_options(args),
+        "vae": args.vae,
+        "text_encoder": args.text_encoder,
+        "loras": [scaled(lora) for lora in args.lora],
+        "words": args.word,
+        "controlnet": getattr(args, "controlnet", ()),
+        "ip_adapter": getattr(args, "ip_adapter", ()),
+        "image_encoder": getattr(args, "image_encoder", None),
+    }
+
+
+def chosen_tile(args: argparse.Namespace) -> int | None:
+    """The rows of `--vae-tile`, or of `--vae-tiling` alone; None where neither was given."""
+    if not getattr(args, "vae_tiling", False):
+        return getattr(args, "vae_tile", None)
+    from tinyldm.models.tiled import TILE
+
+    return TILE if args.vae_tile is None else int(args.vae_tile)
 
 
 def scaled(lora: str) -> tuple[str, float]:

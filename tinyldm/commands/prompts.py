@@ -51,7 +51,7 @@ def prompts_of(word: str) -> Iterator[str]:
 def add_prompt_options(p: argparse.ArgumentParser) -> None:
     """How prompts are read."""
     meaning = "webui (default): weights (a:1.3), [a:b:0.5], BREAK, AND, <lora:a:0.8>; plain: words alone"
-    p.add_argument("--prompt-syntax", metavar="S", default="webui", help=meaning)
+    p.add_argument("--prompt-syntax", metavar="S", help=meaning)
     p.add_argument("--clip-skip", metavar="N", type=int, help="take the text encoder's Nth layer from the last, 1")
     p.add_argument("--lora-dir", metavar="DIR", type=Path, help="folder of the LoRAs that prompts name")
 
@@ -80,18 +80,7 @@ def note_unread(prompts: Sequence[str], syntax: str = "plain") -> None:
 
 def note_unknown(model: LatentDiffusion, prompts: Sequence[str]) -> None:
     """Say which words a checkpoint of a small vocabulary does not know, and which captions come near."""
-    from tinyldm.text.known import nearest_captions, read_captions, small_vocabulary, unknown_words
+    from tinyldm.text.known import about_unknown
 
-    tokenizer = small_vocabulary(model.tokenizer)
-    if tokenizer is None:
-        return
-    captions = read_captions(model.path)
-    unknown = {prompt: unknown_words(tokenizer, prompt, captions) for prompt in prompts}
-    words = list(dict.fromkeys(word for spelled in unknown.values() for word in spelled))
-    if not words:
-        return
-    trained = f"was trained on {len(captions):,} captions and" if captions else "has a vocabulary of its own, and it"
-    near = nearest_captions(next(prompt for prompt in prompts if unknown[prompt]), captions)
-    hint = f"near are {', '.join(map(repr, near))}; " if near else ""
-    said = ", ".join(map(repr, words[:8])) + " …" * (len(words) > 8)
-    note(f"{model.path.name} {trained} does not know {said}; {hint}`tinyldm info` lists the words that it knows")
+    if said := about_unknown(model.tokenizer, model.path, prompts):
+        note(said)

@@ -6,16 +6,20 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
-from tinyldm.commands.options import add_force_option, add_seed_option, chosen_seed, open_model
+from tinyldm.commands.grids import BAR, add_grid_options, make_grid
+from tinyldm.commands.guides import add_guide_options, check_guides, guided
+from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
+from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
+from tinyldm.commands.repeat import FROM_HELP, note_differences, repeated
 from tinyldm.commands.streams import note
+from tinyldm.commands.variations import StepFiles, add_variation_options, variation_settings
 from tinyldm.errors import InputError
-from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
 
 def add_options(p: argparse.ArgumentParser) -> None:
     """The options of a request, and of its files."""
-    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write; several become name-0001.png, …")
-    p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG, JPEG or WebP; several are name-0001.png, …")
+    p.add_argument("--negative-prompt", metavar="TEXT", help="what the picture should not be")
     add_prompt_options(p)
     p.add_argument("--steps", metavar="N", type=int, help="of the sampler (default 25; of few-step models 1 or 4)")
     p.add_argument(
@@ -35,7 +39,6 @@ def add_options(p: argparse.ArgumentParser) -> None:
         "--guidance-rescale",
         metavar="R",
         type=float,
-        default=0.0,
         help="0 to 1: undo the glare of a strong pull",
     )
     p.add_argument("--sampler", metavar="NAME", help="default ddim, but for few-step models; `help` lists all")
@@ -47,14 +50,52 @@ def add_options(p: argparse.ArgumentParser) -> None:
         help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
     )
     add_seed_option(p)
+    p.add_argument(
+        "--rng",
+        metavar="R",
+        help="what a seed means: torch (default), cuda (as on a GPU; cuda:THREADS of another card) or numpy",
+    )
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
+    p.add_argument("--from", dest="repeat", metavar="FILE", type=Path, help=FROM_HELP)
+    p.add_argument(
+        "--seamless", metavar="AXES", nargs="?", const="both", help="pictures that tile, along x, y or both (default)"
+    )
+    add_tiling_options(p)
+    add_variation_options(p)
+    add_preview_options(p)
+    add_grid_options(p)
     add_force_option(p)
+    add_guide_options(p)
 
 
-def make(args: argparse.Namespace, **settings: Any) -> None:
-    """Make the pictures that the options ask for, and write each with its settings as soon as it is finished."""
-    from tinyldm.pipelines.files import picture_files
-    from tinyldm.pipelines.pictures import grid, write_png
+# Options of a request.
+NAMED = (
+    "negative_prompt",
+    "prompt_syntax",
+    "clip_skip",
+    "steps",
+    "guidance_scale",
+    "guidance_rescale",
+    "sampler",
+    "rng",
+    "seamless",
+)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of a request as its settings, those that are given."""
+    settings = {name: getattr(args, name) for name in NAMED} | {"sampler_options": sampler_options(args) or None}
+    return {name: value for name, value in settings.items() if value is not None} | variation_settings(args)
+
+
+def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settings: Any) -> None:
+    """Make the pictures that the options ask for, and write each with its settings as soon as it is finished.
+
+    `settings` are of the request; `began` is what the pictures' files say of the one that they began from.
+    """
+    from tinyldm.pipelines.files import numbered, picture_files, said_of
+    from tinyldm.pipelines.picture_text import write_picture
+    from tinyldm.pipelines.pictures import grid
     from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.request import request
     from tinyldm.pipelines.walk import Walk
@@ -65,55 +106,72 @@ def make(args: argparse.Namespace, **settings: Any) -> None:
         return
     if args.count < 1:
         raise InputError(f"-n must be 1 or more, not {args.count}")
-    if getattr(args, "repeat", None) is not None:
-        wanted = repeated(args)
-        prompts = [prompt for prompt in wanted.prompts if prompt]
-    else:
-        prompts = read_prompts(args.prompt)
-        named = ["negative_prompt", "prompt_syntax", "clip_skip"]
-        named += ["steps", "guidance_scale", "guidance_rescale", "sampler"]
-        settings |= {name: getattr(args, name) for name in named} | {"sampler_options": sampler_options(args)}
-        wanted = request(prompts or None, num_images=args.count, seed=chosen_seed(args), **settings)
+    if (args.rows or args.columns) and args.preview is not None:
+        raise InputError("--preview is of one picture under way; leave it out with --rows and --columns")
+    previews = Previews(args)
+    given = {name: value for name, value in settings.items() if value is not None} | settings_of(args)
+    arguments = repeated(args, given) if args.repeat is not None else typed(args, given)
+    if args.rows or args.columns:
+        make_grid(args, arguments, began or {}, expected, watch)
+        return
+    wanted = request(**arguments)
+    prompts = [prompt for prompt in dict.fromkeys(wanted.prompts) if prompt]
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
-    model = open_model(args, all_loras(args, wanted))
+    steps = None if args.save_steps is None else StepFiles(args, len(wanted.prompts))
+    check_guides(args)
+    model = guided(open_model(args, all_loras(args, wanted)), args, wanted)
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))
     note_sampler(args, model, wanted)
-    print_expectation(args, model, wanted)
+    model = expected(args, model, wanted)
+    said = said_of(model, vars(args)) | (began or {})
+    if args.repeat is not None:
+        note_differences(args, said)
+    check_files(files, wanted, said, sheet)
+    names, images = numbered(files[0], len(wanted.prompts)) if sheet else files, []
+    previews.of(model)
 
-    said = {"Software": f"tinyldm {__version__}", "model": model.path.name}
-    said |= {"image": args.image.name} if "image" in args else {}
-    said |= {"precision": "bf16"} if model.runtime.precision == "bf16" else {}
-    images = []
+    def seen(step: Any) -> None:
+        watch(step)
+        previews.see(step, names.__getitem__)
+
+    callback = seen if steps is None else steps.watching(model, wanted, seen)
     try:
-        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=watch, single_run=True)):
+        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=callback, single_run=True)):
             if sheet:
                 images.append(picture.image)
-                continue
-            write_png(files[picture.index], picture.image, wanted.metadata(picture.index) | said)
-            args.written.append(files[picture.index])
+            else:
+                write_picture(files[picture.index], picture.image, wanted.settings(picture.index) | said)
+                args.written.append(files[picture.index])
+            if steps is not None:
+                steps.write(picture, wanted.settings(picture.index) | said)
     finally:  # a run that is interrupted keeps the pictures that are finished, in one picture too
         if sheet and images:
-            write_png(files[0], grid(images, sheet), wanted.metadata(0) | said | {"prompts": "\n".join(prompts)})
+            write_picture(files[0], grid(images, sheet), wanted.settings(0) | said | {"prompts": prompts})
             args.written.append(files[0])
-    print(*files, sep="\n")
-    print(f"seed {wanted.seeds[0]}, {time.perf_counter() - started:.1f} s")
+    print(*files, *([] if steps is None else steps.files), sep="\n")
+    variation = f", variation seed {wanted.variation_seed}" if wanted.variation_strength else ""
+    print(f"seed {wanted.seeds[0]}{variation}, {time.perf_counter() - started:.1f} s")
 
 
-def repeated(args: argparse.Namespace) -> Request:
-    """The request that made the picture of `--from`, with the number of its seed where another is asked for."""
-    from tinyldm.pipelines.pictures import read_text
-    from tinyldm.pipelines.request import read_metadata
+def typed(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `request` as they are typed; prompts have the syntax of the web interface."""
+    usual = {"num_images": args.count, "seed": chosen_seed(args), "prompt_syntax": "webui"}
+    return {"prompt": read_prompts(args.prompt) or None, **usual, **given}
 
-    if args.prompt:
-        raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
-    said = read_text(args.repeat)
-    for made, why in (("image", "began from another picture"), ("one_stream", "shared its noise with others")):
-        if made in said:
-            raise InputError(f"{args.repeat}: {why} ({said[made]}), so its settings alone don't make it again")
-    return read_metadata(said if args.seed is None else {**said, "seed": str(chosen_seed(args))})
+
+def check_files(files: Sequence[Path], wanted: Request, said: Mapping[str, Any], sheet: int | None) -> None:
+    """Raise `InputError` where a file can't hold its picture, or what is said of it."""
+    from tinyldm.pipelines.picture_text import check_picture
+
+    columns = min(sheet or 1, len(wanted.prompts))
+    rows = -(-len(wanted.prompts) // columns) if sheet else 1
+    for k, file in enumerate(files):
+        check_picture(
+            file, {**wanted.settings(k), **said}, ((wanted.width or 0) * columns, (wanted.height or 0) * rows)
+        )
 
 
 def sampler_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -143,31 +201,36 @@ def note_sampler(args: argparse.Namespace, model: LatentDiffusion, wanted: Reque
     """Say where a run that names no sampler does not take the scheduler that the checkpoint names."""
     from tinyldm.diffusion.samplers import SAMPLERS, find_sampler
 
+    if (args.sampler, args.repeat) != (None, None):
+        return
     published = model.scheduler_config.get("_class_name")
     chosen = SAMPLERS[find_sampler(wanted.sampler or "")].sampler.scheduler_class
-    if args.sampler is None and published not in (None, chosen):
+    if published not in (None, chosen):
         note(f"{model.path.name} names the scheduler {published}; sampling with {wanted.sampler} (--sampler)")
 
 
-def print_expectation(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> None:
-    """Say what a run will take before it begins. Raises `InputError` where there is too little memory for it."""
-    from tinyldm.memory import check_memory, expected_bytes, human_bytes
+def expected(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) -> LatentDiffusion:
+    """Say what a run will take before it begins; the model, with its autoencoder in tiles where memory is short.
+
+    Raises `InputError` where there is too little memory for that, too.
+    """
+    from tinyldm.memory import expected_bytes, fitting, human_bytes
 
     h, w = model.parts.latent_size(wanted.height, wanted.width)
     pictures = "1 picture" if len(wanted.prompts) == 1 else f"{len(wanted.prompts)} pictures"
     size = f"{pictures} of {wanted.width}×{wanted.height}"
     if not args.force:
-        check_memory(model, h, w, size)
+        model = fitting(model, h, w, size)
     needed = human_bytes(expected_bytes(model, h, w))
     print(f"{size}, about {needed} of memory; time left is shown after the first step", file=sys.stderr)
+    return model
 
 
 def progress_bar(calls: range) -> Iterator[int]:
     """A progress bar over the calls of the denoiser: how many, seconds for one, time left."""
     from tqdm import tqdm
 
-    bar = "{l_bar}{bar:24}| {n_fmt}/{total_fmt} steps, {rate_inv_fmt}, {remaining} left"
-    return iter(tqdm(calls, desc="sampling", unit="step", bar_format=bar))
+    return iter(tqdm(calls, desc="sampling", unit="step", bar_format=BAR))
 
 
 def watch(_: object) -> None:

@@ -10,7 +10,7 @@ the bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,39 +44,42 @@ class BrownianTree:
         a, b = (min(max(round(t, DIGITS), self.start), self.end) for t in (a, b))
         if a == b:
             return np.zeros(self.shape, self.dtype)
-        places = list(self.split(self.start, self.end, (0, 0), a, b))
+        places: list[Place] = []
+        self.split(self.start, self.end, (0, 0), a, b, places)
         missing = [place for place in places if place not in self.values]
         drawn = dict(zip(missing, self.normals(missing), strict=True)) if missing else {}
         self.values = {place: drawn[place] if place in drawn else self.values[place] for place in places}
-        first, *rest = self.parts(self.start, self.end, self.whole, (0, 0), a, b)
-        for part in rest:
-            first = first + part
-        return first
+        parts: list[Array] = []
+        self.part(self.start, self.end, self.whole, (0, 0), a, b, parts)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
 
-    def split(self, start: float, end: float, place: Place, a: float, b: float) -> Iterator[Place]:
-        """The intervals that have to be halved to find [a, b]."""
+    def split(self, start: float, end: float, place: Place, a: float, b: float, places: list[Place]) -> None:
+        """Append the intervals that have to be halved to find [a, b]."""
         if (a, b) == (start, end):
             return
-        yield place
+        places.append(place)
         middle, (left, right) = round(0.5 * (end + start), DIGITS), halves(place)
         if a < middle:
-            yield from self.split(start, middle, left, a, min(b, middle))
+            self.split(start, middle, left, a, min(b, middle), places)
         if b > middle:
-            yield from self.split(middle, end, right, max(a, middle), b)
+            self.split(middle, end, right, max(a, middle), b, places)
 
-    def parts(self, start: float, end: float, w: Array, place: Place, a: float, b: float) -> Iterator[Array]:
-        """The increments of the largest intervals of the tree that make up [a, b], in order."""
+    def part(self, start: float, end: float, w: Array, place: Place, a: float, b: float, parts: list[Array]) -> None:
+        """Append the increments of the largest intervals of the tree that make up [a, b], in order."""
         if (a, b) == (start, end):
-            yield w
+            parts.append(w)
             return
         middle = round(0.5 * (end + start), DIGITS)
         before, after, reciprocal = middle - start, end - middle, 1 / (end - start)
         w_left = before * w * reciprocal + math.sqrt(before * after * reciprocal) * self.values[place]
         left, right = halves(place)
         if a < middle:
-            yield from self.parts(start, middle, w_left, left, a, min(b, middle))
+            self.part(start, middle, w_left, left, a, min(b, middle), parts)
         if b > middle:
-            yield from self.parts(middle, end, w - w_left, right, max(a, middle), b)
+            self.part(middle, end, w - w_left, right, max(a, middle), b, parts)
 
 
 def halves(place: Place) -> tuple[Place, Place]:

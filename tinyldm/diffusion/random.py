@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,13 +91,17 @@ class TorchGenerator:
     def __init__(self, seed: int = 0):
         self._initial_seed = check_seed(seed)
         self._twister = np.random.MT19937(0)
-        np.random.RandomState(self._twister).seed(self._initial_seed & 0xFFFFFFFF)  # `init_genrand`
+        self._state = np.random.RandomState(self._twister)
+        self._state.seed(self._initial_seed & 0xFFFFFFFF)  # `init_genrand`
         self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
 
     def manual_seed(self, seed: int) -> TorchGenerator:
-        """Start the stream of `seed` from its beginning; returns the generator itself."""
-        new = TorchGenerator(seed)
-        self._initial_seed, self._twister, self._kept = new._initial_seed, new._twister, new._kept
+        """Start the stream of `seed` from its beginning; returns the generator itself.
+
+        The twister is kept: making one takes longer than many a draw.
+        """
+        self._initial_seed, self._kept = check_seed(seed), None
+        self._state.seed(self._initial_seed & 0xFFFFFFFF)
         return self
 
     @property
@@ -246,15 +250,15 @@ def torch_randn(
 
 def torch_randn_each(shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray:  # -> (len(seeds), *shape) float32
     """`torch_randn` of each seed: in one go where the blocks of one do not run into another's."""
-    size, generators = math.prod(shape), [TorchGenerator(seed) for seed in seeds]
+    size, generator = math.prod(shape), TorchGenerator()
     if size % BLOCK:
-        return np.stack([generator.randn(shape) for generator in generators])
-    uniforms = [generator.rand(size) for generator in generators]
+        return np.stack([generator.manual_seed(seed).randn(shape) for seed in seeds])
+    uniforms = [generator.manual_seed(seed).rand(size) for seed in seeds]
     return box_muller(np.concatenate(uniforms)).reshape(-1, *shape)
 
 
 class Generator(Protocol):
-    """A stream of normals: `TorchGenerator`, and whatever else a seed may mean."""
+    """A stream of normals: `TorchGenerator`, and whatever else a seed may mean (`diffusion.streams`)."""
 
     @property
     def initial_seed(self) -> int:
@@ -264,9 +268,6 @@ class Generator(Protocol):
     def randn(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape, float32 or float64."""
         ...
-
-
-GENERATORS: dict[str, Callable[[int], Generator]] = {"torch": TorchGenerator}
 
 
 @dataclass(frozen=True)
@@ -292,16 +293,3 @@ class PictureStreams:
         if shape[:1] != (len(self.generators),):
             raise InputError(f"shape: {shape} is not of {len(self.generators)} pictures, one for each generator")
         return np.concatenate([generator.randn((1, *shape[1:]), dtype) for generator in self.generators])
-
-
-def picture_streams(seed: int, count: int, kind: str = "torch") -> PictureStreams:
-    """The streams of `count` pictures with the seeds `seed`, `seed` + 1, …, modulo $2^{64}$, from generators of a kind.
-
-    `kind` is a key of `GENERATORS`: "torch" is the stream of PyTorch on a CPU.
-    """
-    if kind not in GENERATORS:
-        raise InputError(f"rng: {kind!r} is unknown; take {' or '.join(GENERATORS)}")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"count: {count!r} is not a number of pictures; it must be an integer of 1 or more")
-    first = check_seed(seed)
-    return PictureStreams([GENERATORS[kind]((first + k) % 2**64) for k in range(count)])

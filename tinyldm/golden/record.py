@@ -85,7 +85,8 @@ STATED_IF_SET = ("sampler_options", "one_stream")
 
 def settings_of(wanted: Request) -> dict[str, Any]:
     """What a file says of a request. Raises `InputError` for one that it can't state, so that none could repeat it."""
-    if wanted.image is not None or wanted.conditions is not None or wanted.noise is not None:
+    unstated = ("image", "mask", "depth", "segments", "way", "conditions", "noise")
+    if any(getattr(wanted, name) is not None for name in unstated):
         raise InputError("a request with a picture, a latent or arrays can't be recorded: a file could not state them")
     if wanted.seeds != tuple(wanted.seeds[0] + k for k in range(len(wanted.prompts))):
         raise InputError(f"recorded pictures have seeds one after the other, not {wanted.seeds}")

@@ -6,9 +6,9 @@
     y = kernels.conv2d(x, w, bias, padding=1)                    # … for many calls
 
 **Operators**: `linear`, `conv2d`, `layer_norm`, `group_norm`, `silu`, `gelu`, `quick_gelu`, `geglu`, `softmax`,
-`attention`, `upsample_nearest`, `avg_pool2d`, `embedding`, `timestep_embedding`. **Composites**, each one pass:
-`linears`, `linear_activation`, `linear_geglu`, `linear_residual`, `norm_silu`, `norm_silu_conv2d`, `conv2d_residual`,
-`upsample_conv2d`.
+`attention`, `moments`, `upsample_nearest`, `avg_pool2d`, `embedding`, `timestep_embedding`. **Composites**, each one
+pass: `linears`, `linear_activation`, `linear_geglu`, `linear_residual`, `norm_silu`, `norm_silu_conv2d`,
+`affine_silu_conv2d`, `conv2d_residual`, `upsample_conv2d`.
 
 **Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
 in its published layout (float16, float32 or float64) or what was prepared from it:
@@ -16,7 +16,8 @@ in its published layout (float16, float32 or float64) or what was prepared from 
     prepare_linear(weight, precision="fast")                for linear, linear_activation, linear_residual
     prepare_linear(weight, gated=True, …)                   for linear_geglu
     prepare_linears(weights, precision="fast")              for linears
-    prepare_conv2d(weight, stride=1, precision="fast")      for conv2d, conv2d_residual, norm_silu_conv2d
+    prepare_conv2d(weight, stride=1, precision="fast")      for conv2d, conv2d_residual, norm_silu_conv2d,
+                                                            affine_silu_conv2d
     prepare_upsample_conv2d(weight, precision="fast")       for upsample_conv2d
 
 A prepared weight holds its own copy (`.nbytes`, `.shape` as published); the array it came from may be dropped.
@@ -32,6 +33,8 @@ precision="bf16")` those of its own. Everything else is the same in all. `unit()
 by default all processors of the process. The bytes that come out are the same for any number of threads, and from run
 to run.
 
+**Memory** of results is kept for the next ones (`buffers.py`); within `frugal()` (a context) little of it.
+
 **Processor**: `target()` says which vectors are used (`.name`, `.width`); TINYLDM_SIMD overrides it (`avx512bf16` and
 `amx` are `avx512` with a unit for bfloat16, and `avx512` is that without one).
 
@@ -41,8 +44,10 @@ another folder).
 
 from tinyldm.kernels.activation import geglu, gelu, quick_gelu, silu, softmax
 from tinyldm.kernels.attention import attention
+from tinyldm.kernels.buffers import frugal
 from tinyldm.kernels.conv import (
     PreparedConv,
+    affine_silu_conv2d,
     choose_conv2d,
     conv2d,
     conv2d_residual,
@@ -64,7 +69,7 @@ from tinyldm.kernels.linear import (
     prepare_linears,
 )
 from tinyldm.kernels.matmul import PackedWeight
-from tinyldm.kernels.norm import group_norm, layer_norm
+from tinyldm.kernels.norm import group_norm, layer_norm, moments
 from tinyldm.kernels.pool import set_threads, threads, using_threads
 from tinyldm.kernels.resample import avg_pool2d, upsample_nearest
 from tinyldm.kernels.simd import UNITS, target, unit
@@ -74,12 +79,14 @@ __all__ = [
     "PackedWeight",
     "PackedWeights",
     "PreparedConv",
+    "affine_silu_conv2d",
     "attention",
     "avg_pool2d",
     "choose_conv2d",
     "conv2d",
     "conv2d_residual",
     "embedding",
+    "frugal",
     "geglu",
     "gelu",
     "group_norm",
@@ -89,6 +96,7 @@ __all__ = [
     "linear_geglu",
     "linear_residual",
     "linears",
+    "moments",
     "norm_silu",
     "norm_silu_conv2d",
     "prepare_conv2d",

@@ -398,7 +398,7 @@ def _mask_columns(mask: np.ndarray, shape: tuple[int, int, int, int]) -> tuple[n
     filled = TILE_COLUMNS if rows == 1 else queries  # one row for all queries fills one panel
     columns = np.zeros((samples, heads, keys, ceil_div(filled, TILE_COLUMNS) * TILE_COLUMNS), np.float32)
     columns[..., :filled] = mask.reshape(whole).swapaxes(-1, -2)
-    return columns.reshape(-1, keys, columns.shape[-1]), heads if samples > 1 else 0, int(heads > 1)
+    return columns.reshape(samples * heads, keys, columns.shape[-1]), heads if samples > 1 else 0, int(heads > 1)
 
 
 def attention(

@@ -6,19 +6,23 @@ repeat from layer to layer and from step to step, so memory is kept instead: wha
 whose memory comes back here when the last array or view that shows it is gone.
 
 All of it together stays within `SPARE` times what was once in use at the same time: beyond that, what has lain idle
-longest goes back to the system.
+longest goes back to the system. Within `frugal()`, where memory is short, `LITTLE` lies idle, and a piece is not given
+to an array of half its size.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 
 SMALLEST = 1 << 17  # bytes; smaller arrays stay within the C library's own reserve
 SPARE = 1.25  # of what was in use at once: lent and idle memory in all
+LITTLE = 1 << 25  # bytes that lie idle at most, where memory is short
 ALIGNMENT = 64  # bytes of a cache line
 FLOAT32 = np.dtype(np.float32).str
 
@@ -54,20 +58,22 @@ class _Reserve:
         self.returned: deque[_Piece] = deque()
         self.idle: list[_Piece] = []  # what came back longest ago first
         self.lent = self.most_lent = 0  # bytes
+        self.frugal = 0  # how many blocks of `frugal` are under way
         self.lock = threading.Lock()
 
     def take(self, size: int) -> _Piece:
         """Memory of at least `size` bytes: the smallest idle piece that is large enough, or new memory."""
         with self.lock:
             self.collect()
-            found = None
+            found, most = None, 2 * size - 1 if self.frugal else math.inf
             for piece in self.idle:
-                if piece.size >= size and (found is None or piece.size < found.size):
+                if size <= piece.size <= most and (found is None or piece.size < found.size):
                     found = piece
             if found is not None:
                 self.idle.remove(found)
             else:
-                self.shrink_to(SPARE * max(self.most_lent, self.lent + size) - self.lent - size)
+                spare = SPARE * max(self.most_lent, self.lent + size) - self.lent - size
+                self.shrink_to(min(spare, LITTLE) if self.frugal else spare)
                 found = _Piece(size)
             self.lent += found.size
             self.most_lent = max(self.most_lent, self.lent)
@@ -88,6 +94,20 @@ class _Reserve:
 
 
 _reserve = _Reserve()
+
+
+@contextlib.contextmanager
+def frugal() -> Iterator[None]:
+    """A block in which little memory lies idle; it may be slower."""
+    with _reserve.lock:
+        _reserve.frugal += 1
+        _reserve.collect()
+        _reserve.shrink_to(LITTLE)
+    try:
+        yield
+    finally:
+        with _reserve.lock:
+            _reserve.frugal -= 1
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:

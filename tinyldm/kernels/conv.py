@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinyldm.kernels.arrays import activations, added
+from tinyldm.kernels.arrays import activations, added, parameters
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.matmul import (
     HALVES,
@@ -42,6 +42,7 @@ from tinyldm.kernels.simd import TILES, unit
 from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
 from tinyldm.ops.conv import Padding, conv2d_sizes, enlarged_size
+from tinyldm.ops.norm import check_affine
 
 FEWEST_CHANNELS = 16  # below, transforms cost more than they save
 MOST_REPEATS = 2  # blocks of columns for which normalising again and again beats a pass of its own
@@ -134,11 +135,16 @@ def _conv2d(
     residual: np.ndarray | None = None,
     gain_shift: tuple[np.ndarray, np.ndarray] | None = None,
     size: tuple[int, int] | None = None,
+    inner: slice = slice(None),
 ) -> np.ndarray:
-    """Any convolution: of `x`, enlarged to `size`, or scaled, shifted and put through SiLU by `gain_shift`."""
+    """Any convolution: of `x`, enlarged to `size`, or scaled, shifted and put through SiLU by `gain_shift`.
+
+    `inner` are the rows of the result that are wanted.
+    """
     prepared = weight if isinstance(weight, PreparedConv) else prepare_conv2d(weight, stride)
     (top, _, left, _), out = conv2d_sizes(operator, x, prepared.shape, stride, padding, size)
     n, c_out = len(x), prepared.shape[0]
+    first, stop, _ = inner.indices(out[0])
     x = activations(x, operator)
     residual = added(operator, residual, (n, *out, c_out))
     padded = pad_bias(operator, bias, c_out, shift=shift, samples=n)
@@ -151,9 +157,9 @@ def _conv2d(
             x,
             prepared.packed,
             padded,
-            out,
+            (stop - first, out[1]),
             virtual_size=size,
-            top=top,
+            top=top - first,
             left=left,
             gain_shift=gain_shift,
             prologue=COPY if gain_shift is None else SILU,
@@ -162,10 +168,10 @@ def _conv2d(
     if gain_shift is not None:
         x = affine(x, *gain_shift, silu=True)
     if size == (2 * x.shape[1], 2 * x.shape[2]) and prepared.phases:
-        return _doubled(x, prepared.phases, padded)
+        return _doubled(x, prepared.phases, padded)[:, inner]
     if size is not None:
         x = upsample_nearest(x, size)
-    return matmul(x, prepared.packed, padded, out, stride=stride, top=top, left=left, residual=residual)
+    return matmul(x, prepared.packed, padded, out, stride=stride, top=top, left=left, residual=residual)[:, inner]
 
 
 def conv2d(
@@ -214,9 +220,31 @@ def norm_silu_conv2d(
     return _conv2d("norm_silu_conv2d", x, weight, bias, stride, padding, shift, residual, gain_shift)
 
 
-def upsample_conv2d(
-    x: np.ndarray, weight: ConvWeight, bias: np.ndarray | None = None, size: tuple[int, int] | None = None
+def affine_silu_conv2d(
+    x: np.ndarray,
+    gain: np.ndarray,
+    shift: np.ndarray,
+    weight: ConvWeight,
+    bias: np.ndarray | None = None,
+    *,
+    padding: Padding = 1,
+    residual: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`conv2d(upsample_nearest(x, size), padding=1)`: to twice the height and width, or to `size`."""
+    """`conv2d(silu(x * gain + shift)) + residual`, `gain` and `shift` `(N, C_in)`."""
+    prepared = weight if isinstance(weight, PreparedConv) else prepare_conv2d(weight)
+    conv2d_sizes("affine_silu_conv2d", x, prepared.shape, 1, padding)
+    check_affine("affine_silu_conv2d", x, gain, shift)
+    gain_shift = parameters(gain), parameters(shift)
+    return _conv2d("affine_silu_conv2d", x, prepared, bias, 1, padding, None, residual, gain_shift)
+
+
+def upsample_conv2d(
+    x: np.ndarray,
+    weight: ConvWeight,
+    bias: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+    inner: slice = slice(None),
+) -> np.ndarray:
+    """`conv2d(upsample_nearest(x, size), padding=1)`: to twice the height and width, or to `size`; its rows `inner`."""
     size = enlarged_size("upsample_conv2d", x, size)
-    return _conv2d("upsample_conv2d", x, weight, bias, 1, 1, size=size)
+    return _conv2d("upsample_conv2d", x, weight, bias, 1, 1, size=size, inner=inner)

@@ -21,6 +21,8 @@ Wu and He 2018, arXiv 1803.08494; Ba et al. 2016, arXiv 1607.06450.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tinyldm.kernels.arrays import activations, as_pixels, as_rows, parameters
@@ -29,7 +31,7 @@ from tinyldm.kernels.compile import Float64Sums, Images, Kernel, Numbers, Row, R
 from tinyldm.kernels.pool import run
 from tinyldm.kernels.rows import NONE, SILU, add_moments, affine_row, normalise_row, row_moments
 from tinyldm.kernels.simd import address, next_unit
-from tinyldm.ops.norm import check_norm
+from tinyldm.ops.norm import check_norm, gain_and_shift
 
 CHUNK = 1 << 16  # values of one unit of work, about: fits the level-2 cache
 
@@ -90,22 +92,23 @@ def _chunk(rows: int, channels: int) -> int:
     return max(1, min(rows, CHUNK // max(channels, 1)))
 
 
+def moments(x: np.ndarray) -> np.ndarray:
+    """Sum and sum of squares of every sample's channels, in float64: `(N, …, C) -> (N, 2, C)`."""
+    n, pixels, channels = (pixelwise := as_pixels(activations(x, "moments"))).shape
+    chunk = _chunk(pixels, channels)
+    sums = np.zeros((n, -(-pixels // chunk), 2, channels))
+    run(moments_kernel, n * sums.shape[1], 8 * x.size, 0, pixelwise, chunk, sums)
+    total: np.ndarray = sums.sum(axis=1)
+    return total
+
+
 def group_norm_affine(
     operator: str, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gain and shift of every sample and channel, `(N, C)` each, such that group norm is x * gain + shift."""
     check_norm(operator, x, weight, bias, groups)
-    weight, bias = parameters(weight), parameters(bias)
-    n, pixels, channels = (pixelwise := as_pixels(x)).shape
-    chunk = _chunk(pixels, channels)
-    sums = np.zeros((n, -(-pixels // chunk), 2, channels))
-    run(moments_kernel, n * sums.shape[1], 8 * x.size, 0, pixelwise, chunk, sums)
-    each = channels // groups
-    moments = sums.sum(axis=1).reshape(n, 2, groups, each).sum(axis=3) / max(1, pixels * each)
-    mean = moments[:, 0]
-    inverse = 1 / np.sqrt(np.maximum(moments[:, 1] - mean * mean, 0) + eps)
-    gain = np.repeat(inverse, each, axis=1) * weight
-    shift = bias - np.repeat(mean, each, axis=1) * gain
+    pixels = math.prod(x.shape[1:-1])
+    gain, shift = gain_and_shift(moments(x), pixels, parameters(weight), parameters(bias), groups, eps)
     return gain.astype(np.float32), shift.astype(np.float32)
 
 

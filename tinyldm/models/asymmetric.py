@@ -115,7 +115,7 @@ class AsymmetricAutoencoderKL(FirstStage[AsymmetricConfig]):
 
     def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), (N,h,w,C)
         """The Gaussian, as in `AutoencoderKL`."""
-        return gaussian(linear(encoder(x, self.weights.encoder), self.weights.quant_conv))
+        return gaussian(linear((self.walk_down or encoder)(x, self.weights.encoder), self.weights.quant_conv))
 
     def decode(self, z: Array, image: Array | None = None, mask: Array | None = None) -> Array:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`, about [-1, 1], not clipped.
@@ -136,7 +136,7 @@ class AsymmetricAutoencoderKL(FirstStage[AsymmetricConfig]):
 
     def picture(self, z: Array, known: tuple[Array, Array] | None = None) -> Array:  # (N,h,w,C) -> (N,H,W,3)
         """The decoder; `known` are image and mask."""
-        return decoder(linear(z, self.weights.post_quant_conv), known, self.weights.decoder)
+        return (self.walk_up or decoder)(linear(z, self.weights.post_quant_conv), known, self.weights.decoder)
 
 
 @module

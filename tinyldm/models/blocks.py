@@ -7,7 +7,7 @@ et al. 2022, arXiv:2112.10752, section 3.3, equation 3, and appendix E.2.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +111,18 @@ class PreparedContext:
     keys_values: dict[str, tuple[Array, Array]]
 
 
-Context = Array | PreparedContext
+TextContext = Array | PreparedContext
+
+
+@dataclass(frozen=True)
+class PicturedContext:
+    """A context beside pictures (`ip_adapter`): keys and values of each picture, by the path of the attention."""
+
+    text: TextContext
+    images: Mapping[str, Sequence[tuple[Array, Array]]]
+
+
+Context = TextContext | PicturedContext
 
 
 def transformer(x: Array, context: Context | None, w: Weights) -> Array:  # (N,H,W,C), (N,L,D) -> (N,H,W,C)
@@ -148,14 +159,24 @@ def transformer_block(x: Array, context: Context, w: Weights) -> Array:  # (N,P,
 
 
 def attend(x: Array, context: Context | None, residual: Array, w: Weights) -> Array:
-    """Attention of x `(N, P, C)` to a context `(N, L, D)`, or to itself, plus the residual: `-> (N, P, C)`."""
+    """Attention of x `(N, P, C)` to a context `(N, L, D)`, or to itself, plus the residual: `-> (N, P, C)`.
+
+    Pictures are attended to on their own, by the same question, and what is found there is added.
+    """
+    images: Sequence[tuple[Array, Array]] = ()
+    if isinstance(context, PicturedContext):
+        images = context.images.get(w.path, ())
+        context = context.text
     if context is None:
         q, k, v = linears(x, w, "to_q", "to_k", "to_v")
     elif isinstance(context, PreparedContext):
         q, (k, v) = linear(x, w.to_q), context.keys_values[w.path]
     else:
         q, k, v = linear(x, w.to_q), linear(context, w.to_k), linear(context, w.to_v)
-    return linear_residual(attention(q, k, v, w), w.to_out[0], residual)
+    h = attention(q, k, v, w)
+    for key, value in images:
+        h = h + attention(q, key, value, w)
+    return linear_residual(h, w.to_out[0], residual)
 
 
 # The weights of these blocks: name and shape of each --------------------------------------------------------------

@@ -11,8 +11,11 @@ from tinyldm.models.bert import BertEncoder
 from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.controlnet import ControlNet
 from tinyldm.models.flow import Flow
+from tinyldm.models.image_encoder import ImageEncoder
+from tinyldm.models.ip_adapter import IPAdapter
 from tinyldm.models.network import Network
 from tinyldm.models.pixels import PixelScaling
+from tinyldm.models.t2i_adapter import T2IAdapter
 from tinyldm.models.text_encoder import ProjectedTextEncoder, TextEncoder
 from tinyldm.models.tiny import AutoencoderTiny
 from tinyldm.models.unet import UNet
@@ -31,11 +34,14 @@ MODELS: dict[str, type[Network[Any]]] = {
     "AutoencoderKL": AutoencoderKL,
     "CLIPTextModel": TextEncoder,
     "CLIPTextModelWithProjection": ProjectedTextEncoder,
+    "CLIPVisionModelWithProjection": ImageEncoder,
     "ClassEmbedder": ClassEmbedder,
     "Flow": Flow,
+    "IPAdapter": IPAdapter,
     "LDMBertModel": BertEncoder,
     "PixelScaling": PixelScaling,
     "SpatialRescaler": SpatialRescaler,
+    "T2IAdapter": T2IAdapter,
     "UNet2DConditionModel": UNet,
     "UNet2DModel": UNet2D,
     "VQModel": VQModel,

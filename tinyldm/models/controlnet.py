@@ -51,6 +51,18 @@ class ControlNetConfig:
     hint: HintConfig
     unet: UNetConfig
 
+    @property
+    def factor(self) -> int:
+        """How many pixels of the hint there are to a latent, and what its sides must be a multiple of."""
+        return self.hint.factor
+
+    multiple = factor
+
+    @property
+    def hint_channels(self) -> int:
+        """The channels of the hint."""
+        return self.hint.conditioning_channels
+
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> ControlNetConfig:
         """Read the fields. Raises `ConfigError` for an unknown field or value."""
@@ -154,7 +166,7 @@ def controlnet(
     """The UNet's way down and middle with the hint added behind the first convolution; each output projected."""
     temb = time_embedding(t, given, config, w)
     x = conv2d(z, w.conv_in) + hint_embedding(hint, w.controlnet_cond_embedding)
-    x, skips = way_down(x, temb, context, w)
+    x, skips = way_down(x, temb, context, w, iter(()))
     x = mid_block(x, temb, context, w.mid_block)
     residuals = [conv2d(skip, layer) for skip, layer in zip(skips, w.controlnet_down_blocks, strict=True)]
     return [*residuals, conv2d(x, w.controlnet_mid_block)]

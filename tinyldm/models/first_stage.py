@@ -7,7 +7,7 @@ Every one of them is called in the same way, whatever it is made of: `encode`, `
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -56,6 +56,11 @@ class FirstStage(Network[C]):
 
     component = "VAE"
     name = "vae"
+    tile: int | None = (
+        None  # rows of pixels that it computes at a time (`tiled`), None where it computes whole pictures
+    )
+    walk_down: Callable[..., Array] | None = None  # in place of the encoder's, where it is computed in tiles
+    walk_up: Callable[..., Array] | None = None
 
     def __init__(self, config: Mapping[str, Any] | C, source: TensorSource, runtime: Runtime | None = None) -> None:
         super().__init__(config, source, runtime)

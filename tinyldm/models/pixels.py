@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tinyldm.models.blocks import Parameters
 from tinyldm.models.first_stage import FirstStage
 from tinyldm.typing import Array
 
@@ -29,9 +30,9 @@ class PixelConfig:
     supported: ClassVar[Mapping[str, list[Any]]] = {}
 
 
-def parameters(config: PixelConfig) -> dict[str, tuple[int, ...]]:
+def parameters(config: PixelConfig) -> Parameters:
     """Mean and standard deviation of each channel."""
-    return {"mean": (3,), "std": (3,)}
+    yield from {"mean": (3,), "std": (3,)}.items()
 
 
 class PixelScaling(FirstStage[PixelConfig]):

@@ -147,7 +147,7 @@ def embeddings(ids: Integers, w: Weights) -> Array:
 
 
 @module
-def encoder(x: Array, mask: Array, layers: int, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
+def encoder(x: Array, mask: Array | None, layers: int, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
     """The first so many transformer layers."""
     for i in range(layers):
         x = encoder_layer(x, mask, activation, w.layers[i])
@@ -155,8 +155,8 @@ def encoder(x: Array, mask: Array, layers: int, activation: str, w: Weights) -> 
 
 
 @module
-def encoder_layer(x: Array, mask: Array, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
-    """Causal attention of the tokens to each other, then a perceptron; norms first, each around a residual."""
+def encoder_layer(x: Array, mask: Array | None, activation: str, w: Weights) -> Array:  # (N,L,D) -> (N,L,D)
+    """Attention of the tokens to each other, a text's causal, then a perceptron; norms first, around residuals."""
     q, k, v = linears(layer_norm(x, w.layer_norm1), w.self_attn, "q_proj", "k_proj", "v_proj")
     x = linear_residual(attention(q, k, v, w.self_attn, mask), w.self_attn.out_proj, x)
     h = linear_activation(layer_norm(x, w.layer_norm2), w.mlp.fc1, activation)

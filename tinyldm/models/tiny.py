@@ -102,11 +102,11 @@ class AutoencoderTiny(FirstStage[TinyConfig]):
 
     def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), None
         """The latents; there is no randomness in them."""
-        return encoder(x, self.weights.encoder), None
+        return (self.walk_down or encoder)(x, self.weights.encoder), None
 
     def picture(self, z: Array) -> Array:  # (N,h,w,C) -> (N,H,W,3)
         """The decoder."""
-        return decoder(z, self.config, self.weights.decoder)
+        return (self.walk_up or decoder)(z, self.config, self.weights.decoder)
 
 
 @module

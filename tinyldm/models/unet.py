@@ -12,7 +12,7 @@ arXiv:2307.01952, section 2.2), the guidance scale of a distilled model (Meng et
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import (
     Context,
+    PicturedContext,
     PreparedContext,
+    TextContext,
     downsample,
     resizing_block,
     resnet_block,
@@ -57,8 +59,10 @@ class UNet(Network[UNetConfig]):
         self,
         z: Array,
         t: Array | float,
-        context: Context,
+        context: TextContext,
         residuals: Sequence[Array] | None = None,
+        features: Sequence[Array] = (),
+        images: Mapping[str, Sequence[tuple[Array, Array]]] | None = None,
         **conditions: Array,
     ) -> Array:
         """The prediction for noisy latents: `(N, C, h, w), t, (N, L, D) -> (N, C', h, w)`.
@@ -68,7 +72,8 @@ class UNet(Network[UNetConfig]):
         schedule's `prediction_type`. Further `conditions` of the models that have them: `class_labels` `(N,)` (or
         `(N, D)` vectors), `guidance` `(N, D)` (the original's `timestep_cond`), and `text_embeds` `(N, D)` with
         `time_ids` `(N, 6)`. `residuals` are a ControlNet's, to be added to each skip and, the last of them, to the
-        middle.
+        middle; `features` are a T2I-Adapter's, to be added to each block of the way down; `images` are an IP-Adapter's
+        keys and values, by the paths of the attentions that look at them beside the context.
 
         Raises `InputError` where a shape does not fit the model, or a condition is missing or not the model's.
         """
@@ -82,12 +87,14 @@ class UNet(Network[UNetConfig]):
             context = checked_context(self.component, context, len(z), self.context_dim, z.dtype)
             begin(self.name, z=z, t=t, context=context, **given.arrays())
             context = linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
+        seen = context if images is None else PicturedContext(context, images)
         control = None if residuals is None else [channels_last(np.asarray(r, z.dtype)) for r in residuals]
-        epsilon = channels_first(unet(channels_last(z), t, context, given, control, c, w))
+        added = [channels_last(np.asarray(f, z.dtype)) for f in features]
+        epsilon = channels_first(unet(channels_last(z), t, seen, given, control, c, w, added))
         note(epsilon=epsilon)
         return epsilon
 
-    def prepare(self, context: Array) -> Context:
+    def prepare(self, context: Array) -> TextContext:
         """A context with its keys and values, which are the same in every step: `(N, L, D) -> ` what `__call__` takes.
 
         While a trace is on it is returned as it is, so that every step's own modules are seen.
@@ -180,16 +187,21 @@ def unet(
     control: Sequence[Array] | None,
     config: BlocksConfig,
     w: Weights,
+    features: Sequence[Array] = (),
 ) -> Array:  # (N,h,w,C), (N,), (N,L,D) -> (N,h,w,C')
     """The whole model: time embedding, way down, middle, way up; `control` is added to the skips and the middle.
 
-    Without a context, attention is of the pixels to each other alone.
+    `features` are added to the blocks of the way down, one more to the middle. Without a context, attention is of the
+    pixels to each other alone.
     """
     temb = time_embedding(t, given, config, w)
     x = conv2d(2 * z - 1 if config.center_input_sample else z, w.conv_in)
-    x, skips = way_down(x, temb, context, w)
+    taken = iter(features)
+    x, skips = way_down(x, temb, context, w, taken)
     if "mid_block" in w:
         x = mid_block(x, temb, context, w.mid_block)
+    for feature in taken:
+        x = x + feature
     if control is not None:
         *to_skips, to_middle = control
         skips = [skip + r for skip, r in zip(skips, to_skips, strict=True)]
@@ -263,31 +275,41 @@ def added_embedding(text_embeds: Array, time_ids: Array, config: UNetConfig, w: 
 
 
 def way_down(
-    x: Array, temb: Array, context: Context | None, w: Weights
+    x: Array, temb: Array, context: Context | None, w: Weights, features: Iterator[Array]
 ) -> tuple[Array, list[Array]]:  # (N,H,W,C) -> (N,h,w,Cout), skips
-    """The blocks with ever fewer pixels; what they begin with and every output is kept for the way up."""
+    """The blocks with ever fewer pixels; what they begin with and every output is kept for the way up.
+
+    Of an adapter's `features`, one is added in each block as long as there are some.
+    """
     skips = [x]
     for block in w.down_blocks:
-        x, block_skips = down_block(x, temb, context, block)
+        x, block_skips = down_block(x, temb, context, block, next(features, None))
         skips += block_skips
     return x, skips
 
 
 @module
 def down_block(
-    x: Array, temb: Array, context: Context | None, w: Weights
+    x: Array, temb: Array, context: Context | None, w: Weights, feature: Array | None = None
 ) -> tuple[Array, list[Array]]:  # (N,H,W,Cin) -> (N,⌈H/2⌉,⌈W/2⌉,Cout), skips
-    """Residual blocks, each with a transformer where the level has them, then half the size; every output is kept."""
+    """Residual blocks, each with a transformer where the level has them, then half the size; every output is kept.
+
+    An adapter's `feature` is added before the size is halved where the level has transformers, and behind elsewhere.
+    """
     skips = []
     for i, resnet in enumerate(w.resnets):
         x = resnet_block(x, temb, resnet)
         if "attentions" in w:
             x = transformer(x, context, w.attentions[i])
         skips.append(x)
+    if feature is not None and "attentions" in w:
+        x = skips[-1] = x + feature
     if "downsamplers" in w:
         resize = w.downsamplers[0]
         x = downsample(x, resize) if "conv" in resize else resizing_block(x, temb, avg_pool2d, resize)
         skips.append(x)
+    if feature is not None and "attentions" not in w:
+        x = skips[-1] = x + feature
     return x, skips
 
 

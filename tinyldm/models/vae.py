@@ -166,14 +166,14 @@ class AutoencoderKL(FirstStage[AutoencoderConfig]):
 
     def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), (N,h,w,C)
         """The Gaussian."""
-        h = encoder(x, self.weights.encoder)
+        h = (self.walk_down or encoder)(x, self.weights.encoder)
         h = linear(h, self.weights.quant_conv) if self.config.use_quant_conv else h
         return gaussian(h)
 
     def picture(self, z: Array) -> Array:  # (N,h,w,C) -> (N,H,W,3)
         """The decoder."""
         h = linear(z, self.weights.post_quant_conv) if self.config.use_post_quant_conv else z
-        return decoder(h, self.weights.decoder)
+        return (self.walk_up or decoder)(h, self.weights.decoder)
 
 
 def gaussian(h: Array) -> tuple[Array, Array]:  # (N,h,w,2·C) -> (N,h,w,C), (N,h,w,C)

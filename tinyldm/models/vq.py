@@ -66,7 +66,7 @@ class VQModel(FirstStage[VQConfig]):
 
     def posterior(self, x: Array) -> tuple[Array, Array | None]:  # (N,H,W,3) -> (N,h,w,C), None
         """The latents, not yet replaced by those of the codebook; there is no randomness in them."""
-        return linear(encoder(x, self.weights.encoder), self.weights.quant_conv), None
+        return linear((self.walk_down or encoder)(x, self.weights.encoder), self.weights.quant_conv), None
 
     def decode(self, z: Array, quantize: bool = True) -> Array:
         """Latents to pictures: `(N, C, h, w) -> (N, 3, H, W)`; `quantize` replaces each by its nearest entry first.
@@ -79,7 +79,7 @@ class VQModel(FirstStage[VQConfig]):
         """The decoder, of the entries of the codebook that are nearest, or of the latents as they are."""
         entries = self.weights.quantize.embedding
         z = embedding(nearest_code(z, entries.weight), entries) if quantize else z
-        return decoder(linear(z, self.weights.post_quant_conv), self.weights.decoder)
+        return (self.walk_up or decoder)(linear(z, self.weights.post_quant_conv), self.weights.decoder)
 
     def codes(self, z: Array) -> Integers:
         """The number of the codebook's entry nearest to each latent: `(N, C, h, w) -> (N, h, w)` integers."""

@@ -10,6 +10,7 @@ One file an operator family; start with `activation` and `vectors`, end with `at
 from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu, softmax
 from tinyldm.ops.attention import attention, causal_mask
 from tinyldm.ops.composite import (
+    affine_silu_conv2d,
     conv2d_residual,
     linear_activation,
     linear_geglu,
@@ -20,16 +21,18 @@ from tinyldm.ops.composite import (
     upsample_conv2d,
 )
 from tinyldm.ops.conv import avg_pool2d, conv2d, upsample_nearest
-from tinyldm.ops.norm import group_norm, layer_norm
+from tinyldm.ops.norm import gain_and_shift, group_norm, layer_norm, moments
 from tinyldm.ops.vectors import embedding, linear, timestep_embedding
 
 __all__ = [
+    "affine_silu_conv2d",
     "attention",
     "avg_pool2d",
     "causal_mask",
     "conv2d",
     "conv2d_residual",
     "embedding",
+    "gain_and_shift",
     "geglu",
     "gelu",
     "group_norm",
@@ -39,6 +42,7 @@ __all__ = [
     "linear_geglu",
     "linear_residual",
     "linears",
+    "moments",
     "norm_silu",
     "norm_silu_conv2d",
     "quick_gelu",

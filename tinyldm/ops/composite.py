@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tinyldm.errors import InputError
 from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu
-from tinyldm.ops.conv import Padding, conv2d, upsample_nearest
-from tinyldm.ops.norm import group_norm
+from tinyldm.ops.conv import Padding, conv2d, conv2d_sizes, upsample_nearest
+from tinyldm.ops.norm import check_affine, group_norm
 from tinyldm.ops.vectors import linear
 from tinyldm.typing import Array
 
@@ -65,6 +65,28 @@ def norm_silu_conv2d(
     return h if residual is None else h + residual
 
 
+def affine_silu_conv2d(
+    x: Array,
+    gain: Array,
+    shift: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    padding: Padding = 1,
+    residual: Array | None = None,
+) -> Array:
+    """`conv2d(silu(x · gain + shift)) + residual`: `norm_silu_conv2d` of a part of an image, whose norm is the whole's.
+
+    `(N, H, W, C_in) -> (N, H', W', C_out)`; `gain` and `shift` `(N, C_in)` come from `gain_and_shift`. Raises
+    `InputError` where they do not fit `x`, and as `conv2d` does.
+    """
+    conv2d_sizes("affine_silu_conv2d", x, weight.shape, 1, padding)
+    check_affine("affine_silu_conv2d", x, gain, shift)
+    affine = (x * gain[:, None, None, :] + shift[:, None, None, :]).astype(x.dtype, copy=False)
+    h = conv2d(silu(affine), weight, bias, padding=padding)
+    return h if residual is None else h + residual
+
+
 def conv2d_residual(
     x: Array,
     weight: Array,
@@ -84,11 +106,15 @@ def upsample_conv2d(
     weight: Array,
     bias: Array | None = None,
     size: tuple[int, int] | None = None,
+    inner: slice = slice(None),
     *,
     operators: Operators = PLAIN,
 ) -> Array:
-    """`conv2d(upsample_nearest(x, size), padding=1)`: `(N, H, W, C_in) -> (N, 2H, 2W, C_out)` or to `size`."""
-    return operators.conv2d(operators.upsample_nearest(x, size), weight, bias, padding=1)
+    """`conv2d(upsample_nearest(x, size), padding=1)`: `(N, H, W, C_in) -> (N, 2H, 2W, C_out)` or to `size`.
+
+    Of that, the rows `inner`: where `x` is a part of an image, those that zeros around it do not reach.
+    """
+    return operators.conv2d(operators.upsample_nearest(x, size), weight, bias, padding=1)[:, inner]
 
 
 def linear_residual(

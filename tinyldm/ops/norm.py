@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -35,6 +36,13 @@ def check_norm(operator: str, x: np.ndarray, weight: np.ndarray, bias: np.ndarra
             raise InputError(f"{operator}: x has {channels} channels, the {name} has the shape {array.shape}")
 
 
+def check_affine(operator: str, x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> None:
+    """Raise `InputError` unless gain and shift are one number for each sample and channel of x."""
+    for name, array in (("gain", gain), ("shift", shift)):
+        if array.shape != (len(x), x.shape[-1]):
+            raise InputError(f"{operator}: the {name} of x {x.shape} has the shape {array.shape}")
+
+
 def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float) -> np.ndarray:
     r"""Normalise each sample over its pixels and each group of neighbouring channels: `(N, …, C) -> (N, …, C)`.
 
@@ -53,6 +61,33 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int,
     grouped = x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
     y: np.ndarray = _standardise(grouped, (1, 3), eps).reshape(x.shape) * weight + bias
     return y
+
+
+def moments(x: np.ndarray) -> np.ndarray:
+    """Sum and sum of squares of every sample's channels, in float64: `(N, …, C) -> (N, 2, C)`.
+
+    Those of an image are the sums of those of its parts.
+    """
+    wide = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1]).astype(np.float64)
+    return np.stack([wide.sum(axis=1), np.square(wide).sum(axis=1)], axis=1)
+
+
+def gain_and_shift(
+    sums: np.ndarray, pixels: int, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Group norm as one gain and one shift for each sample and channel, `(N, C)` float64 each, from `moments`.
+
+    $$y = x \cdot g_c + s_c, \quad g_c = \gamma_c / \sqrt{\mathrm{Var} + \epsilon}, \quad s_c = \beta_c - \mathrm E[x]\,
+    g_c$$
+
+    `sums` `(N, 2, C)` are the moments of images of so many `pixels`; the rest is as `group_norm` takes it.
+    """
+    n, _, channels = sums.shape
+    each = channels // groups
+    mean, square = np.moveaxis(sums.reshape(n, 2, groups, each).sum(axis=3) / max(1, pixels * each), 1, 0)
+    inverse = 1 / np.sqrt(np.maximum(square - mean * mean, 0) + eps)
+    gain = np.repeat(inverse, each, axis=1) * weight
+    return gain, bias - np.repeat(mean, each, axis=1) * gain
 
 
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:

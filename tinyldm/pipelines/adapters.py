@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinyldm.checkpoints.hub import local_file
+from tinyldm.checkpoints.hub import local, local_file
 from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inversion
 from tinyldm.checkpoints.lora import LoraSource, Strength, apply_lora
 from tinyldm.checkpoints.lora_facts import distilled_for, open_lora
@@ -15,12 +15,17 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
+from tinyldm.models.image_encoder import ImageEncoder
+from tinyldm.models.ip_adapter import IPAdapter
+from tinyldm.pipelines.image_prompt import reads
 from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.learned_words import extend_tokenizer
 from tinyldm.text.wordpiece import WordPiece
 
 FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel", "Flow", "PixelScaling")
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
+IMAGE_ENCODER = "CLIPVisionModelWithProjection"
+Paths = str | Path | Sequence[str | Path]  # one or several
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
 
 
@@ -47,8 +52,53 @@ def replace_text_encoder(found: Recognised, path: str | Path) -> None:
     if len(candidates) != 1:
         has = ", ".join(other.components) or "nothing"
         raise CheckpointError(f"{path}: wanted a checkpoint with one text encoder; it is {other.title} and has {has}")
+    unet = found.components.get("unet")
+    if "class_embedder" in found.components or (unet is not None and unet.class_name == "UNet2DModel"):
+        raise CheckpointError(f"{path}: {found.title} reads no text, so it takes no text encoder")
     found.components["text_encoder"] = candidates[0]
     found.notes += [f"text encoder: {note}" for note in other.notes]
+
+
+def add_ip_adapters(found: Recognised, paths: Paths, encoder: str | Path | None) -> None:
+    """Take IP-Adapters from their files, `ip_adapter`, `ip_adapter_1`, …, and the image encoder that they read with.
+
+    That is the one of `encoder`, or of the checkpoint, or else the one beside the first file that fits it. Raises
+    `CheckpointError` for a file that is none, and where there is no encoder; `InputError` where there is no file.
+    """
+    if not paths:
+        raise InputError("image_encoder is given without the ip_adapter that reads by it")
+    files = [local(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    for i, file in enumerate(files):
+        found.components[f"ip_adapter_{i}" if i else "ip_adapter"] = only_component(file, "IPAdapter", "an IP-Adapter")
+    if encoder is not None:
+        found.components["image_encoder"] = only_component(encoder, IMAGE_ENCODER, "an image encoder")
+    elif "image_encoder" not in found.components:
+        found.components["image_encoder"] = encoder_beside(files[0], found.components["ip_adapter"])
+
+
+def encoder_beside(file: Path, adapter: Component) -> Component:
+    """The image encoder in a folder by an IP-Adapter's file, as they are published. Raises `CheckpointError`."""
+    wanted, beside = IPAdapter.read(adapter.config), file.absolute().parent
+    for folder in (beside / "image_encoder", beside.parent / "models" / "image_encoder"):
+        if (folder / "config.json").is_file():
+            component = only_component(folder, IMAGE_ENCODER, "an image encoder")
+            if reads(wanted, ImageEncoder.read(component.config)):
+                return component
+    what = "tokens" if wanted.reads_tokens else "embeddings"
+    raise CheckpointError(
+        f"{file}: an IP-Adapter wants the image encoder that it was trained with, with {what} of {wanted.embed_dim} "
+        "numbers: name its folder (image_encoder=…, --image-encoder)"
+    )
+
+
+def only_component(path: str | Path, class_name: str, what: str) -> Component:
+    """The one component of a class that a folder or a file has. Raises `CheckpointError` for anything else."""
+    found = open_checkpoint(path)
+    candidates = [c for c in found.components.values() if c.class_name == class_name]
+    if len(candidates) != 1:
+        has = ", ".join(found.components) or "nothing"
+        raise CheckpointError(f"{path}: wanted {what}; it is {found.title} and has {has}")
+    return candidates[0]
 
 
 @dataclass(frozen=True)
@@ -89,7 +139,14 @@ def add_words(found: Recognised, tokenizers: dict[str, Tokenizer | WordPiece], p
 
     Source: Gal et al. 2022, arXiv:2208.01618, section 4. A file that names no word is called as the file.
     """
-    words = [read_word(path) for path in paths]
+    words, homes = (
+        [read_word(path) for path in paths],
+        [name.replace("tokenizer", "text_encoder") for name in tokenizers],
+    )
+    for word in words:
+        if not any(home in word.vectors and home in found.components for home in homes):
+            has = ", ".join(home for home in homes if home in found.components) or "no text encoder that reads words"
+            raise InputError(f"the learned word {word.word} is of {', '.join(word.vectors)}; the checkpoint has {has}")
     for name, tokenizer in list(tokenizers.items()):
         encoder = name.replace("tokenizer", "text_encoder")
         if not words:

@@ -21,6 +21,7 @@ import numpy as np
 from tinyldm.diffusion.prediction import classifier_free_guidance, rescale_guidance
 from tinyldm.diffusion.types import Predict
 from tinyldm.pipelines.conditioners import Conditioning
+from tinyldm.pipelines.image_prompt import of_rows
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
 from tinyldm.typing import Array
@@ -134,7 +135,13 @@ def one_batch(condition: Conditioning, places: Places, rows: list[Row]) -> Condi
     if concat is not None:
         concat = concat[[n + count * bool(condition.guided and k) for n, k in places]]
     arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
-    return Conditioning(np.stack([row.context for row in rows]), arrays, concat)
+    images = None if condition.images is None else of_rows(condition.images, pictured(condition.composed, places))
+    return Conditioning(np.stack([row.context for row in rows]), arrays, concat, images=images, guide=condition.guide)
+
+
+def pictured(composed: Composed, places: Places) -> list[int]:
+    """For each row of a batch whether it sees the pictures that are prompts, 1, or as a negative prompt nothing, 0."""
+    return [int(k > 0 or composed.pictures[n].negative is None) for n, k in places]
 
 
 def put_together(composed: Composed, outputs: Mapping[tuple[int, int], Array], request: Request) -> Array:

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.models.bert import BertEncoder
+from tinyldm.pipelines.layout import layout_tokens, read_layout
 from tinyldm.text.clip_tokenizer import Tokenizer
-from tinyldm.typing import Array
+from tinyldm.typing import Array, Integers
 
 AESTHETIC_SCORES = (6.0, 2.5)  # what the XL refiner is told of a picture to make, and of one to stay away from
 Prompts = Sequence[str | None]  # one a picture; None where none is given
@@ -28,6 +30,8 @@ class Conditioning:
     `context` is `(M, L, D)`, None for the unconditional models; `arrays` the model's further conditions by name;
     `concat` `(M, C, h, w)` stands behind the latent along the channels. `guided` says that each picture has two rows.
     `composed` stands for `context` and `arrays` where they change from call to call (`composed.Composed`).
+    `images` are keys and values of pictures that are prompts, `(M, T, C)` each, by the UNet's attentions; beside what
+    is `composed` they have two rows, of nothing and of the picture. `guide` is what controls say to each call.
     """
 
     context: Array | None = None
@@ -35,6 +39,15 @@ class Conditioning:
     concat: Array | None = None
     guided: bool = False
     composed: Any = None
+    images: Mapping[str, Sequence[tuple[Array, Array]]] | None = None
+    guide: Any = None
+
+    def check_fixed(self, what: str) -> None:
+        """Raise `InputError` if it changes from call to call, which `what` does not take."""
+        if self.composed is not None:
+            raise InputError(
+                f"{what} takes prompts that stay the same at every step: no AND, no [from:to:step], no [a|b]"
+            )
 
     def of_pictures(self, pictures: range, count: int) -> Conditioning:
         """The rows of some of the `count` pictures that this is the condition of."""
@@ -59,10 +72,13 @@ class TextReader(NamedTuple):
 class Conditioner:
     """Makes the condition of one family of models; this one, of those that are conditioned on nothing.
 
-    `takes` says what of: `text`, `classes`, `nothing`, or `arrays` that only the caller has.
+    `takes` says what of: `text`, `classes`, `layout`, `nothing`, or `arrays` that only the caller has. `guides` says
+    whether a guidance scale makes it two predictions, `takes_negative` whether one of them may be of another text.
     """
 
     takes: ClassVar[str] = "nothing"
+    takes_negative: ClassVar[bool] = False
+    guides = False
 
     def __init__(self, path: object = "the model") -> None:
         self.path = path
@@ -105,6 +121,7 @@ class ClassConditioner(Conditioner):
     """
 
     takes = "classes"
+    guides = True
 
     def __init__(self, path: object, embedder: Any) -> None:
         super().__init__(path)
@@ -139,10 +156,12 @@ class TextConditioner(Conditioner):
 
     takes = "text"
     wants_pooled: ClassVar[bool] = False
+    takes_negative = True
 
     def __init__(self, path: object, encoder: Any, tokenizer: Any, guidance_width: int | None = None) -> None:
         super().__init__(path)
         self.encoder, self.tokenizer, self.guidance_width = encoder, tokenizer, guidance_width
+        self.guides = guidance_width is None
 
     def check(self, prompts: Prompts) -> None:
         """Raise `InputError` where a prompt is missing."""
@@ -235,6 +254,8 @@ class RetrievalConditioner(TextConditioner):
     The unconditional half is zeros. Source: Blattmann et al. 2022, arXiv:2204.11824, section 3.2 and appendix.
     """
 
+    takes_negative = False
+
     def readers(self) -> list[TextReader]:
         """None: a text is one vector."""
         return []
@@ -257,6 +278,38 @@ class RetrievalConditioner(TextConditioner):
         return Conditioning(np.concatenate([np.zeros_like(context), context]) if guided else context, guided=guided)
 
 
+class LayoutConditioner(Conditioner):
+    """Layouts, as texts in JSON; the prediction is not guided.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 4.3.1 (layout-to-image).
+    """
+
+    takes = "layout"
+    reason = "its text encoder reads no text but layouts: `tinyldm sample --layout`, `model.layout_to_image`"
+
+    def __init__(self, path: object, encoder: Any) -> None:
+        super().__init__(path)
+        self.encoder = encoder
+
+    def tokens(self, prompts: Prompts) -> Integers:  # -> (N, L)
+        """The tokens of layouts in JSON. Raises `InputError` for what is none."""
+        config = self.encoder.config
+        if any(prompt is None for prompt in prompts):
+            raise InputError(f"{self.path}: {self.reason}")
+        length, vocabulary = config.max_position_embeddings, config.vocab_size
+        return np.stack([layout_tokens(read_layout(prompt or ""), length, vocabulary) for prompt in prompts])
+
+    def check(self, prompts: Prompts) -> None:
+        """Raise `InputError` unless every prompt is a layout."""
+        self.tokens(prompts)
+
+    def encode(
+        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
+    ) -> Conditioning:
+        """The context of the layouts: `(N, L, D)`."""
+        return Conditioning(self.encoder(self.tokens(prompts)))
+
+
 def choose_conditioner(
     path: object,
     networks: Mapping[str, Any],
@@ -277,6 +330,8 @@ def choose_conditioner(
             return Conditioner(path)
         more = "; without a text encoder: give it CLIP's with projection (text_encoder=…)" if embeds_text else ""
         return ArraysOnly(path, f"this model takes no prompts{more}")
+    if not tokenizers and isinstance(first, BertEncoder):
+        return LayoutConditioner(path, first)
     if not tokenizers:
         return ArraysOnly(path, "its text encoder reads no text; give `from_conditions` its context")
     if embeds_text:
@@ -340,6 +395,8 @@ def given_conditions(
         halves = ([conditional if unconditional is None else unconditional] if guided else []) + [conditional]
         return np.concatenate([np.broadcast_to(half, (count, *half.shape[1:])) for half in halves])
 
+    if guidance_scale > 1 and negative_context is None:
+        raise InputError(f"guidance_scale {guidance_scale:g} draws away from a negative_context, which is missing")
     if guided and context is not None:
         negative = np.asarray(negative_context, dtype)
         if negative.shape[1:] != context.shape[1:] or len(negative) not in (1, count):

@@ -15,8 +15,20 @@ from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import build
-from tinyldm.pipelines.adapters import FIRST_STAGES, Scaled, add_words, merge_loras, replace_text_encoder, replace_vae
+from tinyldm.pipelines.adapters import (
+    FIRST_STAGES,
+    IMAGE_ENCODER,
+    Paths,
+    Scaled,
+    add_ip_adapters,
+    add_words,
+    merge_loras,
+    replace_text_encoder,
+    replace_vae,
+)
+from tinyldm.pipelines.control import CLASSES as READERS
 from tinyldm.pipelines.control import check_fits, read_controlnet
+from tinyldm.pipelines.image_prompt import check_image_prompt
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import assembled, place
 from tinyldm.runtime import Runtime
@@ -29,7 +41,9 @@ CLASSES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     "vae": FIRST_STAGES,
     "class_embedder": ("ClassEmbedder",),
-    "controlnet": ("ControlNetModel",),
+    "controlnet": READERS,
+    "image_encoder": (IMAGE_ENCODER,),
+    "ip_adapter": ("IPAdapter",),
     "spatial_rescaler": ("SpatialRescaler",),
     "text_encoder": ("CLIPTextModel", "LDMBertModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
@@ -61,18 +75,19 @@ def load(
     text_encoder: str | Path | None = None,
     loras: Iterable[Scaled] = (),
     words: Iterable[str | Path] = (),
-    controlnet: str | Path | None = None,
+    controlnet: Paths = (),
+    ip_adapter: Paths = (),
+    image_encoder: str | Path | None = None,
 ) -> LatentDiffusion:
     """Open a checkpoint: a published folder, a single file, or the name of one on the Hugging Face hub.
 
-    Without `path`, the one that the package carries, `"emoji"`; its sisters go by their names (`"emoji-pixels"`). A name
-    on the hub (`owner/name`) needs the package `huggingface_hub`. A first stage alone encodes and decodes.
+    Without `path`, the one that the package carries, `"emoji"`; its sisters go by their names (`"emoji-pixels"`). A
+    name on the hub (`owner/name`) needs the package `huggingface_hub`. A first stage alone encodes and decodes.
 
     `backend` is `"numba"` (the default; float32) or `"reference"` (float32 or float64); `precision` `"fast"`,
     `"strict"` or `"bf16"` (products of values rounded to bfloat16) and `threads` are the Numba backend's; `low_memory`
     reads weights anew each time instead of keeping them. The environment variables `TINYLDM_BACKEND`,
     `TINYLDM_PRECISION` and `TINYLDM_THREADS` stand in for arguments that are not given.
-
     `variant` prefers the weight files of a folder with that word in their names (`"fp16"`). `config`
     overrides fields of what was found (`{"unet": {…}}`, or the published config of one component, which its class
     tells), `prediction_type` what the schedule says. Of a single file, `ema` chooses the running average of the weights
@@ -81,7 +96,8 @@ def load(
     `vae` takes the autoencoder from another checkpoint (a tiny one makes pictures sooner), `text_encoder` the text
     encoder (the retrieval-augmented model is published without one), `loras` merges LoRA files, each alone or with a
     scale `(path, 0.8)` that `scale_loras` changes later, `words` adds what textual inversion has learned, and
-    `controlnet` is what `controlled` guides the UNet with.
+    `controlnet` is what `controlled` guides the UNet with (ControlNets, T2I-Adapters), one or several, and `ip_adapter`
+    what `prompted_by` reads pictures by, with the `image_encoder` of a folder, or the one beside the adapter's file.
 
     Files are memory-mapped and read when a weight is first used. Raises `CheckpointError` or `ConfigError` for what
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
@@ -89,12 +105,8 @@ def load(
     runtime = Runtime.choose(backend, dtype, precision, threads, low_memory)
     path = local(OWN if path is None else path, variant)
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
-    if vae is not None:
-        replace_vae(found, vae)
-    if text_encoder is not None:
-        replace_text_encoder(found, text_encoder)
-    if controlnet is not None:
-        found.components["controlnet"] = read_controlnet(controlnet, found.components.get("unet"))
+    if vae or text_encoder or controlnet or ip_adapter or image_encoder:
+        put_on_top(found, vae, text_encoder, controlnet, ip_adapter, image_encoder)
     if len(found.components) == 1 and all(c.class_name in FIRST_STAGES for c in found.components.values()):
         return first_stage_alone(path, found, runtime)
     check_components(path, found)
@@ -104,17 +116,15 @@ def load(
     notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
     stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
     networks = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
-    check_together(networks, path, vae, controlnet)
+    check_together(networks, path, vae)
+    more: dict[str, Any] = {"options": options, "notes": tuple(notes), "loras": tuple(applied), "runtime": runtime}
     parts = assembled(
         path=path,
         networks={name: networks[name] for name in sorted(networks, key=place)},
         tokenizers=tokenizers,
         scheduler_config=as_pipeline_does(found.scheduler or {}, notes) if stable else dict(found.scheduler or {}),
-        runtime=runtime,
         embeds_text=found.family == RETRIEVAL,
-        options=options,
-        notes=tuple(notes),
-        loras=tuple(applied),
+        **more,
     )
     return LatentDiffusion(parts)
 
@@ -131,6 +141,30 @@ def first_stage_alone(path: Path, found: Recognised, runtime: Runtime) -> Latent
     )
 
 
+def put_on_top(
+    found: Recognised,
+    vae: str | Path | None,
+    text_encoder: str | Path | None,
+    controlnet: Paths,
+    ip_adapter: Paths,
+    image_encoder: str | Path | None,
+) -> None:
+    """Take components from other checkpoints, those that are given."""
+    others: Any = (vae, replace_vae), (text_encoder, replace_text_encoder), (controlnet, add_controlnets)
+    for given, put in others:
+        if given:
+            put(found, given)
+    if ip_adapter or image_encoder:
+        add_ip_adapters(found, ip_adapter, image_encoder)
+
+
+def add_controlnets(found: Recognised, paths: Paths) -> None:
+    """Take ControlNets from other checkpoints: `controlnet`, `controlnet_1`, … Raises `CheckpointError`."""
+    for i, path in enumerate([paths] if isinstance(paths, str | Path) else paths):
+        component = read_controlnet(path, found.components.get("unet"))
+        found.components[f"controlnet_{i}" if i else "controlnet"] = component
+
+
 def check_components(path: Path, found: Recognised) -> None:
     """Raise `CheckpointError` unless the components are those of latent diffusion, each of a class that it has."""
     has = ", ".join(found.components) or "nothing"
@@ -141,19 +175,23 @@ def check_components(path: Path, found: Recognised) -> None:
         if name not in found.components:
             raise CheckpointError(f"{path}: is {found.title} and has {has}; sampling wants a {name} as well")
     for name, component in found.components.items():
-        if name not in CLASSES:
+        part = name.rstrip("_0123456789") if name.startswith(("controlnet", "ip_adapter")) else name
+        if part not in CLASSES:
             raise CheckpointError(f"{path}: is {found.title}, whose {name} has no part in making pictures")
-        if component.class_name not in CLASSES[name]:
-            wanted = ", ".join(CLASSES[name])
+        if component.class_name not in CLASSES[part]:
+            wanted = ", ".join(CLASSES[part])
             raise CheckpointError(f"{path}: the {name} is a {component.class_name}; sampling takes {wanted}")
     if found.scheduler is None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
 
 
-def check_together(networks: Mapping[str, Any], path: Path, vae: object, controlnet: object) -> None:
-    """Raise `CheckpointError` unless the networks belong together; `vae` and `controlnet` came from elsewhere."""
-    if "controlnet" in networks:
-        check_fits(networks["controlnet"], networks["unet"], controlnet or path)
+def check_together(networks: Mapping[str, Any], path: Path, vae: object) -> None:
+    """Raise `CheckpointError` unless the networks belong together; `vae` came from elsewhere."""
+    for name, network in networks.items():
+        if name.startswith("controlnet"):
+            check_fits(network, networks["unet"], network.weights.source.path)
+        if name.startswith("ip_adapter"):
+            check_image_prompt(network, networks["image_encoder"], networks["unet"], network.weights.source.path)
     predicted, coded = networks["unet"].config.out_channels, networks["vae"].latent_channels
     if predicted != coded:
         whose = f"{path}: its first stage" if vae is None else f"{vae}: a first stage that"

@@ -11,14 +11,16 @@ from PIL import Image
 
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.errors import InputError
-from tinyldm.models.controlnet import ControlNet
+from tinyldm.models.tiled import TILE, tiled
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import given_conditions
-from tinyldm.pipelines.control import Control, check_fits
+from tinyldm.pipelines.control import Control, Reader, check_fits
+from tinyldm.pipelines.editing_calls import EditingCalls
+from tinyldm.pipelines.image_prompt import ImagePrompt
 from tinyldm.pipelines.latent_check import LatentReport, check_latent, read_statistics, statistics_path
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Defaults, Request, defaults_of, request
-from tinyldm.pipelines.walk import Picture, Progress, Walk, pictures
+from tinyldm.pipelines.walk import Callback, Picture, Progress, Walk, pictures
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
@@ -26,11 +28,12 @@ from tinyldm.typing import Array
 OTHERWISE = {
     "text": "this model takes no prompts",
     "classes": "this model has no classes",
+    "layout": "this model takes no layouts",
     "nothing": "this model wants a condition: a prompt, a class or a context",
 }
 
 
-class LatentDiffusion:
+class LatentDiffusion(EditingCalls):
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
     Arrays are `(N, C, H, W)`. `parts` has everything as plain data; the networks are attributes under the names of
@@ -46,6 +49,7 @@ class LatentDiffusion:
       seed. With `one_stream=True` all share the stream of `seed`, as diffusers' pictures do for one generator.
     - `prompt_syntax="webui"` reads weights, schedules, `AND` and more in prompts (docs/prompts.md); `clip_skip=2` takes
       the text encoder's layer before the last.
+    - `rng`: what a seed means, `"torch"` (on a CPU), `"cuda"` (on an NVIDIA GPU) or `"numpy"` (`diffusion.streams`).
     - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
     - `progress` wraps the calls of the UNet (`tqdm.tqdm`); `callback` is called after each step with a
       `diffusion.loop.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.
@@ -106,9 +110,14 @@ class LatentDiffusion:
         return self.networks.get("spatial_rescaler")
 
     @property
-    def controlnet(self) -> ControlNet | None:
-        """The ControlNet that the model was loaded with, or None."""
+    def controlnet(self) -> Reader | None:
+        """The (first) ControlNet or T2I-Adapter that the model was loaded with, or None."""
         return self.networks.get("controlnet")
+
+    @property
+    def controlnets(self) -> list[Reader]:
+        """All ControlNets and T2I-Adapters that the model was loaded with."""
+        return [network for name, network in self.networks.items() if name.startswith("controlnet")]
 
     @property
     def tokenizer(self) -> Any:
@@ -230,6 +239,25 @@ class LatentDiffusion:
         settings |= {"num_images": count, "seed": seed, "height": height, "width": width}
         return self._made("nothing", None, progress=progress, **settings, **more)
 
+    def grid(
+        self,
+        prompt: str | None = None,
+        *,
+        rows: Mapping[str, Sequence[Any]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        progress: Progress = iter,
+        **settings: Any,
+    ) -> Image.Image:
+        """One picture of many, with labels, over a setting down the rows and another along the columns.
+
+        Each is given with its values: `rows={"steps": [5, 25]}, columns={"seed": [1, 2, 3]}`. `settings` are those that
+        all pictures have, as in `text_to_image`; what is the same computation is not computed twice.
+        """
+        from tinyldm.pipelines.grids import make_grid
+
+        how = Walk(progress=progress, single_run=self.single_run)
+        return make_grid(self.parts, rows, columns, how, prompt=prompt, **settings)
+
     def from_conditions(
         self,
         context: Array | None = None,
@@ -266,27 +294,72 @@ class LatentDiffusion:
         return self._made("arrays", None, progress=progress, one_stream=one_stream, **settings)
 
     def controlled(
-        self, image: Image.Image | Array, scale: float = 1.0, controlnet: ControlNet | None = None
+        self,
+        image: Image.Image | Array,
+        scale: float = 1.0,
+        controlnet: Reader | int | None = None,
+        *,
+        start: float = 0.0,
+        end: float = 1.0,
+        said: Mapping[str, Any] | None = None,
     ) -> LatentDiffusion:
-        """This model, guided by a picture through its ControlNet; its other calls are then as always.
+        """This model, guided by a picture through its ControlNet or T2I-Adapter; its other calls are then as always.
 
         ```python
         model = tinyldm.load("stable-diffusion-v1-5", controlnet="sd-controlnet-canny")
         model.controlled(edges).text_to_image("a bird", seed=0)[0].save("bird.png")
         ```
 
-        `image` is what the ControlNet reads (white edges on black, a depth map, …): a picture, or `(1, 3, H, W)` in
-        [0, 1]; pictures are made in its size unless the call says another, which must then be the same. `scale` is how
-        strongly it guides, from 0, not at all. `controlnet` is by default the one that the model was loaded with;
-        controls add up: `model.controlled(edges, 0.5).controlled(depth, 0.5, controlnet=other)`.
+        `image` is what the network reads (white edges on black, a depth map, …; `tinyldm.canny` draws edges): a
+        picture, or `(1, 3, H, W)` in [0, 1]; pictures are made in its size unless the call says another, which must
+        then be the same. `scale` is how strongly it guides, from 0, not at all, and `start` and `end` from which part
+        of a run to which, as in diffusers' `control_guidance_start` and `control_guidance_end`. `controlnet` is one of
+        those that the model was loaded with, by its number, or another; the first unless given. Controls add up:
+        `model.controlled(edges, 0.5).controlled(depth, 0.5, 1)`. `said` goes into the settings of the pictures' files.
 
-        Raises `InputError` for a picture that does not fit, and where the model has no ControlNet.
+        Raises `InputError` for a picture that does not fit, and where the model has no such ControlNet.
         """
-        controlnet = controlnet or self.controlnet
-        if controlnet is None:
-            raise InputError(f"{self.path}: has no ControlNet; load it with one: load(…, controlnet=PATH)")
+        own = self.controlnets
+        if controlnet is None or isinstance(controlnet, int):
+            number = controlnet or 0
+            if not 0 <= number < len(own):
+                which = f" of the number {number}; it has {len(own)}" if own else ""
+                raise InputError(f"{self.path}: has no ControlNet{which}; load it with one: load(…, controlnet=PATH)")
+            controlnet = own[number]
         check_fits(controlnet, self.unet, self.path)
-        return self.replaced(controls=(*self.parts.controls, Control.of(image, scale, controlnet)))
+        control = Control.of(image, scale, controlnet, start, end, said or {})
+        return self.replaced(controls=(*self.parts.controls, control))
+
+    def prompted_by(
+        self, image: Image.Image, scale: float = 1.0, adapter: int = 0, *, said: Mapping[str, Any] | None = None
+    ) -> LatentDiffusion:
+        """This model, prompted by a picture too, through its IP-Adapter; its other calls are then as always.
+
+        ```python
+        model = tinyldm.load("stable-diffusion-v1-5", ip_adapter="IP-Adapter/models/ip-adapter_sd15.safetensors")
+        model.prompted_by(photo, 0.6).text_to_image("in a garden", seed=0)[0].save("garden.png")
+        ```
+
+        `image` is a picture of any size: the square in its middle is read. `scale` is how strongly it counts beside the
+        text, from 0, not at all; 1, where they count alike, leaves little to the text. `adapter` is the number of one
+        of several that the model was loaded with. Pictures add up. `said` goes into the settings of the pictures'
+        files.
+
+        Raises `InputError` where the model has no such IP-Adapter.
+        """
+        own = [network for name, network in self.networks.items() if name.startswith("ip_adapter")]
+        if not 0 <= adapter < len(own):
+            which = f" of the number {adapter}; it has {len(own)}" if own else ""
+            raise InputError(f"{self.path}: has no IP-Adapter{which}; load it with one: load(…, ip_adapter=FILE)")
+        prompt = ImagePrompt.of(image, scale, own[adapter], self.networks["image_encoder"], said or {})
+        return self.replaced(image_prompts=(*self.parts.image_prompts, prompt))
+
+    def tiled(self, tile: int = TILE) -> LatentDiffusion:
+        """This model, its autoencoder computing `tile` rows of pixels at a time: the same pictures in less memory.
+
+        Raises `InputError` for a tile that is no positive multiple of the autoencoder's factor.
+        """
+        return self.replaced(vae=tiled(self.vae, tile))
 
     def scale_loras(self, scale: float, index: int | None = None) -> None:
         """Change how strongly LoRAs are applied, from the next call on: all of `loras`, or the one at an index.
@@ -306,6 +379,28 @@ class LatentDiffusion:
                 for module in modules:
                     weights.at(module).drop()
                     weights.at(module.rpartition(".")[0]).forget()  # what was prepared from several of its layers
+
+    def upscale(
+        self,
+        image: Image.Image,
+        prompt: str | None = None,
+        negative_prompt: str = "",
+        scale: float | None = None,
+        *,
+        progress: Progress = iter,
+        callback: Callback | None = None,
+        **more: Any,
+    ) -> Image.Image:
+        """A larger picture, by a model that is trained for it, or by any other one in tiles that it changes a little.
+
+        `more` are fields of `pipelines.upscale.Upscaling`: of any other model `strength` (0.3), `tile` and `overlap` in
+        pixels; of the ×4 upscaler `noise_level` (20); and `seed`, `steps`, `guidance_scale`, `sampler`,
+        `sampler_options`. `scale` is by default 2, or what the model was trained for.
+        """
+        from tinyldm.pipelines.upscale import Upscaling, upscale
+
+        wanted = Upscaling(image, prompt, negative_prompt, scale, **more)
+        return upscale(self.parts, wanted, Walk(progress=progress, callback=callback, single_run=self.single_run))
 
     # Pictures and latents ------------------------------------------------------------------------------------------
 

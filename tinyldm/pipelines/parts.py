@@ -16,12 +16,14 @@ from tinyldm.errors import InputError
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.pipelines.conditioners import Conditioner, choose_conditioner
 from tinyldm.pipelines.control import Control
+from tinyldm.pipelines.image_prompt import ImagePrompt
 from tinyldm.pipelines.pictures import fitted, to_pixels
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
 # The networks by the names of their folders, in the order in which a picture passes through them.
-ORDER = ("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler", "controlnet", "unet", "vae")
+ENCODERS = ("text_encoder", "text_encoder_2", "class_embedder", "spatial_rescaler", "image_encoder", "ip_adapter")
+ORDER = (*ENCODERS, "controlnet", "unet", "vae")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Parts:
     `networks` and `tokenizers` go by the names of their folders. `denoiser` names the network that predicts, which is
     `predictor`, mostly a UNet, None where a first stage is alone; `vae` is the first stage.
     `scheduler_config` is the published one; `options` are those of the published pipeline; `notes` say what was passed
-    over or assumed when the checkpoint was read. `loras` are merged into the weights; `controls` guide the denoiser.
+    over or assumed when the checkpoint was read. `loras` are merged into the weights; `controls` and `image_prompts`
+    guide the denoiser.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Parts:
     notes: tuple[str, ...] = ()
     loras: tuple[AppliedLora, ...] = ()
     controls: tuple[Control, ...] = ()
+    image_prompts: tuple[ImagePrompt, ...] = ()
 
     def replaced(self, **changes: Any) -> Parts:
         """These parts with others in their place: fields, or networks by their names (None takes one away).
@@ -144,8 +148,9 @@ def fields_of(parts: Parts) -> dict[str, Any]:
 
 
 def place(name: str) -> int:
-    """Where a network stands in the way of a picture; an unknown one before the autoencoder."""
-    return ORDER.index(name) if name in ORDER else len(ORDER) - 1
+    """Where a network stands in the way of a picture, the second of a kind by the first; others by the autoencoder."""
+    kind = name if name in ORDER else name.rstrip("_0123456789")
+    return ORDER.index(kind) if kind in ORDER else len(ORDER) - 1
 
 
 def to_images(pixels: Array) -> list[Image.Image]:

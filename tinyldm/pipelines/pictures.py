@@ -6,12 +6,12 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from tinyldm.errors import InputError
 from tinyldm.typing import Array
@@ -125,15 +125,17 @@ def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Read a picture file: upright, 8-bit RGB; warns of what had to be done for that.
+def read_image(
+    path: str | Path, convert: Callable[[Image.Image], tuple[Image.Image, list[str]]] = as_rgb
+) -> Image.Image:
+    """Read a picture file: upright, 8-bit RGB, or as `convert` has it; warns of what had to be done for that.
 
     Raises `InputError` where it is missing, no picture, damaged, or of numbers that are no colours.
     """
     try:
         with Image.open(path) as image:
             image.load()
-            rgb, said = as_rgb(image)
+            converted, said = convert(image)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -144,31 +146,18 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: the picture can't be read: {error}") from None
     if said:
         warnings.warn(f"{path}: {'; '.join(said)}", PictureWarning, stacklevel=2)
-    return rgb
+    return converted
 
 
-def read_text(path: str | Path) -> dict[str, str]:
-    """The text entries of a PNG file. Raises `InputError` where it is missing or no PNG."""
-    try:
-        with Image.open(path) as image:
-            return {name: str(value) for name, value in getattr(image, "text", {}).items()}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: the picture can't be read: {error}") from None
+def read_stored(path: Path) -> Image.Image:
+    """A picture file with its transparency and its numbers as they are stored. Raises as `read_image` does."""
+    return read_image(path, lambda image: (image.copy(), []))
 
 
-def write_png(path: str | Path, image: Image.Image, metadata: Mapping[str, object]) -> None:
-    """Write a PNG with text metadata, whole or not at all."""
-    text = PngImagePlugin.PngInfo()
-    for key, value in metadata.items():
-        text.add_itxt(key, str(value))
-    write_whole(path, lambda file: image.save(file, "PNG", pnginfo=text))
-
-
-def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object], lasting: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file beside it, which then takes its name.
 
+    One that is to be `lasting` is on the disk before it does, so that not even a failure of power leaves half of it.
     Raises `InputError` where that can't be done; nothing is left behind.
     """
     path = Path(path)
@@ -177,6 +166,9 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

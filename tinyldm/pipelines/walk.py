@@ -8,7 +8,7 @@ reference backend's matrix products do not, so that it walks picture by picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,25 @@ from PIL import Image
 
 from tinyldm.diffusion import loop
 from tinyldm.diffusion.prediction import classifier_free_guidance, rescale_guidance
-from tinyldm.diffusion.random import PictureStreams, TorchGenerator
+from tinyldm.diffusion.random import Generator, PictureStreams, TorchGenerator
 from tinyldm.diffusion.samplers import Sampler
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
-from tinyldm.pipelines.control import summed_residuals
+from tinyldm.pipelines.control import Guide
+from tinyldm.pipelines.edits import edit_of
+from tinyldm.pipelines.image_prompt import with_images
+from tinyldm.pipelines.inpainting import painted
+from tinyldm.pipelines.masks import padded
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.request import Request
+from tinyldm.pipelines.variation import varied
 from tinyldm.tracing import milestone, tracing
 from tinyldm.typing import Array
 
 Progress = Callable[[range], Iterable[int]]  # wraps the calls of the denoiser: `tqdm.tqdm`, or nothing
 
 GROUP_POSITIONS = 4096  # of a group's latents: one of 64×64, or sixteen of 16×16; more at once is no faster
-CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder")
+CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder", "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -72,20 +77,35 @@ def pictures(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[Pic
     Raises `InputError` before any work for a request that can't be honoured.
     """
     request = request.resolved(parts)
+    if request.seamless is not None:
+        from tinyldm.pipelines.seamless import seamless_parts
+
+        parts = seamless_parts(parts, request.seamless)
     for group, z in latents(parts, request, how):
         for k in group:
             latent = z[k - group.start : k - group.start + 1]
-            yield Picture(k, latent, parts.decode(latent)[0])
+            image = parts.decode(latent)[0] if request.mask is None else painted(parts, request, latent)
+            yield Picture(k, latent, image)
 
 
 def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tuple[range, Array]]:  # noqa: B008
     """The final latents of a resolved request group by group: which pictures, and their `(N, C, h, w)`."""
     count, groups = len(request.prompts), grouped(parts, request, how.batch_size)
     sampler, first = request.begun(parts)
-    start = None if request.image is None else beginning(parts, request)
+    start = None if request.strength is None else beginning(parts, request)
     conditions = [condition_of(parts, request, group) for group in groups]
+    if parts.image_prompts:
+        named = zip(conditions, groups, strict=True)
+        conditions = [with_images(parts.image_prompts, parts.predictor, made, len(group)) for made, group in named]
+    fills = parts.predictor.config.in_channels != parts.vae.latent_channels  # there is more than the latent to give
+    edit = edit_of(parts, request) if fills or request.mask is not None else None
     if how.single_run:
         parts.drop(*CONDITIONING)
+    seeded: Callable[[int], Generator] = TorchGenerator
+    if request.rng != "torch":
+        from tinyldm.diffusion.streams import generators
+
+        seeded = generators(request.rng)
     passed_by = sampler.calls() - sampler.calls(first)  # calls of a whole run that one from the middle leaves out
     calls = iter(how.progress(range(len(groups) * sampler.calls(first))))
     for group, condition in zip(groups, conditions, strict=True):
@@ -95,16 +115,28 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
             milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
             return changed
 
-        streams = [TorchGenerator(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
+        streams = [seeded(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
         rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
+        if request.drawn:
+            rng.randn((len(streams), *request.drawn))
         sampler, first = request.begun(parts)
-        z = first_latent(parts, request, group, sampler, start, rng)
-        predict = predictor(parts, condition, request, calls)
-        z = loop.denoise(predict, sampler, z, rng, start=first, callback=after_step)
+        z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
+        counted = calls
+        watch: loop.Callback = after_step
+        if parts.controls:
+            guide = Guide(parts.controls, sampler.calls(first))
+            condition, counted = replace(condition, guide=guide), guide.counting(calls)
+        if edit is None:
+            predict = predictor(parts, condition, request, counted)
+        else:
+            condition = edit.conditioned(condition, rng, z)
+            predict = edit.guided(predictor(parts, condition, request, counted))
+            watch = edit.watched(after_step, sampler, z0, noise)
+        z = loop.denoise(predict, sampler, z, rng, start=first, callback=watch)
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
             if how.single_run:
-                parts.drop(parts.denoiser, "controlnet")
+                parts.drop(*(name for name in parts.networks if name != "vae"))
         yield group, z
 
 
@@ -137,7 +169,8 @@ def condition_of(parts: Parts, request: Request, group: range) -> Conditioning:
 def beginning(parts: Parts, request: Request) -> tuple[Array, Array | None]:
     """Mean and log-variance of the latent of the picture to begin from; a latent that is given has no variance."""
     if isinstance(request.image, Image.Image):
-        return parts.posterior(request.image)
+        whole = request.image if request.mask is None else padded(request.image, parts.vae.factor, edge=True)
+        return parts.posterior(whole)
     return np.asarray(request.image, parts.runtime.dtype), None
 
 
@@ -148,26 +181,28 @@ def first_latent(
     sampler: Sampler,
     start: tuple[Array, Array | None] | None,
     rng: NoiseSource,
-) -> Array:  # -> (N, C, h, w)
-    """The latent that the sampler's steps begin with: noise, or the beginning noised part of the way.
+) -> tuple[Array, Array | None, Array]:  # -> (N, C, h, w), ...
+    """The latent that the sampler's steps begin with: noise, or the beginning noised part of the way; these two also.
 
     The random numbers are drawn in the order of the original: the posterior of the picture, then the noise. Source for
-    the second: Meng et al. 2021 (SDEdit), arXiv:2108.01073, section 3.
+    the second: Meng et al. 2021 (SDEdit), arXiv:2108.01073, section 3. What is painted anew at full strength begins
+    with noise alone.
     """
-    dtype, count = parts.runtime.dtype, len(group)
-    if start is None:
-        shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
-        noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
-        drawn = milestone("noise", noise.astype(dtype, copy=False))
-        return drawn * float(sampler.init_noise_sigma)
-    mean, logvar = start
-    z0 = mean
-    if logvar is not None:
-        draws = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
-        z0 = parts.drawn(mean, logvar, rng.randn((draws, *mean.shape[1:])))
-    z0 = np.repeat(z0, count // len(z0), axis=0)
-    noise = milestone("noise", rng.randn(z0.shape).astype(z0.dtype, copy=False))
-    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1]))
+    dtype, count, z0 = parts.runtime.dtype, len(group), None
+    if start is not None:
+        z0, logvar = start
+        if logvar is not None:
+            draws = 1 if request.one_stream else count  # one generator draws once for all, as elsewhere
+            z0 = parts.drawn(z0, logvar, rng.randn((draws, *z0.shape[1:])))
+        z0 = np.repeat(z0, count // len(z0), axis=0)
+    shape = (count, parts.vae.latent_channels, *parts.latent_size(request.height, request.width))
+    noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
+    if request.variation_strength or request.way is not None:
+        noise = varied(noise, request, group)
+    noise = milestone("noise", noise.astype(dtype, copy=False))
+    if z0 is None or (request.mask is not None and request.strength == 1):
+        return noise * float(sampler.init_noise_sigma), z0, noise
+    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1])), z0, noise
 
 
 def predictor(parts: Parts, condition: Conditioning, request: Request, calls: Iterator[int]) -> Predict:
@@ -182,16 +217,16 @@ def predictor(parts: Parts, condition: Conditioning, request: Request, calls: It
         return composed_predictor(predictor, parts, condition, request, calls)
     network, context, guided = parts.predictor, condition.context, condition.guided
     prepared = () if context is None else (network.prepare(context),)
+    images = {} if condition.images is None else {"images": condition.images}
+    guide = condition.guide
 
     def predict(z: Array, t: np.number[Any]) -> Array:
         next(calls, None)
         x = np.concatenate([z, z]) if guided else z
         if condition.concat is not None:
             x = np.concatenate([x, condition.concat], axis=1)
-        more = {}
-        if parts.controls and context is not None:
-            more["residuals"] = summed_residuals(parts.controls, x, t, context, condition.arrays)
-        output: Array = network(x, t, *prepared, **condition.arrays, **more)
+        more = {} if guide is None or context is None else guide(x, t, context, condition.arrays)
+        output: Array = network(x, t, *prepared, **condition.arrays, **images, **more)
         if not guided:
             return output
         unconditional, conditional = np.split(output, 2)

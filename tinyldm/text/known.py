@@ -87,3 +87,20 @@ def nearest_captions(prompt: str, captions: Sequence[str], count: int = 3) -> li
     shares = {c: sum(1 / often[w] for w in words & asked) / len(words) for c, words in words_of.items()}
     near = sorted((c for c in shares if shares[c]), key=lambda c: -shares[c])[:count]
     return near or get_close_matches(normalize(prompt), captions, count)
+
+
+def about_unknown(tokenizer: object, folder: Path, prompts: Sequence[str]) -> str:
+    """A sentence on the words of prompts that the checkpoint of a folder does not know; "" where it knows all."""
+    small = small_vocabulary(tokenizer)
+    if small is None:
+        return ""
+    captions = read_captions(folder)
+    unknown = {prompt: unknown_words(small, prompt, captions) for prompt in prompts}
+    words = list(dict.fromkeys(word for spelled in unknown.values() for word in spelled))
+    if not words:
+        return ""
+    trained = f"was trained on {len(captions):,} captions and" if captions else "has a vocabulary of its own, and it"
+    near = nearest_captions(next(prompt for prompt in prompts if unknown[prompt]), captions)
+    hint = f"near are {', '.join(map(repr, near))}; " if near else ""
+    said = ", ".join(map(repr, words[:8])) + " …" * (len(words) > 8)
+    return f"{folder.name} {trained} does not know {said}; {hint}`tinyldm info` lists the words that it knows"

@@ -8,12 +8,20 @@ from tinyldm.checkpoints.base import RenamedSource, TensorSource
 
 # How the autoencoder's attention was called until 2023, and how it has been since.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+VISION = "vision_model."
 CLIP_OWN = ("embeddings.", "encoder.", "final_layer_norm.", "text_projection.")
 
 
 def text_encoder_names(source: TensorSource) -> TensorSource:
     """A text encoder without the `text_model.` prefix, which files had until 2025 and newer ones lack."""
     return RenamedSource(source, {name.removeprefix("text_model."): name for name in source.names})
+
+
+def vision_names(source: TensorSource) -> TensorSource:
+    """A CLIP image encoder without the `vision_model.` prefix, and without what else a file has beside it."""
+    prefix = VISION if any(name.startswith(VISION) for name in source.names) else ""
+    own = (n for n in source.names if n.startswith((prefix, "visual_projection.")) and "position_ids" not in n)
+    return RenamedSource(source, {name.removeprefix(prefix): name for name in own})
 
 
 def clip_names(source: TensorSource) -> TensorSource:
@@ -46,6 +54,7 @@ def present_attention(name: str) -> str:
 BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
     "CLIPTextModel": text_encoder_names,
     "CLIPTextModelWithProjection": text_encoder_names,
+    "CLIPVisionModelWithProjection": vision_names,
     "LDMBertModel": bert_names,
     "AutoencoderKL": vae_names,
     "AsymmetricAutoencoderKL": vae_names,

@@ -1,0 +1,36 @@
+"""A server that runs on the tiny checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import WITHOUT, Serving
+
+import tinyldm
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Path) -> Any:
+    return tinyldm.load(checkpoint, backend="reference")
+
+
+@pytest.fixture
+def serve(model: Any, tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    """Start a server of one's own: `serve(token="word", places=2)`."""
+    pytest.importorskip("uvicorn", reason=WITHOUT)
+    with contextlib.ExitStack() as stack:
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        yield lambda **options: stack.enter_context(Serving(model, folder, **options))
+
+
+@pytest.fixture(scope="module")
+def serving(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server that the tests of a module share."""
+    pytest.importorskip("uvicorn", reason=WITHOUT)
+    with Serving(model, tmp_path_factory.mktemp("pictures")) as running:
+        yield running

@@ -1,0 +1,72 @@
+"""`--from FILE`: the request that a picture's file says, and what of it this run can't repeat."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tinyldm.commands.options import chosen_seed
+from tinyldm.commands.streams import note
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyldm.pipelines.picture_text import Said
+
+# What a file may say so that its settings alone don't make its picture again.
+REFUSED = {
+    "one_stream": "shared its noise with others ({}), so that its settings alone don't make it again",
+    "guides": "was guided by other pictures ({}), so that its settings alone don't make it again",
+    "prompts": "holds several pictures; wanted the file of one",
+}
+ANOTHER = "began from another picture ({{}}); `tinyldm img2img --from {} --image …` makes it again"
+MAP = "was made with a map ({{}}), which --{} has to give again"
+STRENGTH = 0.8  # of a picture that begins from another, where nothing says it
+FROM_HELP = "repeat the picture of this PNG, JPEG or WebP file; other options take the place of its settings"
+
+
+def said_by(args: argparse.Namespace) -> Said:
+    """What the file of `--from` says; it is read once."""
+    from tinyldm.pipelines.picture_text import read_said
+
+    if "said" not in args:
+        args.said = read_said(args.repeat)
+    said: Said = args.said
+    return said
+
+
+def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `request` that made the picture of `--from`, with what is `given` in place of its file's."""
+    from tinyldm.pipelines.files import FROM_FILES
+    from tinyldm.pipelines.request import read_arguments
+
+    if args.prompt:
+        raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
+    said = said_by(args)
+    refused = dict(REFUSED) | ({} if "image" in args else {"image": ANOTHER.format(args.repeat)})
+    refused |= {name: MAP.format(name) for name in FROM_FILES[1:] if getattr(args, name, None) is None}
+    for made in (made for made in refused if made in said.settings):
+        raise InputError(f"{args.repeat}: {refused[made].format(said.settings[made])}")
+    if said.foreign:
+        note(f"{args.repeat}: made by another program; this one makes of its settings a picture alike, not the same")
+    if said.unread:
+        note(f"{args.repeat}: of its settings not repeated: {', '.join(said.unread)}")
+    try:
+        arguments = read_arguments(said.settings)
+    except InputError as error:
+        raise InputError(f"{args.repeat}: {error}") from None
+    if "image" in args:  # whose size is the picture's
+        arguments = {"strength": STRENGTH} | arguments | {"height": None, "width": None}
+    seed = {} if args.seed is None else {"seed": chosen_seed(args)}
+    return {**arguments, "num_images": args.count, **given, **seed}
+
+
+def note_differences(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """Say where the picture of `--from` was made with another model, or computed in another way."""
+    from tinyldm.pipelines.request import as_texts
+
+    said, here = said_by(args), as_texts(made)
+    for name in ("model", "vae", "text_encoder", "lora", "word", "image_sha256", "backend", "dtype", "precision"):
+        then, now = said.settings.get(name), here.get(name)
+        if then != now and not (said.foreign and then is None):
+            note(f"{args.repeat}: was made with {name} {then or 'the usual'}, and this run has {now or 'the usual'}")

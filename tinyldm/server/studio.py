@@ -1,0 +1,185 @@
+"""What all routes share: the model, the folder of the pictures, and how a job becomes pictures."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tinyldm.errors import Stopped
+from tinyldm.memory import available_bytes, expected_bytes, human_bytes
+from tinyldm.pipelines.editing import beside
+from tinyldm.pipelines.files import said_of, unused
+from tinyldm.pipelines.infotext import infotext
+from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.picture_text import picture_bytes
+from tinyldm.pipelines.pictures import write_whole
+from tinyldm.pipelines.preview import preview, preview_map
+from tinyldm.pipelines.prompted import words
+from tinyldm.pipelines.request import Request, request
+from tinyldm.pipelines.walk import Picture, Step, Walk, pictures
+from tinyldm.server.jobs import Job, Made, Progress
+from tinyldm.server.notes import noted
+from tinyldm.server.refusals import NotEnoughMemory, NotThere, Refusal
+from tinyldm.text.known import about_unknown
+from tinyldm.typing import Array
+
+MOST_PICTURES = 100  # of one request
+BETWEEN = 0.1  # seconds between two previews, at least
+
+
+class Studio:
+    """A model, the folder that its pictures are kept in, and whether requests are held against the memory there is.
+
+    `loaded` are the options of the model that its pictures' files tell (`files.OPENED_WITH`). `beside` says what the
+    model takes beside the latent (`editing.beside`). Raises `InputError` for a model that no request can fill.
+    """
+
+    def __init__(
+        self, model: LatentDiffusion, folder: Path, *, force: bool = False, loaded: Mapping[str, Any] | None = None
+    ) -> None:
+        self.loaded = loaded or {}
+        self.model, self.folder, self.force = model, folder.resolve(), force
+        self.parts = model.parts
+        self.beside = beside(model.parts)
+        self.name = model.path.name
+        self.kept: list[Path] = []
+
+    @functools.cached_property
+    def colours(self) -> Array:
+        """What previews are made with; of some models it is fitted first, which takes seconds."""
+        return preview_map(self.parts)
+
+    # Before a job --------------------------------------------------------------------------------------------------
+
+    def request(self, prompt: str, negative_prompt: str, seed: int | None, count: int, **settings: Any) -> Request:
+        """A resolved request; a seed of None or -1 is drawn.
+
+        Raises `InputError` for what can't be honoured, and `NotEnoughMemory`. Nothing is computed by then.
+        """
+        if count > MOST_PICTURES:
+            raise Refusal(f"num_images: {count} pictures are too many for one request; take {MOST_PICTURES} at most")
+        takes = self.parts.conditioner.takes
+        wanted = request(
+            prompt or (None if takes == "nothing" else prompt),
+            negative_prompt,
+            seed=secrets.randbits(32) if seed in (None, -1) else seed or 0,
+            num_images=count,
+            **settings,
+        ).resolved(self.parts)
+        if not self.force:
+            self.check_memory(wanted)
+        return wanted
+
+    def check_memory(self, wanted: Request) -> None:
+        """Raise `NotEnoughMemory` where a request takes more than is free and this process holds already."""
+        h, w = self.parts.latent_size(wanted.height, wanted.width)
+        needed, free = expected_bytes(self.model, h, w), available_bytes()
+        if free is None or needed <= (there := free + held_bytes()):
+            return
+        raise NotEnoughMemory(
+            f"a picture of {wanted.width}×{wanted.height} takes about {human_bytes(needed)} of memory, and "
+            f"{human_bytes(max(0, there))} are available; take a smaller size",
+            "width",
+        )
+
+    # A job ---------------------------------------------------------------------------------------------------------
+
+    def compute(self, job: Job, tell: Callable[[Progress], None], add: Callable[[Made], None]) -> None:
+        """The pictures of a job; see `jobs.Queue`. Raises `NotEnoughMemory` where the system gives no more."""
+        try:
+            watch = Watch(self, job, tell)
+            watch.check()
+            with noted() as job.notes:
+                job.notes += self.unknown(job.request)
+                for picture in pictures(self.parts, job.request, Walk(callback=watch)):
+                    add(self.finished(job, picture))
+                    watch.check()
+        except MemoryError:
+            size = f"{job.request.width}×{job.request.height}"
+            raise NotEnoughMemory(f"there was not enough memory for a picture of {size}; take a smaller size") from None
+
+    def unknown(self, wanted: Request) -> list[str]:
+        """What there is to say of words that the model does not know."""
+        said = about_unknown(self.model.tokenizer, self.model.path, words(self.parts, wanted))
+        return [said] if said else []
+
+    def finished(self, job: Job, picture: Picture) -> Made:
+        """A picture with its file, which is written into the folder where it is to be kept."""
+        k, wanted = picture.index, job.request
+        said = wanted.settings(k) | said_of(self.model, self.loaded)
+        said |= {} if job.began_from is None else {"image": job.began_from}
+        image = picture.image if job.finish is None else job.finish(picture.image)
+        text, png = infotext(said), picture_bytes(image, said)
+        name = self.keep(png, wanted.prompts[k] or "picture") if job.keep else None
+        return Made(k, image, png, wanted.seeds[k], text, name)
+
+    # The folder ----------------------------------------------------------------------------------------------------
+
+    def keep(self, png: bytes, prompt: str) -> str:
+        """Write a PNG into the folder, under a name that no file has; returns the name."""
+        stem = re.sub(r"\W+", "-", prompt).strip("-")[:60] or "picture"
+        file = unused(self.folder / f"{stem}.png")
+        write_whole(file, lambda out: out.write(png))
+        self.kept.append(file)
+        return file.name
+
+    def file(self, name: str) -> Path:
+        """A picture of the folder by its name. Raises `NotThere` for anything that is no picture right in it."""
+        file = self.folder / name
+        inside = name == file.name and not name.startswith(".") and name.endswith(".png")
+        if not inside or not file.is_file() or file.resolve().parent != self.folder:
+            raise NotThere(f"there is no picture {name!r}")
+        return file
+
+
+class Watch:
+    """Looks at every step of a job: tells how far it is, and raises `Stopped` when it is to stop."""
+
+    def __init__(self, studio: Studio, job: Job, tell: Callable[[Progress], None]) -> None:
+        self.job, self.tell, self.colours = job, tell, studio.colours
+        self.count = len(job.request.prompts)
+        self.first = job.request.begun(studio.parts)[1]
+        self.started, self.shown = time.monotonic(), -BETWEEN
+        self.previews: dict[int, bytes] = {}
+
+    def __call__(self, step: Step) -> None:
+        """After a step."""
+        self.check()
+        taken, steps = step.index + 1 - self.first, step.count - self.first
+        part = (step.pictures.start + len(step.pictures) * taken / steps) / self.count
+        now = time.monotonic()
+        left = (now - self.started) / part * (1 - part)
+        if now - self.shown >= BETWEEN and step.clean is not None:
+            self.shown = now
+            clean = zip(step.pictures, step.clean, strict=True)
+            self.previews = {k: as_png(preview(z, self.colours)) for k, z in clean}
+        self.tell(Progress(part, taken, steps, self.previews, left))
+
+    def check(self) -> None:
+        """Raise `Stopped` where the job is to stop."""
+        if self.job.stopping:
+            raise Stopped
+
+
+def as_png(image: Image.Image) -> bytes:
+    """A PNG file of a preview."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def held_bytes() -> int:
+    """The memory that this process holds, on Linux: it is counted in what a picture takes. 0 where nothing is known."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
