@@ -26,7 +26,8 @@ import tinyldm
 
 ROOT = Path(__file__).parents[1]
 PAGES = {p.relative_to(ROOT).as_posix(): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
-PIECES = {"docs/golden-format.md", "docs/golden-any-language.md"}  # of programs, tested in tests/golden_tools/
+# Pieces of programs, tested in tests/golden_tools/ and tests/server/.
+PIECES = {"docs/golden-format.md", "docs/golden-any-language.md", "docs/serve.md"}
 RUN = [name for name, page in PAGES.items() if "\n```python\n" in page.read_text() and name not in PIECES]
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -92,7 +91,7 @@ def draw(drawn: captions.Captions, count: int, empty: Tensor, generator: torch.G
 
 def save_lora(unet: UNet2DConditionModel, folder: Path) -> None:
     """A UNet's LoRA, float16, as `pytorch_lora_weights.safetensors`, whose header says rank and alpha."""
-    lora = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    lora = get_peft_model_state_dict(unet)
     lora = {name: value.half().contiguous() for name, value in lora.items()}
     config: LoraConfig = unet.peft_config["default"]
     said = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}

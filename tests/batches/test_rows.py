@@ -102,7 +102,17 @@ def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
 def test_every_setting_of_a_request_is_a_column() -> None:
     """But for what only a program can give: arrays, and how pictures of one call share their noise."""
     left_out = {field.name for field in dataclasses.fields(Request)} - set(columns())
-    assert left_out == {"prompts", "negative_prompts", "seeds", "conditions", "noise", "one_stream", "way"}
+    assert left_out == {
+        "prompts",
+        "negative_prompts",
+        "seeds",
+        "conditions",
+        "noise",
+        "one_stream",
+        "way",
+        "drawn",
+        "guides",
+    }
     assert {name for name, kind in columns().items() if kind is PICTURE} == set(FROM_FILES)
     assert (columns()["steps"], columns()["strength"], columns()["sampler_options"]) == (int, float, dict)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE.parent), str(ROOT / "weights" / "emoji-flow")]
 
+from golden.make_models import lifted  # noqa: E402
 from golden.provenance import save_golden  # noqa: E402
 from sister_pictures import HALF_RANGE, digest, pictures  # noqa: E402
 
@@ -128,9 +130,13 @@ OTHERS = {
 }
 
 
+LIFTED = ("emoji-pixels", "emoji-lcm", "emoji-lines", "emoji-edges")  # what has a time, whose embedding is float32
+
+
 @torch.inference_mode()
 def make(name: str) -> None:
-    found = OTHERS.get(name, autoencoder)(name, torch.from_numpy(pictures()))
+    with lifted() if name in LIFTED else nullcontext():
+        found = OTHERS.get(name, autoencoder)(name, torch.from_numpy(pictures()))
     path = save_golden(
         f"sisters/{name}",
         {key: value.numpy() for key, value in found.items()},

@@ -223,7 +223,7 @@ def test_learned_word_against_diffusers() -> None:
 def test_controlnet_against_diffusers() -> None:
     model = tinyldm.load(controlnet="emoji-edges", **EXACT)
     golden = load_golden("sisters/emoji-edges")[0]
-    down, middle = model.controlnet(*inputs(4, 16), (pictures()[:1] + 1) / 2)
+    *down, middle = model.controlnet(*inputs(4, 16), (pictures()[:1] + 1) / 2)
     for found, name in ((down[0], "first"), (down[-1], "last"), (middle, "middle")):
         assert distance(found, golden[name]) < 1e-9
 
