@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterator
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,16 @@ from tinyldm import cli
 Run = Callable[..., tuple[int, str, str]]  # of a command
 
 pytest_plugins = ["tinyldm.golden.pytest_plugin"]  # from the source tree too, where nothing is installed
+
+
+def sisters_of_the_source_tree() -> None:
+    """The package of the checkpoint's sisters, as `pip install ./weights` would install it."""
+    spec = ModuleSpec("tinyldm_weights", None, is_package=True)
+    spec.submodule_search_locations = [str(Path(__file__).parents[1] / "weights")]
+    sys.modules.setdefault("tinyldm_weights", module_from_spec(spec))
+
+
+sisters_of_the_source_tree()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -243,6 +243,7 @@ def test_names_of_embedded_checkpoints(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (embedded() / "model_index.json").is_file()
     with pytest.raises(CheckpointError, match=r"emoji-x: not the name of an embedded checkpoint; these are: emoji, "):
         embedded("emoji-x")
+    monkeypatch.setattr("tinyldm.checkpoints.embedded.SISTER_PACKAGE", "not_installed")
     monkeypatch.setattr("tinyldm.checkpoints.embedded.__file__", str(tmp_path / "a" / "b" / "embedded.py"))
     with pytest.raises(CheckpointError, match=r"pip install \./weights"):
         embedded("emoji-vq")

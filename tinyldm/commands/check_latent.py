@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "check a latent file against what the decoder takes"
 EXAMPLE = """examples:
-  tinyldm encode apple.png -o apple.safetensors
   tinyldm check-latent apple.safetensors
   tinyldm check-latent --model stable-diffusion-v1-5 --fit photographs/
 """
