@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import io
@@ -107,6 +108,22 @@ def test_a_full_queue_is_an_error_of_its_own(serve):
         assert post(running, "/v1/images/generations", prompt="a").status_code == 429
     until(lambda: running.queue.working is None)
     assert post(running, prompt="a", steps=1).status_code == 200
+
+
+def test_a_full_row_counts_those_that_wait():
+    """Not the one that is about to be worked on: an idle queue takes one more than waits."""
+    from tinyldm.pipelines.request import request
+    from tinyldm.server.jobs import Job, Queue
+    from tinyldm.server.refusals import QueueFull
+
+    async def enter() -> None:
+        queue = Queue(lambda *_: None, 2)
+        for _ in range(3):
+            queue.enter(Job(request("a"), "test"))
+        with pytest.raises(QueueFull, match="2 wait"):
+            queue.enter(Job(request("a"), "test"))
+
+    asyncio.run(enter())
 
 
 def test_answers_do_not_wait_for_the_picture_under_way(serve):

@@ -126,7 +126,8 @@ class Queue:
         """Take a place at the end. Raises `QueueFull`, and `Ending` once the server is being ended."""
         if self.ending:
             raise Ending("the server is being ended")
-        if len(self.waiting) >= self.length:
+        # The first of the row does not wait where nothing is under way, though it may not have been taken yet.
+        if len(self.waiting) >= self.length + (self.working is None):
             raise QueueFull(f"the queue is full: {self.length} wait; try again when some are done")
         self.waiting.append(job)
         self._move()
