@@ -21,7 +21,7 @@ from training import add_training_arguments, load_average, step_generator, train
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def arguments_of(description: str, folder: Path, **defaults: float) -> argparse.Namespace:
+def arguments_of(description: str, folder: Path, *, start: bool = False, **defaults: float) -> argparse.Namespace:
     """The arguments of a recipe; without `--work` it only prints the figures of what is in its folder."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_training_arguments(parser, **defaults)
@@ -31,6 +31,8 @@ def arguments_of(description: str, folder: Path, **defaults: float) -> argparse.
             action.required = False
     parser.add_argument("--export", type=Path, help="write the latest averaged weights to this folder, do not train")
     parser.add_argument("--model", type=Path, default=folder, help="whose figures to print (%(default)s)")
+    if start:
+        parser.add_argument("--start", type=Path, help="a folder of weights to go on from")
     return parser.parse_args()
 
 

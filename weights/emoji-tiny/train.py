@@ -1,8 +1,11 @@
 """Train `emoji-tiny`, or print its figures: a decoder of plain convolutions on the emoji checkpoint's latents.
 
 Encoder and decoder are trained apart, each against the autoencoder's own latents, so that either can take the place of
-its half. Before the decay the decoder's loss is the L1 distance of pixels and their differences, then the logarithm of
-the squared error.
+its half. In the first third the decoder's loss is the L1 distance of pixels and their differences, then the logarithm
+of the squared error.
+
+`--start` goes on from weights of this kind with the decoder alone, by the logarithm from the beginning; a decoder with
+fewer blocks than `make` gives it gets the rest as blocks that change nothing yet.
 """
 
 import sys
@@ -17,7 +20,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import first_stages as common  # noqa: E402
 
-JITTER = 0.05  # noise on the latents that the decoder learns from
+JITTER = 0.02  # noise on the latents that the decoder learns from
 
 
 def make() -> AutoencoderTiny:
@@ -25,15 +28,33 @@ def make() -> AutoencoderTiny:
         encoder_block_out_channels=(32, 32, 32),
         decoder_block_out_channels=(48, 48, 48),
         num_encoder_blocks=(1, 2, 2),
-        num_decoder_blocks=(4, 1, 0),
+        num_decoder_blocks=(5, 1, 0),
         latent_channels=4,
         scaling_factor=1.0,
     )
 
 
+def grown(start: AutoencoderTiny) -> AutoencoderTiny:
+    """The weights in a decoder of more blocks at the smallest size: those that are added begin as the identity."""
+    model = make()
+    model.encoder.load_state_dict(start.encoder.state_dict())
+    new, old = list(model.decoder.layers), list(start.decoder.layers)
+    more = len(new) - len(old)
+    place = next(i for i, layer in enumerate(old) if isinstance(layer, nn.Upsample))
+    for layer in new[place : place + more]:
+        nn.init.zeros_(layer.conv[-1].weight)  # relu(0 + x), and x has been through one: the identity
+        nn.init.zeros_(layer.conv[-1].bias)
+    for source, target in zip(old, new[:place] + new[place + more :], strict=True):
+        target.load_state_dict(source.state_dict())
+    model.encoder.requires_grad_(False)
+    return model
+
+
 def loss_of(model: AutoencoderTiny, x: Tensor, z: Tensor, noise: Tensor, late: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
-        decoded, encoded = model.decoder(z + JITTER * noise).float(), model.encoder(x).float()
+    encoder = next(model.encoder.parameters()).requires_grad
+    with torch.autocast(x.device.type, torch.bfloat16):
+        decoded = model.decoder(z + JITTER * noise).float()
+        encoded = model.encoder(x).float() if encoder else z
     logarithm = common.logarithmic_loss(x, decoded)
     latents = (encoded - z).square().mean((1, 2, 3)).add(1e-4).log().mean()
     loss = latents + torch.lerp(2 * common.absolute_loss(x, decoded), logarithm, late.mean())
@@ -71,7 +92,7 @@ def figures(model: AutoencoderTiny, pictures: Tensor, device: str) -> None:
 
 
 def main() -> None:
-    arguments = common.arguments_of(__doc__, HERE, steps=4000, decay=0.7, lr=2e-3, batch=128, part=16)
+    arguments = common.arguments_of(__doc__, HERE, start=True, steps=4000, decay=0.7, lr=2e-3, batch=128, part=16)
     pictures = common.load_pictures(arguments)
     if arguments.export:
         common.averaged("tiny", make(), arguments.work).half().save_pretrained(arguments.export)
@@ -86,9 +107,12 @@ def main() -> None:
             generator = common.step_generator(arguments.seed, step, device)
             chosen = torch.randint(len(pictures), (count,), generator=generator, device=device)
             noise = torch.randn(latents[chosen].shape, generator=generator, device=device)
-            return pictures[chosen], latents[chosen], noise, torch.full((count,), float(over >= 0.3), device=device)
+            late = torch.full((count,), float(arguments.start is not None or over >= 0.3), device=device)
+            return pictures[chosen], latents[chosen], noise, late
 
-        common.train("tiny", make().to(device), batch_of, loss_of, arguments, average=0.995)
+        model = grown(AutoencoderTiny.from_pretrained(arguments.start)) if arguments.start else make()
+        model = model.to(device, memory_format=torch.channels_last)
+        common.train("tiny", model, batch_of, loss_of, arguments, average=0.995)
     else:
         model = AutoencoderTiny.from_pretrained(arguments.model, torch_dtype=torch.float32)
         figures(model.to(arguments.device).eval(), pictures, arguments.device)
