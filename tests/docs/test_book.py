@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 MADE = ROOT / "docs" / "figures" / "made"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDED = ("sphinx", "myst_parser", "pydata_sphinx_theme", "sphinx_copybutton", "latex2mathml", "matplotlib")
-SAMPLE = ["layers", "one_file", "whole_way"]  # of the figures, those that are made anew here
+SAMPLE = ["layers", "one_file", "performance", "whole_way"]  # of the figures, those that are made anew here
 
 pytestmark = pytest.mark.extra
 
