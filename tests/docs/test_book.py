@@ -95,8 +95,10 @@ CLIPPED = """() => [...document.querySelectorAll('p, h1, h2, h3, li, img, table,
     .map(e => e.outerHTML.slice(0, 90))"""
 AS_WRITTEN = r"""() => {
     const text = document.querySelector('main').cloneNode(true)
-    text.querySelectorAll('pre, code').forEach(e => e.remove())
-    return text.textContent.match(/\$\$|\\frac|\\sqrt|\{\{/)
+    text.querySelectorAll('pre').forEach(e => e.remove())
+    const numbers = text.textContent.match(/\{\{/)  // in `code` too, where MyST leaves them
+    text.querySelectorAll('code').forEach(e => e.remove())
+    return numbers || text.textContent.match(/\$\$|\\frac|\\sqrt/)
 }"""
 
 
