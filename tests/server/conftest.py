@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import WITHOUT, Serving
+from serving import WITHOUT, Exploring, Serving
 
 import tinyldm
 
@@ -33,4 +33,20 @@ def serving(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     """A server that the tests of a module share."""
     pytest.importorskip("uvicorn", reason=WITHOUT)
     with Serving(model, tmp_path_factory.mktemp("pictures")) as running:
+        yield running
+
+
+@pytest.fixture
+def explore(model: Any) -> Iterator[Callable[..., Exploring]]:
+    """Start a laboratory of one's own: `explore(token="word")`, or of another model: `explore(other)`."""
+    pytest.importorskip("uvicorn", reason=WITHOUT)
+    with contextlib.ExitStack() as stack:
+        yield lambda other=None, **options: stack.enter_context(Exploring(other or model, **options))
+
+
+@pytest.fixture(scope="module")
+def exploring(model: Any) -> Iterator[Exploring]:
+    """A laboratory that the tests of a module share."""
+    pytest.importorskip("uvicorn", reason=WITHOUT)
+    with Exploring(model) as running:
         yield running
