@@ -72,7 +72,7 @@ def test_named_files_exist(name: str) -> None:
 def test_every_command_has_a_name_in_python() -> None:
     """The table of `docs/command-line.md`: every command is in it, and every name is there and has a docstring.
 
-    But for those of a shell and of a server, which are of no use in a program.
+    But for those of a shell and of pages in a browser, which are of no use in a program.
     """
     from tinyldm.cli import COMMANDS
 
@@ -80,7 +80,7 @@ def test_every_command_has_a_name_in_python() -> None:
     table = page.partition("## The same from Python")[2].partition("##")[0]
     rows = re.findall(r"^\| (`.*?) \| (.*`.*) \|$", table, re.MULTILINE)
     commands = {word.split()[0] for left, _ in rows for word in re.findall(r"`([^`]+)`", left)}
-    assert commands >= COMMANDS.keys() - {"completion", "serve"}
+    assert commands >= COMMANDS.keys() - {"completion", "serve", "explore"}
     for name in (name for _, right in rows for name in re.findall(r"`((?:tinyldm|model)\.[\w.]+)`", right)):
         found = pkgutil.resolve_name(re.sub(r"^model\.", "tinyldm.LatentDiffusion.", name))
         assert callable(found), name
