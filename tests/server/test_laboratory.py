@@ -75,8 +75,13 @@ def picture(link):
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++_2m", "heun", "euler_a", "pndm"])
 def test_a_walk_that_is_kept_is_that_of_every_picture(model, sampler):
-    walk = walk_of(model, sampler=sampler, seed=3)
-    wanted = model.text_to_image("a bc", "d", sampler=sampler, seed=3, **WANTED)[0]
+    walk, times = walk_of(model, sampler=sampler, seed=3), []
+
+    def note(step):
+        times.append(float(step.timestep))
+
+    wanted = model.text_to_image("a bc", "d", sampler=sampler, seed=3, callback=note, **WANTED)[0]
+    assert [moment.timestep for moment in walk.moments] == times
     assert walk.finished(model.parts).image.tobytes() == wanted.tobytes()
     assert walk.calls == make_sampler(sampler, model.scheduler_config, 4).calls()
     assert walk.decoded(model.parts, len(walk.moments), "latent").tobytes() == wanted.tobytes()
@@ -485,7 +490,8 @@ def called(run):
 @pytest.mark.parametrize("panel", PANELS)
 def test_the_functions_that_a_panel_names_computed_it(model, panel):
     laboratory = Laboratory(model, force=True)
-    fields, sampler = ({"samplers": "euler"}, "euler") if panel == "samplers" else ({}, "ddim")
+    fields = {"samplers": {"samplers": "euler"}, "decoder": {"scale": 2}}.get(panel, {})
+    sampler = fields.get("samplers", "ddim")
     seen = called(lambda: found_by(laboratory, panel, **fields))
     functions = PANELS[panel].functions(model.parts, [make_sampler(sampler, model.scheduler_config, 3)])
     without = {"scores", "explained"}  # which is of a checkpoint with statistics

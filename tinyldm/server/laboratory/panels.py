@@ -172,8 +172,10 @@ def about_decoder(bench: Bench, wanted: Request, changes: Changes) -> Findings:
     found = bench.walk(wanted)
     latents = {"before": found.latent, "after": changed(found.latent, changes, wanted.seeds[0])}
     yield {name: {"latent": drawing.channels(z)} for name, z in latents.items()}
-    yield {"before": {"picture": found.finished(bench.parts).image}}
-    yield {"after": {"picture": bench.parts.decode(latents["after"][None])[0]}}
+    image = found.finished(bench.parts).image
+    yield {"before": {"picture": image}}
+    same = np.array_equal(latents["after"], found.latent)  # which need not be decoded again, for that can take a minute
+    yield {"after": {"picture": image if same else bench.parts.decode(latents["after"][None])[0]}}
     scores = {name: bench.score(z) for name, z in latents.items()}
     yield {name: {"score": score} for name, score in scores.items()}
     for name, z in latents.items():
