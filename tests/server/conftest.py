@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,14 @@ def exploring(model: Any) -> Iterator[Exploring]:
     pytest.importorskip("uvicorn", reason=WITHOUT)
     with Exploring(model) as running:
         yield running
+
+
+@pytest.fixture
+def without_web(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the extra was not installed; the package's own modules are afterwards those that they were before."""
+    monkeypatch.setattr(tinyldm, "server", getattr(tinyldm, "server", None), raising=False)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("starlette", "uvicorn") or name.startswith("tinyldm.server"):
+            monkeypatch.delitem(sys.modules, name)
+    for name in ("starlette", "uvicorn"):
+        monkeypatch.setitem(sys.modules, name, None)

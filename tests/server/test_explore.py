@@ -187,13 +187,7 @@ def test_a_model_that_can_not_be_explored_is_refused_at_once(tmp_path, capsys):
     assert re.fullmatch(r"tinyldm: error: .*mask.*\n", capsys.readouterr().err)
 
 
-def test_where_the_extra_lacks_it_says_what_brings_it(run, monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("starlette", "uvicorn")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [name for name in sys.modules if name.startswith("tinyldm.server")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("starlette", "uvicorn"):
-        monkeypatch.setitem(sys.modules, name, None)
+def test_where_the_extra_lacks_it_says_what_brings_it(run, without_web):
     status, _, err = run("explore")
     assert status == 2
     assert re.fullmatch(
