@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource
@@ -27,7 +28,8 @@ class Recognised:
     `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind; `file`
     the file as `extras` and `unknown` name its tensors.
     `assumed` names what nothing states: `prediction_type`, `scaling_factor`; `pipeline` is the class of the published
-    folder and its options, where they are stated.
+    folder and its options, where they are stated, and `tokenizers` the classes of its tokenizers by name; `path` is
+    where it was opened.
     """
 
     family: str
@@ -41,6 +43,8 @@ class Recognised:
     file: TensorSource | None = None
     assumed: set[str] = field(default_factory=set)
     pipeline: Config = field(default_factory=dict)
+    tokenizers: dict[str, str] = field(default_factory=dict)
+    path: Path = Path()
 
 
 def class_of(config: Mapping[str, Any]) -> str:

@@ -169,25 +169,31 @@ def check_metadata(metadata: Any, path: str) -> dict[str, str]:
 
 def check_entry(name: str, entry: Any, path: str) -> Entry:
     """One header entry, its types and its arithmetic checked; how it lies among the others is `check_layout`'s."""
-    where = f"{path}: tensor {quoted(name)}"
+    if fault := fault_of(name, entry):
+        raise CheckpointError(f"{path}: tensor {quoted(name)}{fault}")
+    return Entry(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+
+
+def fault_of(name: str, entry: Any) -> str | None:
+    """What is wrong with a header entry, in words that follow its name; None where nothing is."""
     if not encodable(name):
-        raise CheckpointError(f"{where}: its name is not Unicode text (a lone surrogate)")
+        return ": its name is not Unicode text (a lone surrogate)"
     if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where}: its entry must have exactly dtype, shape and data_offsets")
+        return ": its entry must have exactly dtype, shape and data_offsets"
     tag, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if type(tag) is not str or tag not in STORED:
-        raise CheckpointError(f"{where} has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}")
+        return f" has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}"
     if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
-        raise CheckpointError(f"{where} has shape {quoted(shape)}, wanted a list of integers not below zero")
+        return f" has shape {quoted(shape)}, wanted a list of integers not below zero"
     if type(offsets) is not list or len(offsets) != 2 or not all(type(o) is int and 0 <= o < 2**63 for o in offsets):
-        raise CheckpointError(f"{where} has data_offsets {quoted(offsets)}, wanted two 63-bit integers")
+        return f" has data_offsets {quoted(offsets)}, wanted two 63-bit integers"
     if not countable(shape):
-        raise CheckpointError(f"{where} has shape {quoted(shape)}, more than any memory holds")
+        return f" has shape {quoted(shape)}, more than any memory holds"
     begin, end = offsets
     wanted = math.prod(shape) * STORED[tag].itemsize
     if end - begin != wanted:
-        raise CheckpointError(f"{where} has {end - begin} bytes, but {tag} of shape {quoted(shape)} takes {wanted}")
-    return Entry(tag, tuple(shape), begin, end)
+        return f" has {end - begin} bytes, but {tag} of shape {quoted(shape)} takes {wanted}"
+    return None
 
 
 def countable(shape: Sequence[int]) -> bool:
@@ -208,14 +214,16 @@ def check_layout(entries: Mapping[str, Entry], available: int, path: str) -> Non
     """The tensors must tile the data: in the file, none over another, nothing between them or behind the last."""
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        where = f"{path}: tensor {quoted(name)} at bytes {entry.begin} to {entry.end}"
         if entry.end > available:
-            raise CheckpointError(f"{where}, but the data has {available} (truncated?)")
-        if entry.begin < position:
-            raise CheckpointError(f"{where} overlaps the one before, which ends at {position}")
-        if entry.begin > position:
-            raise CheckpointError(f"{where} leaves a hole behind the one before, which ends at {position}")
-        position = entry.end
+            fault = f", but the data has {available} (truncated?)"
+        elif entry.begin < position:
+            fault = f" overlaps the one before, which ends at {position}"
+        elif entry.begin > position:
+            fault = f" leaves a hole behind the one before, which ends at {position}"
+        else:
+            position = entry.end
+            continue
+        raise CheckpointError(f"{path}: tensor {quoted(name)} at bytes {entry.begin} to {entry.end}{fault}")
     if position != available:
         raise CheckpointError(f"{path}: {available - position} bytes follow the last tensor, wanted none")
 
