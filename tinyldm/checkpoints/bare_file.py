@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyldm.checkpoints import components
 from tinyldm.checkpoints.architecture import unet_facts
-from tinyldm.checkpoints.base import TensorSource, inner
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import Heads, family_of
 from tinyldm.checkpoints.ip_adapter import image_encoder, ip_adapter
 from tinyldm.checkpoints.leftovers import sort_leftovers
@@ -15,6 +15,7 @@ from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.stated import Stated
 from tinyldm.checkpoints.t2i_adapter import t2i_adapter
+from tinyldm.checkpoints.views import inner
 from tinyldm.checkpoints.whole_file import FIRST_STAGE, UNET, add_schedule
 from tinyldm.errors import CheckpointError
 

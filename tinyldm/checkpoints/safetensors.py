@@ -24,11 +24,19 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import Table, TableSource, quoted
+from tinyldm.checkpoints.base import (
+    FLOATING,
+    STORED,
+    FileTensor,
+    MappedFile,
+    Table,
+    TableSource,
+    quoted,
+    tag_of,
+    to_stored,
+)
 from tinyldm.checkpoints.file_kinds import kind_in_words
-from tinyldm.checkpoints.stored import FLOATING, STORED, MappedFile, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.temporary import held, reason, temporary_for
 from tinyldm.errors import CheckpointError
 
@@ -58,36 +66,6 @@ def read_safetensors(path: str | PathLike[str]) -> SafetensorsFile:
     return SafetensorsFile(path)
 
 
-@dataclass(frozen=True)
-class FileTensor:
-    """A tensor of an open file: its entry in the header, and the bytes that it says."""
-
-    file: MappedFile
-    data: int  # where the tensors' bytes begin
-    entry: Entry
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape."""
-        return self.entry.shape
-
-    @property
-    def tag(self) -> str:
-        """The published tag of the type."""
-        return self.entry.tag
-
-    @property
-    def raw(self) -> memoryview:
-        """The bytes as they lie in the file."""
-        return self.file.view(self.data + self.entry.begin, self.data + self.entry.end)
-
-    def read(self, dtype: DTypeLike | None) -> np.ndarray:
-        """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
-        e = self.entry
-        values = np.frombuffer(self.file.view(self.data + e.begin, self.data + e.end), STORED[e.tag])
-        return from_stored(values.reshape(e.shape), e.tag, dtype)
-
-
 class SafetensorsFile(TableSource[FileTensor]):
     """An open, memory-mapped safetensors file: a `TensorSource` that reads a tensor when it is asked for."""
 
@@ -103,7 +81,9 @@ class SafetensorsFile(TableSource[FileTensor]):
         except BaseException:
             file.close()
             raise
-        self._tensors = Table(path, {name: FileTensor(file, data, entry) for name, entry in entries.items()})
+        self._tensors = Table(
+            path, {n: FileTensor(file, e.tag, e.shape, data + e.begin, data + e.end) for n, e in entries.items()}
+        )
 
     def raw(self, name: str) -> memoryview:
         """The bytes of a tensor as they lie in the file."""

@@ -11,12 +11,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.base import MappedFile, TensorSource, quoted
 from tinyldm.checkpoints.file_kinds import kind_in_words
 from tinyldm.checkpoints.folder import is_plain
 from tinyldm.checkpoints.safetensors import PREFIX, parse_json_object, read_safetensors
-from tinyldm.checkpoints.stored import MappedFile
 from tinyldm.checkpoints.torch_pickle import LEGACY_START, ZIP_START, read_torch
+from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
 MAX_INDEX = 100_000_000
