@@ -122,7 +122,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         sampler, first = request.begun(parts)
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
         counted = calls
-        watch: loop.Callback = after_step
+        watch: loop.Callback | None = after_step if tracing() or how.callback is not None else None
         if parts.controls:
             guide = Guide(parts.controls, sampler.calls(first))
             condition, counted = replace(condition, guide=guide), guide.counting(calls)
