@@ -107,7 +107,7 @@ def open_tensors(file: Path, class_name: str) -> TensorSource:
         tensors: TensorSource = read_safetensors(file)
     except CheckpointError:  # of another kind, or damaged
         tensors = open_source(file)
-    return present_names(class_name, tensors) if any(map(OLDER.match, tensors.names)) else tensors
+    return present_names(class_name, tensors) if any(map(OLDER.search, tensors.names)) else tensors
 
 
 def stated_scale(kind: str, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def load(
     if vae or text_encoder or controlnet or ip_adapter or image_encoder:
         put_on_top(found, vae, text_encoder, controlnet, ip_adapter, image_encoder)
     if len(found.components) == 1 and all(c.class_name in FIRST_STAGES for c in found.components.values()):
-        (found.components,) = ({"vae": c} for c in found.components.values())
+        found.components = {"vae": c for c in found.components.values()}
         return LatentDiffusion(built(found, runtime, {}, {}))
     check_components(found)
     tokenizers, options = folder_extras(found) if found.family == "folder" else file_extras(found)
@@ -130,8 +130,7 @@ def built(
 ) -> Parts:
     """The parts of a checkpoint: a network of each component, and what makes their conditions."""
     networks = {name: MODELS[c.class_name](c.config, c.source, runtime) for name, c in found.components.items()}
-    notes = [*([] if found.family == "folder" else [f"recognised as {found.title}"]), *found.notes]
-    scheduler, embeds_text = dict(found.scheduler or {}), found.family == RETRIEVAL
+    scheduler, notes, embeds_text = dict(found.scheduler or {}), list(found.notes), found.family == RETRIEVAL
     if isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED):
         scheduler = as_pipeline_does(scheduler, notes)
     return Parts(
@@ -222,7 +221,11 @@ def folder_extras(found: Recognised) -> tuple[Tokenizers, dict[str, Any]]:
 
 
 def file_extras(found: Recognised) -> tuple[Tokenizers, dict[str, Any]]:
-    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them."""
+    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them.
+
+    What it was recognised as is the first of its notes.
+    """
+    found.notes.insert(0, f"recognised as {found.title}")
     first, second = found.components.get("text_encoder"), found.components.get("text_encoder_2")
     tokenizers = {
         "tokenizer": usual_tokenizer(first) if first is not None else None,

@@ -53,7 +53,7 @@ def present_attention(name: str) -> str:
 
 
 # Names that are not the present ones, of any component: only who has some is walked through again.
-OLDER = re.compile(r"(?:text_|vision_)?model\.|.*\.attentions\..*\b(?:query|key|value|proj_attn)\.|.*position_ids")
+OLDER = re.compile(r"^(?:text_|vision_)?model\.|\.attentions\..*\b(?:query|key|value|proj_attn)\.|position_ids")
 
 # How the tensors of a class are named in its folder, where it is not by the names that the models here use.
 BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
