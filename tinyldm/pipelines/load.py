@@ -109,7 +109,7 @@ def load(
     if vae or text_encoder or controlnet or ip_adapter or image_encoder:
         put_on_top(found, vae, text_encoder, controlnet, ip_adapter, image_encoder)
     if len(found.components) == 1 and all(c.class_name in FIRST_STAGES for c in found.components.values()):
-        found.components = {"vae": c for c in found.components.values()}
+        found.components = {"vae": next(iter(found.components.values()))}
         return LatentDiffusion(built(found, runtime, {}, {}))
     check_components(found)
     tokenizers, options = folder_extras(found) if found.family == "folder" else file_extras(found)
