@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource
+from tinyldm.errors import CheckpointError
 
 Config = dict[str, Any]
 
@@ -45,6 +46,14 @@ class Recognised:
     pipeline: Config = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
     path: Path = Path()
+
+
+def only_one(candidates: Sequence[Component], path: object, found: Recognised, what: str) -> Component:
+    """The one of some components of what was found at a path. Raises `CheckpointError` unless there is one."""
+    if len(candidates) != 1:
+        has = ", ".join(found.components) or "nothing"
+        raise CheckpointError(f"{path}: wanted {what}; it is {found.title} and has {has}")
+    return candidates[0]
 
 
 def class_of(config: Mapping[str, Any]) -> str:
