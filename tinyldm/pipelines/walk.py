@@ -202,7 +202,7 @@ def first_latent(
     noise = milestone("noise", noise.astype(dtype, copy=False))
     if z0 is None or (request.mask is not None and request.strength == 1):
         return noise * float(sampler.init_noise_sigma), z0, noise
-    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1])), z0, noise
+    return milestone("noised", sampler.add_noise(z0, noise, sampler.start(request.strength or 0.0))), z0, noise
 
 
 def predictor(parts: Parts, condition: Conditioning, request: Request, calls: Iterator[int]) -> Predict:
