@@ -116,7 +116,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
             return changed
 
         streams = [seeded(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
-        rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
+        rng: NoiseSource = streams[0] if len(streams) == 1 else PictureStreams(streams)
         if request.drawn:
             rng.randn((len(streams), *request.drawn))
         sampler, first = request.begun(parts)
