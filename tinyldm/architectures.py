@@ -16,8 +16,9 @@ from numpy.typing import DTypeLike
 from tinyldm.cost import WithoutValues
 from tinyldm.errors import InputError
 from tinyldm.models.build import build, expected
+from tinyldm.pipelines.conditioners import choose_conditioner
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.parts import assembled
+from tinyldm.pipelines.parts import Parts
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
@@ -156,7 +157,6 @@ def random_model(architecture: str, runtime: Runtime) -> LatentDiffusion:
         name: build(class_name, config, RandomWeights(expected(class_name, config)), runtime)
         for name, (class_name, config) in ARCHITECTURES[architecture].items()
     }
-    parts = assembled(
-        path=Path(architecture), networks=networks, tokenizers={}, options={}, scheduler_config={}, runtime=runtime
-    )
-    return LatentDiffusion(parts)
+    path, unet = Path(architecture), networks["unet"]
+    conditioner = choose_conditioner(path, networks, {}, {}, unet, embeds_text=False)
+    return LatentDiffusion(Parts(path, networks, {}, {}, runtime, conditioner, networks["vae"], unet))

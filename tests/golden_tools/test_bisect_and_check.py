@@ -492,7 +492,7 @@ def test_diff_report_and_check_from_the_command_line(files, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, said, oracle_file, checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinyldm.pipelines.load.OWN", checkpoint)
+    monkeypatch.setattr("tinyldm.pipelines.load.embedded", lambda: checkpoint)
     places = {"O": str(oracle_file), "C": str(oracle_file), "OUT": str(tmp_path / "out")}
     assert main(["golden", *(places.get(word, word) for word in arguments)]) == 2
     assert said in capsys.readouterr().err

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import ChangedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.views import ChangedSource
 from tinyldm.errors import CheckpointError, InputError
 
 TABLE = "embeddings.token_embedding.weight"

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import ChangedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.foreign import foreign_kind
 from tinyldm.checkpoints.lora_facts import StatedAlpha, stated_alphas
 from tinyldm.checkpoints.lora_names import find_layer, layer_table, split_layer
 from tinyldm.checkpoints.lycoris import BIAS_PARTS, REFUSED, changed, check_shapes, kind_of, part_of, rank_of
+from tinyldm.checkpoints.views import ChangedSource
 from tinyldm.errors import CheckpointError
 
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.folder import SUFFIXES, read_json
 from tinyldm.checkpoints.safetensors import parse_json_object
 from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
 HEADER, BESIDE = "lora_adapter_metadata", "adapter_config.json"

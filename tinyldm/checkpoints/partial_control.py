@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints import components
-from tinyldm.checkpoints.base import Place, SourceView, TensorSource, inner, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.unet import unet_links
 from tinyldm.checkpoints.original_layout import heads_of
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.views import Place, SourceView, inner
 from tinyldm.errors import CheckpointError
 
 DIFFERENCE, LORA = "difference", "lora_controlnet"

@@ -81,7 +81,23 @@ def check_seed(seed: int) -> int:
     return value % 2**64
 
 
-class TorchGenerator:
+class Seeded:
+    """What every stream knows: the seed that it began with."""
+
+    _initial_seed: int
+
+    @property
+    def initial_seed(self) -> int:
+        """The seed that the stream began with, from 0 to 2**64 - 1."""
+        return self._initial_seed
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed, as a list: that of the one stream for a whole batch."""
+        return [self._initial_seed]
+
+
+class TorchGenerator(Seeded):
     """A stateful random stream, the twin of `torch.Generator("cpu").manual_seed(seed)`.
 
     `seed` is any integer from -2**63 to 2**64 - 1. PyTorch seeds the twister with its low 32 bits only, so seeds that
@@ -103,16 +119,6 @@ class TorchGenerator:
         self._initial_seed, self._kept = check_seed(seed), None
         self._state.seed(self._initial_seed & 0xFFFFFFFF)
         return self
-
-    @property
-    def initial_seed(self) -> int:
-        """The seed that the stream began with, from 0 to 2**64 - 1."""
-        return self._initial_seed
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed, as a list: that of the one stream for a whole batch."""
-        return [self._initial_seed]
 
     def rand(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Uniforms in [0, 1) of the shape, float32 or float64: `torch.rand(shape, generator=self, dtype=dtype)`."""

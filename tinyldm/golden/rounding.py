@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm import ops
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.models.build import rebuilt

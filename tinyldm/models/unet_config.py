@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tinyldm.models.blocks import Parameters, layer_parameters, resnet_parameters, transformer_parameters
-from tinyldm.models.config import per_block, require
+from tinyldm.models.network import per_block, require
 from tinyldm.tree import Settings
 
 # Training only, or how the original arranges half precision; none changes what is computed here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ OTHERWISE = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class LatentDiffusion(EditingCalls):
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
@@ -58,9 +60,8 @@ class LatentDiffusion(EditingCalls):
     Every call raises `InputError` before any work for an argument that can't be honoured.
     """
 
-    def __init__(self, parts: Parts, single_run: bool = False) -> None:
-        self.parts = parts
-        self.single_run = single_run
+    parts: Parts
+    single_run: bool = False
 
     # What it is made of --------------------------------------------------------------------------------------------
 

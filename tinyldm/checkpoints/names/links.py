@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
 Side = Literal["original", "canonical"]
