@@ -10,7 +10,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.stored import MappedFile, from_stored, tag_of
+from tinyldm.checkpoints.stored import HALVES, MappedFile, from_stored, tag_of
 from tinyldm.errors import CheckpointError
 from tinyldm.errors import quoted as quoted  # where the readers look for it
 
@@ -47,6 +47,13 @@ class TensorSource(ABC):
 
         Nothing is copied where nothing has to change.
         """
+
+    def read_half(self, name: str) -> np.ndarray | None:
+        """A tensor of 16-bit floats unconverted, as float16 or `BFLOAT16`; None for any other, or one that is changed.
+
+        It is then to be had from `read` alone.
+        """
+        return None
 
     def path_of(self, name: str) -> str:
         """The file that holds a tensor, for messages."""
@@ -144,6 +151,11 @@ class TableSource(TensorSource, Generic[T]):
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
 
+    def read_half(self, name: str) -> np.ndarray | None:
+        """A tensor of 16-bit floats, a view of what is stored where it can be."""
+        half = HALVES.get(self.dtype(name))
+        return None if half is None else self.read(name, half)
+
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
 
@@ -189,8 +201,8 @@ Place = tuple[TensorSource, str]  # a source, and the name of a tensor there
 class SourceView(TensorSource):
     """Tensors of other sources under names of its own, in the order of `places`: where each name's tensor is.
 
-    A view that changes what it shows overrides `shape` and `read`. `sources` are those whose files are the view's, too:
-    it lets go of them with `close`.
+    A view that changes what it shows overrides `shape`, `read` and `changes`. `sources` are those whose files are the
+    view's, too: it lets go of them with `close`.
     """
 
     def __init__(
@@ -220,6 +232,15 @@ class SourceView(TensorSource):
         """The tensor behind a name."""
         source, inner = self._places[name]
         return source.read(inner, dtype)
+
+    def read_half(self, name: str) -> np.ndarray | None:
+        """The tensor behind a name, where the view shows it as it is."""
+        source, inner = self._places[name]
+        return None if self.changes(name) else source.read_half(inner)
+
+    def changes(self, name: str) -> bool:
+        """Whether `read` gives something else than the tensor behind a name: a view of its own `read` says of what."""
+        return type(self).read is not SourceView.read
 
     def path_of(self, name: str) -> str:
         """The file that holds the tensor behind a name."""

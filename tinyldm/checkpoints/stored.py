@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.errors import CheckpointError
-from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
+from tinyldm.ops.bfloat16 import BFLOAT16, bfloat16_to_float32, float32_to_bfloat16
 
 # How an element lies in the file, little-endian. BOOL is a byte: only zero is false.
 STORED: dict[str, np.dtype] = {
@@ -37,6 +37,7 @@ STORED: dict[str, np.dtype] = {
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
+HALVES = {"F16": np.dtype(np.float16), "BF16": BFLOAT16}  # types of 16 bits, and what they are unconverted
 FLOATING = ("F64", "F32", "F16", "BF16")
 TAG_OF_NUMPY = {dtype.newbyteorder("="): tag for tag, dtype in STORED.items() if tag not in ("BOOL", "BF16")}
 TAG_OF_NUMPY[np.dtype(bool)] = "BOOL"
@@ -94,10 +95,13 @@ def tag_of(dtype: DTypeLike) -> str:
 def from_stored(stored: np.ndarray, tag: str, dtype: DTypeLike | None = None) -> np.ndarray:
     """A read-only array of `dtype` from elements as they lie in a file; `None` keeps the stored type.
 
-    No copy is made when nothing has to change. Bfloat16 comes out as float32 if the type is to be kept. A value
-    that is finite in the file and not in `dtype` is a `CheckpointError`; NaN and infinity pass between floating types.
+    No copy is made when nothing has to change. Bfloat16 comes out as float32 if the type is to be kept, and as its
+    bits for `BFLOAT16`. A value that is finite in the file and not in `dtype` is a `CheckpointError`; NaN and infinity
+    pass between floating types.
     """
-    if tag == "BF16":
+    if tag == "BF16" and dtype is BFLOAT16:
+        values = stored.astype(np.uint16, copy=False).view(BFLOAT16)
+    elif tag == "BF16":
         values = np.asarray(bfloat16_to_float32(stored))
     elif tag == "BOOL":
         values = np.asarray(stored != 0)
