@@ -12,7 +12,7 @@ import pytest
 from tiny_checkpoints import write_ldm, write_refiner, write_xl
 
 import tinyldm
-from tinyldm import bench, cli, cost
+from tinyldm import bench, cli, cost, memory, scaling
 from tinyldm.architectures import RandomWeights, random_model
 from tinyldm.errors import InputError
 from tinyldm.models.build import rebuilt
@@ -140,3 +140,86 @@ def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "--model", str(checkpoint), "--backend", "reference", "--repeat", "1", "--json"]
     assert cli.main(words) == 0
     assert json.loads(capsys.readouterr().out)["models"]
+
+
+# How time grows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_scale_measures_every_size_on_every_number_of_threads(checkpoint: Path, backend: str) -> None:
+    model = tinyldm.load(checkpoint, backend=backend, threads=None if backend == "reference" else 3)
+    told: list[str] = []
+    points = list(scaling.scale(model, (8, 16), 1, told.append))
+    threads = [None] if backend == "reference" else [1, 2, 3]
+    works = ("UNet, batch 1", "VAE decode")
+    assert [(p.work, p.threads, p.side) for p in points] == [(w, n, s) for w in works for n in threads for s in (8, 16)]
+    assert len(told) == len(points)
+    factor = model.vae.config.factor
+    for point in points:
+        counted = cost.unet_costs(model.unet, point.side // factor, point.side // factor, cost.context_tokens(model))
+        if point.work == "VAE decode":
+            counted = cost.vae_costs(model.vae, point.side, point.side)[1]
+        assert point.multiply_adds == cost.total(counted)
+        assert point.seconds > 0
+
+
+def test_scale_runs_on_the_threads_that_it_says(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinyldm.load(checkpoint, backend="numba", threads=2)
+    used = []
+
+    def seconds(work: bench.Work, repeat: int) -> float:
+        runtime = work.network.weights.at("conv_in" if work.network is not model.vae else "").runtime
+        assert runtime is work.network.runtime
+        used.append((runtime.threads, runtime.ops.threads()))
+        return 1.0
+
+    monkeypatch.setattr(scaling, "median_seconds", lambda work, repeat: seconds(work, repeat))
+    monkeypatch.setattr(scaling, "WORKS", ("UNet, batch 1",))
+    list(scaling.scale(model, (8,), 1))
+    assert used == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(("threads", "counts"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8])])
+def test_threads_are_doubled(threads: int, counts: list[int]) -> None:
+    assert scaling.thread_counts(Runtime("numba", threads=threads)) == counts
+
+
+def test_a_point_says_what_a_reader_compares() -> None:
+    """A megapixel in 4 s is 4 µs a pixel; of 2 million multiply-adds each, 2 ps a multiply-add."""
+    point = scaling.Point("VAE decode", 2, 1000, 4.0, 2_000_000_000_000)
+    assert point.cells() == ["VAE decode", "2", "1000×1000", "4 s", "4.00 µs", "2,000,000", "2.0 ps"]
+    assert point.as_json()["picoseconds_a_multiply_add"] == pytest.approx(2)
+    assert scaling.Point("UNet, batch 1", None, 8, 123.4, 1).cells()[1:4] == ["", "8×8", "123 s"]
+
+
+def test_scale_refuses_before_anything_runs(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinyldm.load(checkpoint, backend="reference")
+    with pytest.raises(InputError, match="must be a multiple of 2 pixels, not 9"):
+        next(scaling.scale(model, (8, 9)))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    with pytest.raises(InputError, match=r"16×16: about .* of memory"):
+        next(scaling.scale(model, (16,)))
+
+
+def test_scale_command(checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that grows; interrupted, what there is stays."""
+    words = ["bench", "--model", str(checkpoint), "--backend", "reference", "--repeat", "1", "--scale"]
+    assert cli.main([*words, "8", "16"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert "medians of 1 runs" in lines[0]
+    assert [line.count("|") for line in lines[2:]] == [len(scaling.HEAD) + 1] * (2 + 2 * 2)
+    assert err.splitlines()[0] == "UNet, batch 1, 8×8"
+    assert cli.main([*words, "8", "--json"]) == 0
+    assert [p["side"] for p in json.loads(capsys.readouterr().out)] == [8, 8]
+    assert cli.main([*words, "--width", "8"]) == 2
+    assert "--scale has sizes of its own" in capsys.readouterr().err
+    whole = scaling.scale
+
+    def interrupted(*args, **kwargs):
+        yield next(whole(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaling, "scale", interrupted)
+    assert cli.main([*words, "8", "16"]) == 130
+    assert "8×8" in capsys.readouterr().out.splitlines()[-1]

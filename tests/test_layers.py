@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "batches": {"numpy", "PIL"},
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "scaling": set(),
     "descriptions": set(),
     "checkpoint_tools": set(),
     "doctor": {"numpy"},
@@ -49,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
 # What a room leaves alone though it lies below: the mathematics knows nothing of files, nor a sampler of networks.
 ALONE: dict[str, set[str]] = {
     "kernels": {"version", "typing", "errors", "ops"},
-    "tree": {"version", "typing", "errors"},
+    "tree": {"version", "typing", "errors", "ops"},  # of ops what bfloat16 is
     "runtime": {"version", "typing", "errors", "ops", "kernels"},
     "tracing": {"version", "typing", "errors", "tree"},
     "nn": {"version", "typing", "errors", "ops", "tree", "runtime", "tracing"},

@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 
 from tinyldm.errors import CheckpointError
 from tinyldm.errors import quoted as quoted  # where the readers look for it
-from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16
+from tinyldm.ops.bfloat16 import BFLOAT16, bfloat16_to_float32, float32_to_bfloat16
 
 # How an element lies in the file, little-endian. BOOL is a byte: only zero is false.
 STORED: dict[str, np.dtype] = {
@@ -42,6 +42,7 @@ STORED: dict[str, np.dtype] = {
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
+HALVES = {"F16": np.dtype(np.float16), "BF16": BFLOAT16}  # types of 16 bits, and what they are unconverted
 FLOATING = ("F64", "F32", "F16", "BF16")
 TAG_OF_NUMPY = {dtype.newbyteorder("="): tag for tag, dtype in STORED.items() if tag not in ("BOOL", "BF16")}
 TAG_OF_NUMPY[np.dtype(bool)] = "BOOL"
@@ -120,6 +121,13 @@ class TensorSource(ABC):
         Nothing is copied where nothing has to change.
         """
 
+    def read_half(self, name: str) -> np.ndarray | None:
+        """A tensor of 16-bit floats unconverted, as float16 or `BFLOAT16`; None for any other, or one that is changed.
+
+        It is then to be had from `read` alone.
+        """
+        return None
+
     def path_of(self, name: str) -> str:
         """The file that holds a tensor, for messages."""
         self.shape(name)
@@ -175,10 +183,13 @@ def tag_of(dtype: DTypeLike) -> str:
 def from_stored(stored: np.ndarray, tag: str, dtype: DTypeLike | None = None) -> np.ndarray:
     """A read-only array of `dtype` from elements as they lie in a file; `None` keeps the stored type.
 
-    No copy is made when nothing has to change. Bfloat16 comes out as float32 if the type is to be kept. A value
-    that is finite in the file and not in `dtype` is a `CheckpointError`; NaN and infinity pass between floating types.
+    No copy is made when nothing has to change. Bfloat16 comes out as float32 if the type is to be kept, and as its
+    bits for `BFLOAT16`. A value that is finite in the file and not in `dtype` is a `CheckpointError`; NaN and infinity
+    pass between floating types.
     """
-    if tag == "BF16":
+    if tag == "BF16" and dtype is BFLOAT16:
+        values = stored.astype(np.uint16, copy=False).view(BFLOAT16)
+    elif tag == "BF16":
         values = np.asarray(bfloat16_to_float32(stored))
     elif tag == "BOOL":
         values = np.asarray(stored != 0)
@@ -280,6 +291,11 @@ class TableSource(TensorSource, Generic[T]):
             return tensor.read(dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
+
+    def read_half(self, name: str) -> np.ndarray | None:
+        """A tensor of 16-bit floats, a view of what is stored where it can be."""
+        half = HALVES.get(self.dtype(name))
+        return None if half is None else self.read(name, half)
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors

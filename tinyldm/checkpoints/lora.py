@@ -71,12 +71,16 @@ class LoraSource(ChangedSource):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor, changed if the LoRA changes it; the sum is made in float32 at least."""
         value = super().read(name, dtype)
-        if name not in self._changes or self._changes[name].strength.value == 0:
+        if not self.changes(name):
             return value
         computed = np.promote_types(value.dtype, np.float32)
         merged = self._changes[name].apply(value.astype(computed)).astype(value.dtype, copy=False)
         merged.flags.writeable = False
         return merged
+
+    def changes(self, name: str) -> bool:
+        """Whether the LoRA changes a tensor, at its present scale."""
+        return name in self._changes and self._changes[name].strength.value != 0
 
 
 def apply_lora(

@@ -89,7 +89,7 @@ class ControlOnUNet(SourceView):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """A tensor of the file or of the UNet, or the sum of both."""
         value = super().read(name, dtype)
-        if name not in self._added:
+        if not self.changes(name):
             return value
         parts = [self._file.read(part, value.dtype) for part in self._added[name]]
         matrices = [part.reshape(len(part), -1) for part in parts]
@@ -97,3 +97,7 @@ class ControlOnUNet(SourceView):
         total: np.ndarray = value + added.reshape(value.shape)
         total.flags.writeable = False
         return total
+
+    def changes(self, name: str) -> bool:
+        """Whether something is added to a tensor."""
+        return name in self._added

@@ -15,8 +15,8 @@ Place = tuple[TensorSource, str]  # a source, and the name of a tensor there
 class SourceView(TensorSource):
     """Tensors of other sources under names of its own, in the order of `places`: where each name's tensor is.
 
-    A view that changes what it shows overrides `shape` and `read`. `sources` are those whose files are the view's, too:
-    it lets go of them with `close`.
+    A view that changes what it shows overrides `shape`, `read` and `changes`. `sources` are those whose files are the
+    view's, too: it lets go of them with `close`.
     """
 
     def __init__(
@@ -46,6 +46,15 @@ class SourceView(TensorSource):
         """The tensor behind a name."""
         source, inner = self._places[name]
         return source.read(inner, dtype)
+
+    def read_half(self, name: str) -> np.ndarray | None:
+        """The tensor behind a name, where the view shows it as it is."""
+        source, inner = self._places[name]
+        return None if self.changes(name) else source.read_half(inner)
+
+    def changes(self, name: str) -> bool:
+        """Whether `read` gives something else than the tensor behind a name: a view of its own `read` says of what."""
+        return type(self).read is not SourceView.read
 
     def path_of(self, name: str) -> str:
         """The file that holds the tensor behind a name."""
