@@ -9,13 +9,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_checkpoints import write_ldm, write_refiner, write_xl
+from tiny_checkpoints import UNET, write_ldm, write_refiner, write_xl
 
 import tinyldm
 from tinyldm import bench, cli, cost, memory, scaling
 from tinyldm.architectures import RandomWeights, random_model
+from tinyldm.checkpoints.published_folder import write_component
+from tinyldm.checkpoints.recognised import Component
+from tinyldm.checkpoints.safetensors import read_safetensors
 from tinyldm.errors import InputError
-from tinyldm.models.build import rebuilt
+from tinyldm.models.build import expected, rebuilt
 from tinyldm.runtime import Runtime
 
 
@@ -47,6 +50,15 @@ def test_random_weights_make_sane_activations() -> None:
     assert abs(source.read("a.weight").std() * np.sqrt(32 * 9) - 1) < 0.05
     assert (source.read("n.weight") == 1).all()
     assert (source.read("n.bias") == 0).all()
+
+
+def test_random_weights_can_be_written(tmp_path: Path) -> None:
+    source = RandomWeights(expected("UNet2DConditionModel", UNET))
+    write_component(tmp_path, Component("UNet2DConditionModel", UNET, source), "F16")
+    (file,) = tmp_path.glob("*.safetensors")
+    written = read_safetensors(file)
+    assert {written.dtype(name) for name in written.names} == {"F16"}
+    assert set(written.names) == set(source.names)
 
 
 def test_unknown_architecture() -> None:

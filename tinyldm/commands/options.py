@@ -145,7 +145,7 @@ def scaled(lora: str) -> tuple[str, float]:
 def add_measured_options(p: argparse.ArgumentParser) -> None:
     """What the commands that measure take: a checkpoint or a published architecture, and a size."""
     add_model_options(p)
-    known = "sd15, sd15-taesd, sd21, sdxl, ldm-imagenet, ldm-celebahq"
+    known = "sd15, sd15-taesd, sd21, sdxs-512, sdxl, ldm-imagenet, ldm-celebahq"
     p.add_argument("--architecture", metavar="NAME", help=f"random weights of a published one: {known}")
     add_size_options(p)
 
