@@ -150,14 +150,16 @@ class TorchGenerator(Seeded):
         size = math.prod(shape)
         if size % BLOCK:
             return np.stack([self.manual_seed(seed).randn(shape) for seed in seeds])
-        words = np.empty((len(seeds), size), np.uint32)
-        for row, seed in zip(words, seeds, strict=True):
-            row[:] = self.manual_seed(seed)._twister.random_raw(size)
-        return box_muller(uniforms_f32(words)).reshape(-1, *shape)
+        return box_muller(self._uniforms(size, np.dtype(np.float32), seeds)).reshape(-1, *shape)
 
-    def _uniforms(self, size: int, dtype: np.dtype) -> np.ndarray:  # -> (size,)
+    def _uniforms(self, size: int, dtype: np.dtype, seeds: Sequence[int] = ()) -> np.ndarray:
+        """The next uniforms, `(size,)`; or float32 ones of seeds that begin the stream anew, `(len(seeds), size)`."""
         if dtype == np.float32:
-            return uniforms_f32(self._twister.random_raw(size).astype(np.uint32))
+            words = np.empty((len(seeds), size), np.uint32) if seeds else self._twister.random_raw(size)
+            for k, seed in enumerate(seeds):
+                words[k] = self.manual_seed(seed)._twister.random_raw(size)
+            low: np.ndarray = words.astype(np.uint32, copy=False) & np.uint32(2**24 - 1)
+            return low.view(np.int32).astype(np.float32) * F32(2**-24)
         words = self._twister.random_raw(2 * size)
         wide = (words[0::2] << np.uint64(32)) | words[1::2]
         return (wide & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
@@ -171,12 +173,6 @@ class TorchGenerator(Seeded):
         theta = 2 * math.pi * u1
         self._kept = radius * math.sin(theta)
         return radius * math.cos(theta)
-
-
-def uniforms_f32(words: np.ndarray) -> np.ndarray:  # (…) uint32 -> (…)
-    """Uniforms in [0, 1): the low 24 bits of each word."""
-    low: np.ndarray = words & np.uint32(2**24 - 1)
-    return low.view(np.int32).astype(np.float32) * F32(2**-24)
 
 
 def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
