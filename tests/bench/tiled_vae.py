@@ -101,7 +101,8 @@ def main() -> None:
     p.add_argument("-o", "--output", type=Path)
     args = p.parse_args()
     text = "\n\n".join([setting(2, ["torch", "diffusers"]), memory_and_time(args.side, args.rounds), differences(256)])
-    text = re.sub(r"\n{3,}", "\n\n", text) + f"\n\nMade by `python tests/bench/tiled_vae.py --rounds {args.rounds}`.\n"
+    text = re.sub(r"\n{3,}", "\n\n", text) + "\n\nDifferences in levels of 255, of the embedded checkpoint's decoder.\n"
+    text += f"Made by `python tests/bench/tiled_vae.py --rounds {args.rounds} -o docs/large-pictures.md`.\n"
     if args.output:
         write_section(args.output, "tiled_vae.py", text)
     else:

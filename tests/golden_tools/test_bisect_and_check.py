@@ -405,6 +405,11 @@ def test_guides_are_stated_and_repeated(guiding, tmp_path):
         said = golden.metadata["settings"]["guides"]
         assert said[0] == {"network": "controlnet_1", "scale": 0.7, "start": 0.5, "end": 1.0}
         assert said[1] == {"network": "ip_adapter", "scale": 0.6}
+        for name, value in (("network", "controlnet_7"), ("start", None)):
+            damaged = {key: v for key, v in said[0].items() if key != name} | ({name: value} if value else {})
+            golden.metadata["settings"]["guides"] = [damaged, said[1]]
+            with pytest.raises(TinyldmError, match="does not say or hold what guided its run"):
+                check(golden)
 
 
 def test_a_guide_that_the_model_was_not_loaded_with_is_refused(guiding, model64, tmp_path):

@@ -13,6 +13,7 @@ from tinyldm.golden.store import Golden
 from tinyldm.pipelines.image_prompt import ImagePrompt
 from tinyldm.pipelines.model import LatentDiffusion
 
+GUIDE = ("network", "scale", "start", "end")  # what is said of a control; of a picture that is a prompt the first two
 KINDS = ("controlnet", "ip_adapter", "image_encoder")
 
 
@@ -57,8 +58,11 @@ def load_options(golden: Golden) -> dict[str, Any]:
 
 
 def guided(model: LatentDiffusion, golden: Golden) -> LatentDiffusion:
-    """The model, guided as the run was that a file was recorded from."""
+    """The model, guided as the run was that a file was recorded from. Raises `InputError` where it does not say how."""
     for k, guide in enumerate(golden.metadata["settings"].get("guides") or ()):
+        fields = {"network", "scale"} if str(guide.get("network")).startswith("ip_adapter") else set(GUIDE)
+        if not fields <= guide.keys() or guide["network"] not in model.networks or f"guide.{k}" not in golden.given:
+            raise InputError(f"{golden.path}: does not say or hold what guided its run: {guide}")
         network, array = model.networks[guide["network"]], golden[golden.given[f"guide.{k}"]]
         if guide["network"].startswith("ip_adapter"):
             prompt = ImagePrompt(network, model.networks["image_encoder"], array, guide["scale"])
