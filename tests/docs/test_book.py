@@ -106,7 +106,8 @@ AS_WRITTEN = r"""() => {
 def test_it_reads_in_a_browser_and_on_a_phone(site: Path, browser: Any, scheme: str) -> None:
     page, asked = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme), []
     page.on("request", lambda request: asked.append(request.url))
-    for path in (*sorted((site / "book").glob("*.html")), site / "index.html", site / "api" / "ops.html"):
+    pages = [*sorted((site / "book").glob("*.html")), *sorted((site / "contributing").glob("*.html"))]
+    for path in (*pages, site / "index.html", site / "api" / "ops.html"):
         page.goto(path.as_uri())
         name = path.relative_to(site).as_posix()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name

@@ -180,6 +180,12 @@ def add_seed_option(p: argparse.ArgumentParser, of: str = "the noise") -> None:
     p.add_argument("--seed", metavar="S", type=int, help=f"seed of {of} (default, and -1: drawn, and printed)")
 
 
+def add_rng_option(p: argparse.ArgumentParser) -> None:
+    """`--rng`."""
+    meaning = "what a seed means: torch (default), cuda (as on a GPU; cuda:THREADS of another card) or numpy"
+    p.add_argument("--rng", metavar="R", help=meaning)
+
+
 def chosen_seed(args: argparse.Namespace) -> int:
     """The seed that was given, or one that is drawn."""
     if args.seed not in (None, -1):

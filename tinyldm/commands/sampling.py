@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.commands import interrupts
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
 from tinyldm.commands.guides import add_guide_options, check_guides, guided
-from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
+from tinyldm.commands.options import (
+    add_force_option,
+    add_rng_option,
+    add_seed_option,
+    add_tiling_options,
+    chosen_seed,
+    open_model,
+)
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, note_differences, repeated
@@ -51,11 +58,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
     )
     add_seed_option(p)
-    p.add_argument(
-        "--rng",
-        metavar="R",
-        help="what a seed means: torch (default), cuda (as on a GPU; cuda:THREADS of another card) or numpy",
-    )
+    add_rng_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
     p.add_argument("--from", dest="repeat", metavar="FILE", type=Path, help=FROM_HELP)
     p.add_argument(

@@ -395,8 +395,8 @@ class LatentDiffusion(EditingCalls):
         """A larger picture, by a model that is trained for it, or by any other one in tiles that it changes a little.
 
         `more` are fields of `pipelines.upscale.Upscaling`: of any other model `strength` (0.3), `tile` and `overlap` in
-        pixels; of the ×4 upscaler `noise_level` (20); and `seed`, `steps`, `guidance_scale`, `sampler`,
-        `sampler_options`. `scale` is by default 2, or what the model was trained for.
+        pixels; of the ×4 upscaler `noise_level` (20); and `seed`, `rng`, `steps`, `guidance_scale`, `sampler`,
+        `sampler_options`, `prompt_syntax`, `clip_skip`. `scale` is by default 2, or what the model was trained for.
         """
         from tinyldm.pipelines.upscale import Upscaling, upscale
 
