@@ -6,12 +6,14 @@ Chromium: four pictures of a prompt, one of them begun from, a part of it painte
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,7 @@ FILE = Path(__file__).parent / "serve.png"
 
 def main(file: Path = FILE, scheme: Any = "light") -> None:
     """Write the picture."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tinyldm", "serve", "--port", "0", "-o", folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                found = re.search(r"http://\S+", server.stdout.readline())
-                assert found is not None
-                picture(found[0], file, scheme)
-            finally:
-                server.terminate()
-
-
-def picture(address: str, file: Path, scheme: Any) -> None:
-    """Take the way on the page at an address, and write how it looks then."""
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1120, "height": 1000}, color_scheme=scheme)
-        page.goto(address)
+    with tempfile.TemporaryDirectory() as folder, opened("serve", "-o", folder, scheme=scheme) as (page, _):
         page.get_by_label("Prompt", exact=True).fill("red apple")
         page.get_by_label("Seed").fill("5")
         page.get_by_label("Pictures").fill("4")
@@ -56,8 +41,30 @@ def picture(address: str, file: Path, scheme: Any) -> None:
         page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.15 * box["height"], steps=9)
         page.mouse.up()
         page.mouse.move(0, 0)
-        shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-        browser.close()
+        save(page, file)
+
+
+@contextlib.contextmanager
+def opened(*words: str, scheme: Any) -> Iterator[tuple[Any, str]]:
+    """A page of a `tinyldm` command in a headless Chromium, and its address."""
+    command = [sys.executable, "-m", "tinyldm", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        try:
+            assert server.stdout is not None
+            found = re.search(r"http://\S+", server.stdout.readline())
+            assert found is not None
+            page = browser.new_page(viewport={"width": 1120, "height": 1000}, color_scheme=scheme)
+            page.goto(found[0])
+            yield page, found[0]
+        finally:
+            browser.close()
+            server.terminate()
+
+
+def save(page: Any, file: Path) -> None:
+    """Write how a page looks, in few colours."""
+    shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     shot.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 

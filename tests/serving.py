@@ -11,27 +11,21 @@ from typing import Any
 WITHOUT = 'the server and its clients are not installed (pip install ".[web,clients]")'
 
 
-class Serving:
-    """A running server: where it is, and its studio and queue to look into."""
+class Answering:
+    """A running server: where it is, and its queue to look into. `build(rules, …)` makes its application."""
 
-    def __init__(self, model: Any, folder: Path, **options: Any) -> None:
-        from tinyldm.server.app import application
+    def __init__(self, build: Callable[..., Any], **options: Any) -> None:
         from tinyldm.server.running import listening
         from tinyldm.server.security import Rules
-        from tinyldm.server.studio import Studio
 
-        self.folder = folder
-        self.studio = Studio(model, folder, force=options.pop("force", False))
         rules = Rules(**{name: options.pop(name) for name in list(options) if name in vars(Rules())})
         self.socket = listening("127.0.0.1", 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._ready = threading.Event()
-        self.app = application(
-            self.studio, rules, leaving=lambda: self.server.should_exit, ready=self._ready.set, **options
-        )
+        self.app = build(rules, leaving=lambda: self.server.should_exit, ready=self._ready.set, **options)
 
-    def __enter__(self) -> Serving:
+    def __enter__(self) -> Any:
         import uvicorn
 
         from tinyldm.server.running import settings
@@ -51,6 +45,29 @@ class Serving:
     @property
     def queue(self) -> Any:
         return self.app.state.queue
+
+
+class Serving(Answering):
+    """`tinyldm serve` of a model, its pictures in a folder, and its studio to look into."""
+
+    def __init__(self, model: Any, folder: Path, **options: Any) -> None:
+        from tinyldm.server.app import application
+        from tinyldm.server.studio import Studio
+
+        self.folder = folder
+        self.studio = Studio(model, folder, force=options.pop("force", False))
+        super().__init__(lambda rules, **how: application(self.studio, rules, **how), **options)
+
+
+class Exploring(Answering):
+    """`tinyldm explore` of a model, and its laboratory to look into."""
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        from tinyldm.server.laboratory.laboratory import Laboratory
+        from tinyldm.server.laboratory.routes import explore_application
+
+        self.laboratory = Laboratory(model)
+        super().__init__(lambda rules, **how: explore_application(self.laboratory, rules, **how), **options)
 
 
 def until(true: Callable[[], object], seconds: float = 10) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_checkpoints import write_ldm, write_refiner, write_xl
+from tiny_checkpoints import UNET, write_ldm, write_refiner, write_xl
 
 import tinyldm
-from tinyldm import bench, cli, cost
+from tinyldm import bench, cli, cost, memory, scaling
 from tinyldm.architectures import RandomWeights, random_model
+from tinyldm.checkpoints.published_folder import write_component
+from tinyldm.checkpoints.recognised import Component
+from tinyldm.checkpoints.safetensors import read_safetensors
 from tinyldm.errors import InputError
-from tinyldm.models.build import rebuilt
+from tinyldm.models.build import expected, rebuilt
 from tinyldm.runtime import Runtime
 
 
@@ -48,6 +50,15 @@ def test_random_weights_make_sane_activations() -> None:
     assert abs(source.read("a.weight").std() * np.sqrt(32 * 9) - 1) < 0.05
     assert (source.read("n.weight") == 1).all()
     assert (source.read("n.bias") == 0).all()
+
+
+def test_random_weights_can_be_written(tmp_path: Path) -> None:
+    source = RandomWeights(expected("UNet2DConditionModel", UNET))
+    write_component(tmp_path, Component("UNet2DConditionModel", UNET, source), "F16")
+    (file,) = tmp_path.glob("*.safetensors")
+    written = read_safetensors(file)
+    assert {written.dtype(name) for name in written.names} == {"F16"}
+    assert set(written.names) == set(source.names)
 
 
 def test_unknown_architecture() -> None:
@@ -106,13 +117,18 @@ def test_the_best_matrix_product_is_in_operations_a_second(monkeypatch: pytest.M
     assert bench.best_matmul() == pytest.approx(2 * 10**3 * 1e-9)
 
 
-def test_the_time_of_an_operator_is_the_median_of_the_runs(model) -> None:
+def test_the_time_of_an_operator_is_the_median_of_the_runs(model, monkeypatch) -> None:
     """One run of three is held up, as by another program; the first, which prepares the weights, is not counted."""
-    pauses = iter([0.3, 0.0, 0.2, 0.0])
-    network = rebuilt(model.vae, Runtime(operators=SimpleNamespace(silu=time.sleep)))
+    pauses, clock = iter([0.5, 0.125, 2.0, 0.25]), [0.0]
+
+    def silu(pause: float) -> None:
+        clock[0] += pause
+
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    network = rebuilt(model.vae, Runtime(operators=SimpleNamespace(silu=silu)))
     (silu,) = bench.by_operator(bench.Work(network, lambda vae: vae.runtime.ops.silu(next(pauses)), 0), 3)
     assert (silu.name, silu.calls) == ("silu", 1)
-    assert 0 < silu.seconds < 0.1
+    assert silu.seconds == 0.25
 
 
 def test_times_have_the_unit_that_fits() -> None:
@@ -136,3 +152,86 @@ def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "--model", str(checkpoint), "--backend", "reference", "--repeat", "1", "--json"]
     assert cli.main(words) == 0
     assert json.loads(capsys.readouterr().out)["models"]
+
+
+# How time grows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba"])
+def test_scale_measures_every_size_on_every_number_of_threads(checkpoint: Path, backend: str) -> None:
+    model = tinyldm.load(checkpoint, backend=backend, threads=None if backend == "reference" else 3)
+    told: list[str] = []
+    points = list(scaling.scale(model, (8, 16), 1, told.append))
+    threads = [None] if backend == "reference" else [1, 2, 3]
+    works = ("UNet, batch 1", "VAE decode")
+    assert [(p.work, p.threads, p.side) for p in points] == [(w, n, s) for w in works for n in threads for s in (8, 16)]
+    assert len(told) == len(points)
+    factor = model.vae.config.factor
+    for point in points:
+        counted = cost.unet_costs(model.unet, point.side // factor, point.side // factor, cost.context_tokens(model))
+        if point.work == "VAE decode":
+            counted = cost.vae_costs(model.vae, point.side, point.side)[1]
+        assert point.multiply_adds == cost.total(counted)
+        assert point.seconds > 0
+
+
+def test_scale_runs_on_the_threads_that_it_says(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinyldm.load(checkpoint, backend="numba", threads=2)
+    used = []
+
+    def seconds(work: bench.Work, repeat: int) -> float:
+        runtime = work.network.weights.at("conv_in" if work.network is not model.vae else "").runtime
+        assert runtime is work.network.runtime
+        used.append((runtime.threads, runtime.ops.threads()))
+        return 1.0
+
+    monkeypatch.setattr(scaling, "median_seconds", lambda work, repeat: seconds(work, repeat))
+    monkeypatch.setattr(scaling, "WORKS", ("UNet, batch 1",))
+    list(scaling.scale(model, (8,), 1))
+    assert used == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(("threads", "counts"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8])])
+def test_threads_are_doubled(threads: int, counts: list[int]) -> None:
+    assert scaling.thread_counts(Runtime("numba", threads=threads)) == counts
+
+
+def test_a_point_says_what_a_reader_compares() -> None:
+    """A megapixel in 4 s is 4 µs a pixel; of 2 million multiply-adds each, 2 ps a multiply-add."""
+    point = scaling.Point("VAE decode", 2, 1000, 4.0, 2_000_000_000_000)
+    assert point.cells() == ["VAE decode", "2", "1000×1000", "4 s", "4.00 µs", "2,000,000", "2.0 ps"]
+    assert point.as_json()["picoseconds_a_multiply_add"] == pytest.approx(2)
+    assert scaling.Point("UNet, batch 1", None, 8, 123.4, 1).cells()[1:4] == ["", "8×8", "123 s"]
+
+
+def test_scale_refuses_before_anything_runs(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinyldm.load(checkpoint, backend="reference")
+    with pytest.raises(InputError, match="must be a multiple of 2 pixels, not 9"):
+        next(scaling.scale(model, (8, 9)))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    with pytest.raises(InputError, match=r"16×16: about .* of memory"):
+        next(scaling.scale(model, (16,)))
+
+
+def test_scale_command(checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that grows; interrupted, what there is stays."""
+    words = ["bench", "--model", str(checkpoint), "--backend", "reference", "--repeat", "1", "--scale"]
+    assert cli.main([*words, "8", "16"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert "medians of 1 runs" in lines[0]
+    assert [line.count("|") for line in lines[2:]] == [len(scaling.HEAD) + 1] * (2 + 2 * 2)
+    assert err.splitlines()[0] == "UNet, batch 1, 8×8"
+    assert cli.main([*words, "8", "--json"]) == 0
+    assert [p["side"] for p in json.loads(capsys.readouterr().out)] == [8, 8]
+    assert cli.main([*words, "--width", "8"]) == 2
+    assert "--scale has sizes of its own" in capsys.readouterr().err
+    whole = scaling.scale
+
+    def interrupted(*args, **kwargs):
+        yield next(whole(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaling, "scale", interrupted)
+    assert cli.main([*words, "8", "16"]) == 130
+    assert "8×8" in capsys.readouterr().out.splitlines()[-1]

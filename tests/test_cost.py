@@ -59,11 +59,13 @@ def test_blocks_sum_up(model) -> None:
 
 
 # Parameters of the published architectures: of the checkpoints' files, by component. The last numbers of each are what
-# Podell et al. 2023 (arXiv:2307.01952, table 1) and Rombach et al. 2022 (arXiv:2112.10752, tables 1 and 3) state.
+# Podell et al. 2023 (arXiv:2307.01952, table 1), Rombach et al. 2022 (arXiv:2112.10752, tables 1 and 3) and, as 0.32
+# billion, Song et al. 2024 (arXiv:2403.16627) state.
 PUBLISHED = {
     "sd15": {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 83_653_863},
     "sd15-taesd": {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 2_445_063},
     "sd21": {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": 83_653_863},
+    "sdxs-512": {"text_encoder": 340_387_840, "unet": 318_695_364, "vae": 2_445_063},
     "sdxl": {"text_encoder": 123_060_480, "text_encoder_2": 694_659_840, "unet": 2_567_463_684, "vae": 83_653_863},
     "ldm-imagenet": {"class_embedder": 512_512, "unet": 400_920_579, "vae": 55_322_782},
     "ldm-celebahq": {"unet": 274_056_163, "vae": 55_322_782},

@@ -26,8 +26,8 @@ import tinyldm
 
 ROOT = Path(__file__).parents[1]
 PAGES = {p.relative_to(ROOT).as_posix(): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
-# Pieces of programs, tested in tests/golden_tools/ and tests/server/.
-PIECES = {"docs/golden-format.md", "docs/golden-any-language.md", "docs/serve.md"}
+# Pieces of programs, tested in tests/golden_tools/, tests/server/ and tests/docs/.
+PIECES = {"docs/golden-format.md", "docs/golden-any-language.md", "docs/serve.md", "docs/book/porting.md"}
 RUN = [name for name, page in PAGES.items() if "\n```python\n" in page.read_text() and name not in PIECES]
 
 
@@ -63,7 +63,8 @@ def test_named_files_exist(name: str) -> None:
     page = PAGES[name]
     text = page.read_text()
     named = re.findall(r"`((?:tinyldm|tests|docs|weights)/[\w./-]+)`", text)
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)  # in programs a(b) follows ] as well
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", prose) if "://" not in link]
     missing = [n for n in named if not (ROOT / n).exists()] + [k for k in links if not (page.parent / k).exists()]
     assert not missing
 
@@ -71,7 +72,7 @@ def test_named_files_exist(name: str) -> None:
 def test_every_command_has_a_name_in_python() -> None:
     """The table of `docs/command-line.md`: every command is in it, and every name is there and has a docstring.
 
-    But for those of a shell and of a server, which are of no use in a program.
+    But for those of a shell and of pages in a browser, which are of no use in a program.
     """
     from tinyldm.cli import COMMANDS
 
@@ -79,7 +80,7 @@ def test_every_command_has_a_name_in_python() -> None:
     table = page.partition("## The same from Python")[2].partition("##")[0]
     rows = re.findall(r"^\| (`.*?) \| (.*`.*) \|$", table, re.MULTILINE)
     commands = {word.split()[0] for left, _ in rows for word in re.findall(r"`([^`]+)`", left)}
-    assert commands >= COMMANDS.keys() - {"completion", "serve"}
+    assert commands >= COMMANDS.keys() - {"completion", "serve", "explore"}
     for name in (name for _, right in rows for name in re.findall(r"`((?:tinyldm|model)\.[\w.]+)`", right)):
         found = pkgutil.resolve_name(re.sub(r"^model\.", "tinyldm.LatentDiffusion.", name))
         assert callable(found), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "batches": {"numpy", "PIL"},
     "architectures": {"numpy"},
     "bench": THIRD_PARTY,
+    "scaling": set(),
     "descriptions": set(),
     "checkpoint_tools": set(),
     "doctor": {"numpy"},
@@ -49,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
 # What a room leaves alone though it lies below: the mathematics knows nothing of files, nor a sampler of networks.
 ALONE: dict[str, set[str]] = {
     "kernels": {"version", "typing", "errors", "ops"},
-    "tree": {"version", "typing", "errors"},
+    "tree": {"version", "typing", "errors", "ops"},  # of ops what bfloat16 is
     "runtime": {"version", "typing", "errors", "ops", "kernels"},
     "tracing": {"version", "typing", "errors", "tree"},
     "nn": {"version", "typing", "errors", "ops", "tree", "runtime", "tracing"},
@@ -124,3 +126,31 @@ def test_no_import_is_hidden() -> None:
     """What is imported for types alone is an arrow as well; only what must start quickly imports so."""
     hidden = [module for module, path in FILES.items() if "TYPE_CHECKING" in path.read_text(encoding="utf-8")]
     assert {room_of(module) for module in hidden} <= {"__init__", "commands"}
+
+
+@functools.cache
+def bound(module: str) -> set[str]:
+    """The names that a module has when it is imported, and those of its own modules."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    names = {other.removeprefix(f"{module}.") for other in FILES if other.startswith(f"{module}.")}
+    for node in ast.walk(tree):  # in functions too: one name more does no harm here
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def test_scripts_import_what_is_there() -> None:
+    """Those that make goldens, figures, measurements and checkpoints, of which tests run few."""
+    root, lost = PACKAGE.parent, []
+    scripts = [path for folder in ("docs", "tests", "weights") for path in (root / folder).rglob("*.py")]
+    for path in scripts:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tinyldm":
+                known = bound(node.module or "") if node.module in FILES else set()
+                lost += [f"{path.relative_to(root)}: {node.module}.{a.name}" for a in node.names if a.name not in known]
+    assert len(scripts) > 150
+    assert not lost

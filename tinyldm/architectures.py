@@ -16,8 +16,9 @@ from numpy.typing import DTypeLike
 from tinyldm.cost import WithoutValues
 from tinyldm.errors import InputError
 from tinyldm.models.build import build, expected
+from tinyldm.pipelines.conditioners import choose_conditioner
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.parts import assembled
+from tinyldm.pipelines.parts import Parts
 from tinyldm.runtime import Runtime
 from tinyldm.typing import Array
 
@@ -49,6 +50,7 @@ VQ_F4 = autoencoder(
     "VQModel", [128, 256, 512], latent_channels=3, num_vq_embeddings=8192, vq_embed_dim=3, sample_size=256
 )
 CLIP_L = clip(768, 12, 12)
+CLIP_H = clip(1024, 23, 16, hidden_act="gelu")  # OpenCLIP's, without its last layer
 
 # As the published config files state them; what is not here is the class's default.
 ARCHITECTURES: dict[str, dict[str, Component]] = {
@@ -59,7 +61,7 @@ ARCHITECTURES: dict[str, dict[str, Component]] = {
         "vae": ("AutoencoderTiny", {}),
     },
     "sd21": {
-        "text_encoder": clip(1024, 23, 16, hidden_act="gelu"),
+        "text_encoder": CLIP_H,
         "unet": (
             "UNet2DConditionModel",
             {
@@ -70,6 +72,24 @@ ARCHITECTURES: dict[str, dict[str, Component]] = {
             },
         ),
         "vae": autoencoder("AutoencoderKL", [128, 256, 512, 512], sample_size=768),
+    },
+    "sdxs-512": {  # SDXS-512-0.9: one step, the tiny autoencoder
+        "text_encoder": CLIP_H,
+        "unet": (
+            "UNet2DConditionModel",
+            {
+                "sample_size": 64,
+                "block_out_channels": [320, 640, 1280],
+                "down_block_types": ["DownBlock2D", CROSS_DOWN, CROSS_DOWN],
+                "mid_block_type": None,
+                "up_block_types": [CROSS_UP, CROSS_UP, "UpBlock2D"],
+                "layers_per_block": 1,
+                "attention_head_dim": [5, 10, 20],
+                "cross_attention_dim": 1024,
+                "use_linear_projection": True,
+            },
+        ),
+        "vae": ("AutoencoderTiny", {}),
     },
     "sdxl": {
         "text_encoder": CLIP_L,
@@ -136,6 +156,10 @@ class RandomWeights(WithoutValues):
         super().__init__(shapes)
         self._noise = np.random.default_rng(0).standard_normal(1 << 20, np.float32)
 
+    def dtype(self, name: str) -> str:
+        """The published tag of a weight's type, for what writes them."""
+        return "F32"
+
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> Array:
         """Random values of variance one over the fan-in; ones for the gain of a norm."""
         shape = self.shape(name)
@@ -156,7 +180,6 @@ def random_model(architecture: str, runtime: Runtime) -> LatentDiffusion:
         name: build(class_name, config, RandomWeights(expected(class_name, config)), runtime)
         for name, (class_name, config) in ARCHITECTURES[architecture].items()
     }
-    parts = assembled(
-        path=Path(architecture), networks=networks, tokenizers={}, options={}, scheduler_config={}, runtime=runtime
-    )
-    return LatentDiffusion(parts)
+    path, unet = Path(architecture), networks["unet"]
+    conditioner = choose_conditioner(path, networks, {}, {}, unet, embeds_text=False)
+    return LatentDiffusion(Parts(path, networks, {}, {}, runtime, conditioner, networks["vae"], unet))

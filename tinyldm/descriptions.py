@@ -11,6 +11,7 @@ from tinyldm.bench import describe_runtime
 from tinyldm.diffusion.config import SchedulerConfig
 from tinyldm.memory import human_bytes
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.parts import place
 from tinyldm.text.known import read_captions, small_vocabulary, whole_words
 
 INDENTED: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False}
@@ -21,7 +22,8 @@ def describe(model: LatentDiffusion) -> str:
     lines = [f"{model.path}", ""]
     lines.append(f"{'component':14} {'class':16} {'parameters':>13} {'bytes':>10}  stored as")
     total = total_bytes = 0
-    for name, network in model.networks.items():
+    for name in sorted(model.networks, key=place):
+        network = model.networks[name]
         source = network.weights.source
         count = sum(math.prod(source.shape(n)) for n in network.parameters)
         stored = {source.dtype(n) for n in network.parameters}

@@ -24,10 +24,11 @@ BANDS = 5  # of a tiled decoder's widest level, alive at once
 def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, denoises: bool = True) -> int:
     """About how much memory a single run takes, for latents of `h` × `w`; its pictures are walked in groups.
 
-    The larger of two: the weights of the UNet and its ControlNets in the runtime's dtype and what the UNet holds for
-    its guided batch (every skip, and a few maps of its largest size), or the autoencoder's and what the decoder holds
-    for one picture, which is all where nothing is denoised. With low memory, of the weights only the largest one at a
-    time, as it was read and as it is arranged for the kernel. The reference holds attention's scores on top.
+    The larger of two: the weights of the UNet and its ControlNets, in the runtime's dtype or as bfloat16, and what the
+    UNet holds for its guided batch (every skip, and a few maps of its largest size), or the autoencoder's and what the
+    decoder holds for one picture, which is all where nothing is denoised. With low memory, of the weights only the
+    largest one at a time, as it was read and as it is arranged for the kernel. The reference holds attention's scores
+    on top.
     `low_memory` is the model's own setting unless given.
     """
     from tinyldm.pipelines.walk import GROUP_POSITIONS  # here, so that limits are looked at before NumPy is imported
@@ -41,10 +42,13 @@ def expected_bytes(model: Any, h: int, w: int, low_memory: bool | None = None, d
     unet = 2 * count * h * w * (skips + FEATURE_MAPS * 2 * widths[0])
     decoder = decoder_numbers(model.vae, h, w)
     held = (lambda weights: 2 * max(weights)) if low_memory else sum
-    numbers = max(held(denoising) + unet if denoises else 0, held(sizes["vae"]) + decoder)
+    number = model.runtime.dtype.itemsize
+    weight = 2 if model.runtime.backend == "numba" and model.runtime.precision == "bf16" else number
+    denoised = weight * held(denoising) + number * unet if denoises else 0
+    needed = max(denoised, weight * held(sizes["vae"]) + number * decoder)
     if model.runtime.backend == "reference":  # has the scores of a head as a whole; both networks attend to all places
-        numbers += SCORES * (h * w) ** 2
-    return int(INTERPRETER_BYTES + model.runtime.dtype.itemsize * numbers)
+        needed += number * SCORES * (h * w) ** 2
+    return int(INTERPRETER_BYTES + needed)
 
 
 def decoder_numbers(vae: Any, h: int, w: int) -> int:

@@ -153,7 +153,7 @@ def linears(x: Array, w: Weights, *names: str) -> list[Array]:  # (…, C_in) ->
     else:
         prepare, how = w.runtime.ops.prepare_linears, w.runtime.precision
         key = "linears", names
-        weights = w.prepared(key, lambda node: prepare([node[name].read("weight") for name in names], how))
+        weights = w.prepared(key, lambda node: prepare([node[name].read_unconverted("weight") for name in names], how))
     return _composite(ops.linears, layers, x, weights, [layer.get("bias") for layer in layers])
 
 
@@ -198,7 +198,7 @@ def arranged(w: Weights, operator: str, stride: int = 1, vectors: bool = False) 
         "conv2d": lambda weight: kernels.prepare_conv2d(weight, stride, precision),
         "upsample_conv2d": lambda weight: kernels.prepare_upsample_conv2d(weight, precision),
     }[operator]
-    return w.prepared((operator, stride, precision), lambda node: prepare(node.read("weight")))
+    return w.prepared((operator, stride, precision), lambda node: prepare(node.read_unconverted("weight")))
 
 
 class TakenApart(Operators):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.errors import CheckpointError
+from tinyldm.ops.bfloat16 import count_not_finite
 from tinyldm.typing import Array
 
 Settings = Iterable[tuple[str, Mapping[str, Any]]]  # (path pattern, {name: value}); a later match wins
@@ -38,6 +39,10 @@ class TensorSource(Protocol):
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> Array:
         """A tensor, converted to `dtype`."""
+
+    def read_half(self, name: str) -> Array | None:
+        """A tensor of 16-bit floats unconverted, as float16 or `BFLOAT16`; None for any other."""
+        return None
 
     def path_of(self, name: str) -> str:
         """The file that holds a tensor; the whole source, where it is not made of files."""
@@ -159,11 +164,24 @@ class Weights:
         self.source.release()  # the file's pages that were read for it and before; they come back when needed again
         with np.errstate(all="ignore"):  # the sum is only asked whether it is finite, which is quicker than to ask each
             suspect = array.dtype.kind == "f" and not np.isfinite(array.sum())
-        if suspect and not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
+        if suspect:
+            self._check_finite(full, int(array.size - np.isfinite(array).sum()))
+        return array
+
+    def read_unconverted(self, name: str) -> Array:
+        """As `read`, but 16-bit floats as they are stored: for what converts them a block at a time."""
+        full = f"{self.path}.{name}" if self.path else name
+        half = self.source.read_half(full)
+        if half is None:
+            return self.read(name)
+        self.source.release()
+        self._check_finite(full, count_not_finite(half))
+        return half
+
+    def _check_finite(self, full: str, bad: int) -> None:
+        if bad:
             where = self.source.path_of(full)
             raise CheckpointError(f"{where}: the weight {full} holds {bad} values that are NaN or infinite")
-        return array
 
     def get(self, name: str) -> Array | None:
         """The array `name`, or None where the node has none (a layer without a bias)."""

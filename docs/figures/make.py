@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-HELPERS = ("make", "drawing", "collect_pictures", "mixture", "small_network")
+HELPERS = ("make", "drawing", "collect_pictures", "mixture", "small_network", "roofline")
 CHAPTERS = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in HELPERS)
 
 

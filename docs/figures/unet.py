@@ -114,7 +114,8 @@ def skips(folder: Path, model: tinyldm.LatentDiffusion) -> dict[str, str]:
         ("skip", "left by", "size", "change of the final latent, RMS"),
         [(k, f"`{name}`", f"{sides[k]} × {sides[k]}", f"{far[k]:.2f}") for k, name in enumerate(names)],
     )
-    return {"skips": str(len(names)), "most": names[int(far.argmax())], "least": names[int(far.argmin())]}
+    most, least = (f"`{names[int(k)]}`" for k in (far.argmax(), far.argmin()))
+    return {"skips": str(len(names)), "most": most, "least": least}
 
 
 def level_of(name: str) -> int:

@@ -243,7 +243,7 @@ def write_sd15(folder: Path) -> Path:
     from tinyldm.checkpoints.safetensors import SafetensorsWriter
     from tinyldm.golden.seeded import seeded_weight
     from tinyldm.models import text_encoder, unet_config, vae
-    from tinyldm.models.config import read_config
+    from tinyldm.models.network import read_config
 
     sys.path.insert(0, str(ROOT / "tests"))
     from tiny_checkpoints import INDEX, SCHEDULER, write_tokenizer

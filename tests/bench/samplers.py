@@ -21,6 +21,7 @@ from scipy.special import ndtr
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.page import table, write_section
 
+from tinyldm.bench import machine
 from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, Sampler, make_sampler
@@ -232,7 +233,7 @@ def main() -> None:
     ]
     write_section(page, "stochastic", table(["sampler", "calls for 16 steps", *(f"{s} steps" for s in STEPS)], rows))
     rows = [[f"`{name}`", f"{overhead(name):.0f}"] for name in SAMPLERS]
-    write_section(page, "overhead", table(["sampler", "µs a call"], rows))
+    write_section(page, "overhead", table(["sampler", "µs a call"], rows) + f"\n\nOn {machine()}, one thread.")
     (ROOT / "docs" / "samplers.svg").write_text(plot(curves), encoding="utf-8")
 
 

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.page import setting, table, write_section
 
 import tinyldm
+from tinyldm.checkpoints.embedded import embedded
 from tinyldm.models.tiled import TILE
-from tinyldm.pipelines.load import embedded_checkpoint
 from tinyldm.typing import Array
 
 DECODE = """
@@ -77,7 +77,7 @@ def differences(side: int) -> str:
     model = tinyldm.load()
     picture = model.text_to_image("red apple", seed=0)[0].resize((side, side), Image.Resampling.LANCZOS)
     z = model.vae.unscale(model.encode(picture))
-    theirs: Any = AutoencoderKL.from_pretrained(embedded_checkpoint() / "vae")
+    theirs: Any = AutoencoderKL.from_pretrained(embedded() / "vae")
     with torch.no_grad():
         whole = levels(theirs.decode(torch.from_numpy(z)).sample.numpy())
         theirs.enable_tiling()
@@ -101,7 +101,8 @@ def main() -> None:
     p.add_argument("-o", "--output", type=Path)
     args = p.parse_args()
     text = "\n\n".join([setting(2, ["torch", "diffusers"]), memory_and_time(args.side, args.rounds), differences(256)])
-    text = re.sub(r"\n{3,}", "\n\n", text) + f"\n\nMade by `python tests/bench/tiled_vae.py --rounds {args.rounds}`.\n"
+    text = re.sub(r"\n{3,}", "\n\n", text) + "\n\nDifferences in levels of 255, of the embedded checkpoint's decoder.\n"
+    text += f"Made by `python tests/bench/tiled_vae.py --rounds {args.rounds} -o docs/large-pictures.md`.\n"
     if args.output:
         write_section(args.output, "tiled_vae.py", text)
     else:

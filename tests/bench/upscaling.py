@@ -22,6 +22,7 @@ import data
 from bench.page import table, write_section
 
 import tinyldm
+from tinyldm.bench import machine
 from tinyldm.typing import Array
 
 RUNS = ((0.05, 1.0), (0.1, 1.0), (0.2, 1.0), (0.2, 4.0))  # strength and guidance scale
@@ -145,7 +146,8 @@ def main() -> None:
     p.add_argument("-o", "--output", type=Path)
     args = p.parse_args()
     by_size, seconds = measured(args.count)
-    text = f"{args.count} pictures, {STEPS} steps of the whole walk, tiles of 64×64 that overlap by 16.\n\n"
+    text = f"{args.count} pictures, {STEPS} steps of the whole walk, tiles of 64×64 that overlap by 16.\n"
+    text += f"{machine()}.\n\n"
     text += tables(by_size, seconds)
     text += f"\n\nMade by `python tests/bench/upscaling.py --count {args.count} -o docs/upscaling.md`."
     if args.output:

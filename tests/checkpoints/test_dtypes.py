@@ -6,14 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyldm.checkpoints.stored import (
-    STORED,
-    bfloat16_to_float32,
-    float32_to_bfloat16,
-    from_stored,
-    tag_of,
-    to_stored,
-)
+from tinyldm.checkpoints.base import STORED, bfloat16_to_float32, float32_to_bfloat16, from_stored, tag_of, to_stored
 from tinyldm.errors import CheckpointError
 
 

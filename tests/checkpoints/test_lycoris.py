@@ -202,7 +202,8 @@ def test_a_folder_of_peft(tmp_path: Path) -> None:
     ("path", "sampler"),
     [
         ("latent-consistency/lcm-lora-sdv1-5", "sampler lcm"),
-        ("Hyper-SD15-1step-lora.safetensors", "one step of TCD"),
+        ("Hyper-SD15-1step-lora.safetensors", "one step of the sampler tcd"),
+        ("h1t/TCD-SDXL-LoRA", "sampler tcd"),
         ("Hyper-SDXL-8steps-lora.safetensors", "sampler ddim"),
         ("sdxl_lightning_4step_lora.safetensors", "sampler euler"),
         ("pixel-art.safetensors", None),

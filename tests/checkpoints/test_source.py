@@ -4,9 +4,10 @@ import struct
 import numpy as np
 import pytest
 
-from tinyldm.checkpoints.base import MemorySource, RenamedSource
+from tinyldm.checkpoints.base import MemorySource
 from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.checkpoints.source import ShardedSource, open_source
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError
 
 

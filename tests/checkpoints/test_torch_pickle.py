@@ -27,6 +27,7 @@ from golden.provenance import load_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyldm.checkpoints.opening import open_tensors
 from tinyldm.checkpoints.pickle_globals import NumpyArray
 from tinyldm.checkpoints.pickle_reader import Name, Placeholder
 from tinyldm.checkpoints.source import open_source
@@ -159,6 +160,15 @@ def test_files_by_hand_are_read_in_either_format(tmp_path):
             source.read("w")
         with pytest.raises(CheckpointError, match="has no tensor 'v'"):
             source.read("v")
+
+
+def test_a_component_is_told_by_the_content_of_its_file(tmp_path):
+    content = archive(mapping(**{"w": tensor((3, 2), (1, 3)), "vision_model.w": tensor((3, 2), (1, 3))}))
+    file = put(tmp_path / "model.safetensors", content)
+    assert open_tensors(file, "UNet2DModel").names == ("w", "vision_model.w")
+    assert open_tensors(file, "CLIPVisionModelWithProjection").names == ("w",)
+    with pytest.raises(CheckpointError, match=r"a picture \(PNG\)"):
+        open_tensors(put(tmp_path / "model.safetensors", b"\x89PNG...."), "UNet2DModel")
 
 
 def test_compressed_and_big_endian_archives_are_read(tmp_path):

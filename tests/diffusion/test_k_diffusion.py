@@ -9,7 +9,7 @@ import pytest
 from golden.diffusion.toy_model import toy_model
 from golden.provenance import load_golden
 
-from tinyldm.diffusion.brownian import BrownianTree
+from tinyldm.diffusion.brownian import POOL, BrownianTree, Seeds
 from tinyldm.diffusion.loop import Step, denoise
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
@@ -76,6 +76,25 @@ def test_brownian_path_has_the_bits_of_torchsde() -> None:
     tree = BrownianTree(provenance["start"], provenance["end"], (2, 3, 5), provenance["seed"], np.dtype(np.float32))
     for k, (high, low) in enumerate(provenance["questions"]):
         assert tree(low, high).tobytes() == tensors[str(k)].tobytes()
+
+
+@pytest.mark.parametrize("entropy", [0, 11, 2**64 - 1, 2**800])
+def test_seeds_of_a_brownian_path_are_numpy_s(entropy: int) -> None:
+    seeds = Seeds(entropy)
+    assert seeds.of_all == np.random.SeedSequence(entropy, pool_size=POOL).generate_state(4)[0]
+    places = [(0, 0), (0, 1), (1, 1), (6, 3), (2**24 - 1, 24), (2**32 - 1, 32)]
+    for some in (places, [*places, (2**32, 33), (2**40 + 5, 41)]):  # the last two have numbers of two words
+        found = seeds([(1 << depth) + number for number, depth in some])
+        for seed, place in zip(found, some, strict=True):
+            wanted = np.random.SeedSequence(entropy, spawn_key=place, pool_size=POOL)
+            assert seed == wanted.generate_state(4)[0]
+
+
+def test_a_brownian_path_is_the_same_whatever_was_asked_before() -> None:
+    questions = [(0.5, 3.0), (0.1, 0.5), (0.1, 0.3), (0.123456, 0.5), (2.0, 2.000001), (0.0, 4.0), (0.5, 3.0)]
+    tree = BrownianTree(0.0, 4.0, (2, 16), 3, np.dtype(np.float32))
+    for a, b in questions:
+        assert tree(a, b).tobytes() == BrownianTree(0.0, 4.0, (2, 16), 3, np.dtype(np.float32))(a, b).tobytes()
 
 
 def test_brownian_path_adds_up_and_has_the_variance_of_its_length() -> None:

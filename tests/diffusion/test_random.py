@@ -16,7 +16,6 @@ from tinyldm.diffusion.random import (
     TorchGenerator,
     box_muller,
     torch_randn,
-    torch_randn_each,
 )
 from tinyldm.diffusion.streams import picture_streams
 from tinyldm.errors import InputError
@@ -155,5 +154,9 @@ def test_what_picture_streams_refuse() -> None:
 @pytest.mark.parametrize("shape", [(4, 4, 4), (16,), (3, 5), (), (1, 4, 8, 8)])
 def test_seeds_in_one_go_are_seeds_one_by_one(shape: tuple[int, ...]) -> None:
     seeds = [0, 7, 2**31, 7]
-    for row, seed in zip(torch_randn_each(shape, seeds), seeds, strict=True):
+    generator = TorchGenerator(1)
+    for row, seed in zip(generator.randn_each(shape, seeds), seeds, strict=True):
         assert row.tobytes() == torch_randn(shape, seed).tobytes()
+    last = TorchGenerator(seeds[-1])
+    last.randn(shape)
+    assert generator.randn(20).tobytes() == last.randn(20).tobytes()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinyldm.diffusion.random import fma, log_f32, sincos_f32
+from tinyldm.diffusion.random import TWO_PI, fma, log_f32, rounded_twice, sincos_f32
 
 FLOATS = st.floats(width=32, min_value=-1000, max_value=1000).filter(lambda x: x == 0 or abs(x) > 1e-6)
 
@@ -59,3 +60,32 @@ def test_sincos_is_close_everywhere_on_the_circle() -> None:
     assert sin.dtype == cos.dtype == np.float32
     assert np.abs(sin - np.sin(x.astype(np.float64))).max() < 1.2e-7
     assert np.abs(cos - np.cos(x.astype(np.float64))).max() < 1.2e-7
+
+
+def same_with_either(words: np.ndarray) -> None:
+    """Of uniforms with these 24 bits, logarithm, sine and cosine are the same bits however products are added."""
+    uniforms = words.astype(np.int32).astype(np.float32) * np.float32(2**-24)
+    one, other = (
+        (log_f32(np.float32(1) - uniforms, add), *sincos_f32(TWO_PI * uniforms, add)) for add in (fma, rounded_twice)
+    )
+    assert [a.tobytes() for a in one] == [b.tobytes() for b in other]
+
+
+def test_rounding_twice_is_rounding_once_for_uniforms_of_24_bits() -> None:
+    same_with_either(np.random.default_rng(0).integers(0, 2**24, 200_000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(16))
+def test_rounding_twice_is_rounding_once_for_all_uniforms_of_24_bits(part: int) -> None:
+    """All there are: what `box_muller` relies on."""
+    for start in range(part << 20, (part + 1) << 20, 1 << 16):
+        same_with_either(np.arange(start, start + (1 << 16)))
+
+
+@given(st.floats(width=32, min_value=2.0**-100, max_value=2.0**100))
+@settings(deadline=None, max_examples=200)
+def test_the_exponent_is_taken_from_the_bits(x: float) -> None:
+    """Mantissas from the root of a half to the root of two, whatever the exponent."""
+    found = log_f32(np.array([x], np.float32))[0]
+    assert abs(found - np.log(np.float64(x))) <= 2 * np.spacing(np.float32(max(abs(np.log(x)), 2.0**-24)))

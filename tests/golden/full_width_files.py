@@ -10,10 +10,11 @@ from golden.full_width_cases import DIFFUSERS, FULL_WIDTH, Published
 from golden.model_checks import SeededSource
 from golden.provenance import HERE, load_golden
 
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.components import text_encoder
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.models.build import expected
 
 # What is too small to need a golden of its own at this width, and CLIP's text encoder, whose golden is diffusers'.

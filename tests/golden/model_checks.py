@@ -14,7 +14,7 @@ from tinyldm import tracing
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.golden.seeded import seeded_input, seeded_weight
 from tinyldm.models import text_encoder, unet, unet_config, vae
-from tinyldm.models.config import read_config
+from tinyldm.models.network import read_config
 from tinyldm.runtime import Runtime
 
 BARS = {"float64": 1e-9, "float32": 1e-4}  # relative to the largest value

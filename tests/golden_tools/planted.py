@@ -102,6 +102,10 @@ def layer_norm_epsilon(model):
     model.unet.weights.bind([("*transformer_blocks.0.norm2", {"eps": 1e-3})])
 
 
+def epsilon_of_another_model(model):
+    model.vae.weights.bind([("decoder.mid_block.resnets.0.norm1", {"eps": 1e-5})])
+
+
 def no_causal_mask(model):
     patch_ops(
         model, "text_encoder", attention=lambda original: lambda q, k, v, heads, mask=None: original(q, k, v, heads)

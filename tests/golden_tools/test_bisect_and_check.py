@@ -5,7 +5,8 @@ import textwrap
 
 import numpy as np
 import pytest
-from tiny_checkpoints import write_ldm
+from PIL import Image
+from tiny_checkpoints import write_controlnet, write_image_encoder, write_ip_adapter, write_ldm, write_sd
 
 import tinyldm
 from tinyldm.cli import main
@@ -350,14 +351,71 @@ def test_other_weights_are_refused(oracle, own_checkpoint):
         {"prompt": ["a", "b"], "negative_prompt": ["c", "d"], "steps": 2, "sampler": "euler"},
         {"prompt": "a", "num_images": 2, "steps": 1, "one_stream": True, "sampler_options": {"eta": 0.5}},
         {"prompt": "a", "steps": 1, "height": 32, "width": 16},
+        {"prompt": "(a:1.3) AND b", "steps": 1, "prompt_syntax": "webui", "clip_skip": 2, "guidance_rescale": 0.5},
+        {"prompt": "a", "steps": 1, "seamless": "x", "rng": "cuda"},
+        {"prompt": ["a", "b"], "steps": 1, "seed": 3, "variation_seed": 0, "variation_strength": 0.5},
     ],
 )
 def test_a_request_is_stated_and_repeated(wanted, model64, tmp_path):
     record(model64, tmp_path / "a", request(**wanted), Recording(select=("*latents", "noise", "picture")))
     with Golden(tmp_path / "a") as golden:
-        assert request_of(golden.metadata["settings"]).prompts == request(**wanted).prompts
-        assert len(golden["picture"]) == 2 if "height" not in wanted else golden["picture"].shape == (1, 3, 32, 16)
+        stated, asked = request_of(golden.metadata["settings"]), request(**wanted)
+        assert {name: getattr(stated, name) for name in ("seeds", *wanted.keys() & vars(asked).keys())} == {
+            name: getattr(asked, name) for name in ("seeds", *wanted.keys() & vars(asked).keys())
+        }
+        assert stated.prompts == asked.prompts
+        assert golden["picture"].shape == (len(asked.prompts), 3, asked.height or 16, asked.width or 16)
         assert check(golden, tolerance=Tolerance(0)).status == 0
+
+
+@pytest.mark.parametrize("setting", ["prompt_syntax", "clip_skip", "seamless", "rng", "guidance_rescale"])
+def test_a_setting_that_was_lost_would_be_found(setting, model64, tmp_path):
+    wanted = {"prompt_syntax": "webui", "clip_skip": 2, "seamless": "both", "rng": "numpy", "guidance_rescale": 0.9}
+    record(model64, tmp_path / "a", request("(a:1.4) b", steps=1, **wanted), Recording(select=("*latents", "picture")))
+    with Golden(tmp_path / "a") as golden:
+        del golden.metadata["settings"][setting]
+        assert check(golden, tolerance=Tolerance(0)).status == 1
+
+
+@pytest.fixture(scope="module")
+def guiding(checkpoint, tmp_path_factory):
+    """A model that pictures guide, through two kinds of networks and one that is there for nothing."""
+    folder = tmp_path_factory.mktemp("guides")
+    for name in ("control", "unused"):
+        write_controlnet(folder / name)
+    write_image_encoder(folder / "image_encoder")
+    write_ip_adapter(folder / "ip-adapter.safetensors", "sd", "projection")
+    write_sd(folder / "sd")
+    names = {"controlnet": [folder / "unused", folder / "control"], "ip_adapter": folder / "ip-adapter.safetensors"}
+    return tinyldm.load(folder / "sd", backend="reference", dtype="float64", **names)
+
+
+def test_guides_are_stated_and_repeated(guiding, tmp_path):
+    picture = Image.effect_noise((16, 16), 90)
+    model = guiding.controlled(picture, 0.7, 1, start=0.5).prompted_by(picture, 0.6)
+    recording = Recording(select=("*latents", "picture"), rounding=["float32"])
+    record(model, tmp_path / "a", request("a", steps=2), recording)
+    record(guiding, tmp_path / "b", request("a", steps=2), recording)
+    with Golden(tmp_path / "a") as golden, Golden(tmp_path / "b") as plain:
+        assert (golden["picture"] != plain["picture"]).any()
+        assert "guides" not in plain.metadata["settings"]
+        assert check(golden, tolerance=Tolerance(0)).status == 0
+        assert check(plain, tolerance=Tolerance(0)).status == 0
+        assert 0 < golden.metadata["rounding"]["float32"]["0001/latents"][0] < 1e-3
+        said = golden.metadata["settings"]["guides"]
+        assert said[0] == {"network": "controlnet_1", "scale": 0.7, "start": 0.5, "end": 1.0}
+        assert said[1] == {"network": "ip_adapter", "scale": 0.6}
+        for name, value in (("network", "controlnet_7"), ("start", None)):
+            damaged = {key: v for key, v in said[0].items() if key != name} | ({name: value} if value else {})
+            golden.metadata["settings"]["guides"] = [damaged, said[1]]
+            with pytest.raises(TinyldmError, match="does not say or hold what guided its run"):
+                check(golden)
+
+
+def test_a_guide_that_the_model_was_not_loaded_with_is_refused(guiding, model64, tmp_path):
+    model = guiding.replaced(controlnet_1=None).controlled(np.zeros((1, 3, 16, 16)), 1.0, guiding.controlnets[1])
+    with pytest.raises(TinyldmError, match="load the model with it"):
+        record(model, tmp_path / "a", request("a", steps=1))
 
 
 def test_what_a_request_leaves_open_is_stated_as_the_model_has_it(model64, tmp_path):
@@ -492,7 +550,7 @@ def test_diff_report_and_check_from_the_command_line(files, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, said, oracle_file, checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinyldm.pipelines.load.OWN", checkpoint)
+    monkeypatch.setattr("tinyldm.pipelines.load.embedded", lambda: checkpoint)
     places = {"O": str(oracle_file), "C": str(oracle_file), "OUT": str(tmp_path / "out")}
     assert main(["golden", *(places.get(word, word) for word in arguments)]) == 2
     assert said in capsys.readouterr().err

@@ -126,6 +126,17 @@ def test_a_planted_bug_is_recognised(bug, automatic, checkpoint, oracle, run):
     assert said in found.first.hint
 
 
+def test_of_one_picture_only_the_difference_of_two_epsilons_shows(checkpoint, oracle, run):
+    """A single sample has one variance a group, which the gain makes up for; and float32 hides it altogether."""
+    model = tinyldm.load(checkpoint, backend="reference", dtype="float64")
+    planted.epsilon_of_another_model(model)
+    with run(model) as candidate:
+        first = compare(oracle, candidate).first
+        assert compare(oracle, candidate, AutoTolerance(oracle, "float32")).first is None
+    assert first.key == "0000/vae/decoder.mid_block.resnets.0.norm1"
+    assert first.hint == "a group norm with the epsilon 1e-05 in place of 1e-06"
+
+
 @pytest.mark.parametrize("arithmetic", ROUNDINGS)
 def test_no_tensor_of_an_honest_evaluation_looks_like_a_mistake(arithmetic, model64, oracle, run):
     with run(rounded_model(model64, arithmetic, 1)) as honest:

@@ -1,5 +1,6 @@
 """The compile cache: found again, never stale, never fatal."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -12,8 +13,9 @@ import pytest
 from llvmlite.binding import FeatureMap
 
 from tinyldm.kernels import compile as compiling
+from tinyldm.kernels import matmul
 from tinyldm.kernels.compile import Native, Row, cache_folder, fingerprint, source_of, user_cache
-from tinyldm.kernels.simd import TARGETS, target
+from tinyldm.kernels.simd import TARGETS, WIDENED, target, unit
 
 
 @pytest.fixture
@@ -280,3 +282,36 @@ compiler.compile_extra = refuse
     failed = start(installed, tmp_path / "other", refuse + ACTIVATE)
     failed.communicate()
     assert failed.returncode != 0
+
+
+def test_every_kernel_has_a_name_of_its_own_for_numba():
+    """Those that one function makes too: Numba's own number for them may be the same in two processes."""
+    kernels = [k.function for k in gc.get_objects() if isinstance(k, Native)]
+    names = [f.__qualname__ for f in kernels if f.__module__ == matmul.__name__]
+    assert len(names) >= 3
+    assert len(set(names)) == len(names)
+
+
+FORMS = """
+import sys
+import numpy as np
+from tinyldm import kernels
+from tinyldm.kernels import matmul
+x = np.array([[1e-40]], np.float32)  # zero for a unit of pairs, and not when it is widened
+for form in sys.argv[1:]:
+    print(bool(kernels.linear(x, matmul.pack_weight(np.ones((1, 1), np.float32), form=int(form)))[0, 0]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(unit() == WIDENED, reason="needs a processor that multiplies pairs")
+def test_kernels_of_one_function_do_not_stand_in_for_each_other(folder):
+    """Compiled by a process each, loaded by a third."""
+
+    def run(*forms):
+        words = [sys.executable, "-c", FORMS, *map(str, forms)]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+    assert run(matmul.HALVES) == ["True"]
+    assert run(matmul.PAIRS) == ["False"]
+    assert run(matmul.HALVES, matmul.PAIRS) == ["True", "False"]

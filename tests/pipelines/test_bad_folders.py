@@ -151,6 +151,16 @@ BROKE = {
     "a million blocks": ("unet/config.json", {"layers_per_block": [10**6, 1]}, "of at most 1000"),
     "no groups": ("vae/config.json", {"norm_num_groups": 0}, "norm_num_groups = 0, wanted 1 or more"),
     "part of a transformer": ("unet/config.json", {"transformer_layers_per_block": [3.7, 1]}, "wanted int . tuple"),
+    "layers of some attentions": (
+        "unet/config.json",
+        {"transformer_layers_per_block": [[1], [1]], "layers_per_block": 2},
+        "transformer_layers_per_block = .* has no number for attention 2 of down_blocks.0",
+    ),
+    "layers of some blocks": (
+        "unet/config.json",
+        {"reverse_transformer_layers_per_block": [[1, 1, 1]]},
+        "reverse_transformer_layers_per_block = .* has no number for attention 1 of up_blocks",
+    ),
     "part of a layer": ("text_encoder/config.json", {"num_hidden_layers": 3.7}, "num_hidden_layers = 3.7, wanted int"),
     "nested widths": ("unet/config.json", {"block_out_channels": [[8], 16]}, "block_out_channels = .*wanted tuple"),
     "one width": ("vae/config.json", {"block_out_channels": 4}, "block_out_channels = 4, wanted tuple"),

@@ -136,6 +136,9 @@ def test_a_folder_with_one_file(sd1, tmp_path: Path) -> None:
     write_safetensors(tmp_path / "v1.safetensors", sd1)
     (tmp_path / "README.md").write_text("about")
     assert open_checkpoint(tmp_path).title == "Stable Diffusion 1"
+    model = tinyldm.load(tmp_path)
+    assert model.path == tmp_path / "v1.safetensors"
+    assert model.notes[0] == "recognised as Stable Diffusion 1"
     (tmp_path / "other.ckpt").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"no published folder; give one of its files: other\.ckpt, v1\.safe"):
         open_checkpoint(tmp_path)

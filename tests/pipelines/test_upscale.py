@@ -103,6 +103,14 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (ANY, {"overlap": 16}, "overlap must be from 0 to less than the tile, 16, not 16"),
     (ANY, {"sampler": "no"}, "sampler 'no' is unknown"),
     (ANY, {"seed": 1.5}, "seed"),
+    (ANY, {"rng": "dice"}, "rng: 'dice' is unknown"),
+    (ANY, {"rng": "numpy", "seed": 2**32 - 1, "tile": 8, "overlap": 0}, "out of NumPy's range"),
+    (ANY, {"prompt_syntax": "html"}, "prompt_syntax must be plain or webui"),
+    (ANY, {"prompt": "a AND b", "prompt_syntax": "webui", "guidance_scale": 1.0}, "want a guidance scale above 1"),
+    (ANY, {"clip_skip": 99}, "clip_skip 99 is too many"),
+    (X4, {"clip_skip": 99}, "clip_skip 99 is too many"),
+    (X4, {"negative_prompt": "<lora:a:1>", "prompt_syntax": "webui"}, "acts on the whole picture"),
+    (SUPER, {"clip_skip": 2}, "clip_skip wants CLIP's text encoder"),
 ]
 
 
@@ -148,6 +156,55 @@ def test_tiles_are_image_to_image_of_their_own_seeds(checkpoint: Path) -> None:
         total[top : top + 16, left : left + 16] += np.asarray(tile, float) * window[:, None, None] * window[:, None]
         weight[top : top + 16, left : left + 16] += window[:, None, None] * window[:, None]
     assert np.abs(found - total / weight).max() <= 0.51
+
+
+# Prompts and seeds read as elsewhere ----------------------------------------------------------------------------------
+
+READ: list[dict[str, Any]] = [
+    {"prompt": "(a:1.3) b", "prompt_syntax": "webui"},
+    {"prompt": "[a:b:0.5]", "prompt_syntax": "webui"},
+    {"prompt": "a AND b :0.5", "prompt_syntax": "webui", "negative_prompt": "(c:1.2)"},
+    {"prompt": "a", "clip_skip": 2},
+    {"prompt": "a", "rng": "cuda"},
+]
+
+
+@pytest.mark.parametrize("how", READ)
+def test_a_tile_is_read_as_image_to_image_reads_it(checkpoint: Path, how: dict[str, Any]) -> None:
+    """A picture of one tile is that of image to image, bit for bit, and another than without the setting."""
+    model = tinyldm.load(checkpoint, backend="reference")
+    same: dict[str, Any] = {"steps": 4, "guidance_scale": 3.0, "strength": 0.9, "seed": 5}
+    large = small_picture(8, 8).resize((16, 16), Image.Resampling.LANCZOS)
+    found = np.asarray(model.upscale(small_picture(8, 8), **how, **same))
+    assert np.array_equal(found, model.image_to_image(image=large, **how, **same)[0])
+    plain = {"prompt": how["prompt"], "negative_prompt": how.get("negative_prompt", "")}
+    assert (found != np.asarray(model.upscale(small_picture(8, 8), **plain, **same))).any()
+
+
+@pytest.mark.parametrize("how", READ)
+def test_the_upscaler_reads_prompts_and_seeds_too(folders: dict[str, Path], how: dict[str, Any]) -> None:
+    model = tinyldm.load(folders["x4"], backend="reference")
+    same: dict[str, Any] = {"steps": 3, "guidance_scale": 4.0, "seed": 5}
+    plain = {"prompt": how["prompt"], "negative_prompt": how.get("negative_prompt", "")}
+    found, without = (np.asarray(model.upscale(small_picture(8, 8), **more, **same)) for more in (how, plain))
+    assert (found != without).any()
+
+
+def test_words_alone_are_the_same_in_both_syntaxes(folders: dict[str, Path]) -> None:
+    for name, prompt in (("x4", "a b"), ("super", None)):
+        model = tinyldm.load(folders[name], backend="reference")
+        found = [model.upscale(small_picture(6, 6), prompt, steps=2, prompt_syntax=s) for s in ("plain", "webui")]
+        assert np.array_equal(*found)
+
+
+def test_weights_in_a_prompt_of_the_upscaler_are_those_of_the_context(folders: dict[str, Path]) -> None:
+    """A prompt that changes at no step is the fixed one, though it goes the other way through the walk."""
+    model = tinyldm.load(folders["x4"], backend="reference", dtype="float64")
+    how: dict[str, Any] = {"steps": 3, "prompt_syntax": "webui", "noise_level": 30, "guidance_scale": 4.0}
+    fixed, changing = (
+        np.asarray(model.upscale(small_picture(6, 6), p, **how), int) for p in ("(a:1.3)", "[b:(a:1.3):0]")
+    )
+    assert np.abs(fixed - changing).max() <= 1
 
 
 def test_a_picture_smaller_than_a_tile(checkpoint: Path) -> None:
@@ -207,6 +264,13 @@ def test_the_command(checkpoint: Path, folders: dict[str, Path], tmp_path: Path,
     )
     wanted = tinyldm.load(checkpoint, backend="reference").upscale(small_picture(8, 8), "a", steps=4, seed=3)
     assert np.array_equal(opened("b.png"), wanted)
+    words = ("--prompt-syntax", "plain", "--clip-skip", "2", "--rng", "numpy")
+    status, _, err = run("a.png", "--prompt", "(a:1.2)", "--steps", "4", *words, "-o", "c.png")
+    assert (status, "read as words" in err) == (0, True)
+    said = read_said("c.png").settings
+    assert (said["clip_skip"], said["rng"], "prompt_syntax" in said) == ("2", "numpy", False)
+    assert run("a.png", "--prompt", "(a:1.2)", "--steps", "4", "-o", "d.png")[0] == 0
+    assert read_said("d.png").settings["prompt_syntax"] == "webui"
     assert run("a.png", "--steps", "4")[0] == 0
     assert Path("a-large.png").is_file()
     status, _, err = cli_main(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import WITHOUT, Serving
+from serving import WITHOUT, Exploring, Serving
 
 import tinyldm
 
@@ -34,3 +35,30 @@ def serving(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     pytest.importorskip("uvicorn", reason=WITHOUT)
     with Serving(model, tmp_path_factory.mktemp("pictures")) as running:
         yield running
+
+
+@pytest.fixture
+def explore(model: Any) -> Iterator[Callable[..., Exploring]]:
+    """Start a laboratory of one's own: `explore(token="word")`, or of another model: `explore(other)`."""
+    pytest.importorskip("uvicorn", reason=WITHOUT)
+    with contextlib.ExitStack() as stack:
+        yield lambda other=None, **options: stack.enter_context(Exploring(other or model, **options))
+
+
+@pytest.fixture(scope="module")
+def exploring(model: Any) -> Iterator[Exploring]:
+    """A laboratory that the tests of a module share."""
+    pytest.importorskip("uvicorn", reason=WITHOUT)
+    with Exploring(model) as running:
+        yield running
+
+
+@pytest.fixture
+def without_web(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the extra was not installed; the package's own modules are afterwards those that they were before."""
+    monkeypatch.setattr(tinyldm, "server", getattr(tinyldm, "server", None), raising=False)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("starlette", "uvicorn") or name.startswith("tinyldm.server"):
+            monkeypatch.delitem(sys.modules, name)
+    for name in ("starlette", "uvicorn"):
+        monkeypatch.setitem(sys.modules, name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import concurrent.futures
 import io
@@ -116,14 +115,11 @@ def test_a_full_row_counts_those_that_wait():
     from tinyldm.server.jobs import Job, Queue
     from tinyldm.server.refusals import QueueFull
 
-    async def enter() -> None:
-        queue = Queue(lambda *_: None, 2)
-        for _ in range(3):
-            queue.enter(Job(request("a"), "test"))
-        with pytest.raises(QueueFull, match="2 wait"):
-            queue.enter(Job(request("a"), "test"))
-
-    asyncio.run(enter())
+    queue = Queue(lambda *_: None, 2)
+    for _ in range(3):
+        queue.enter(Job(request("a"), "test"))
+    with pytest.raises(QueueFull, match="2 wait"):
+        queue.enter(Job(request("a"), "test"))
 
 
 def test_answers_do_not_wait_for_the_picture_under_way(serve):

@@ -127,13 +127,7 @@ def test_bad_arguments_are_one_sentence(run, tmp_path):
         assert err.count("\n") == 1
 
 
-def test_where_the_extra_lacks_it_says_what_brings_it(run, monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("starlette", "uvicorn")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [name for name in sys.modules if name.startswith("tinyldm.server")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("starlette", "uvicorn"):
-        monkeypatch.setitem(sys.modules, name, None)
+def test_where_the_extra_lacks_it_says_what_brings_it(run, without_web):
     status, _, err = run("serve")
     assert status == 2
     assert re.fullmatch(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tinyldm.checkpoints import components
 from tinyldm.checkpoints.architecture import unet_facts
-from tinyldm.checkpoints.base import TensorSource, inner
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import Heads, family_of
 from tinyldm.checkpoints.ip_adapter import image_encoder, ip_adapter
 from tinyldm.checkpoints.leftovers import sort_leftovers
@@ -15,8 +17,11 @@ from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.stated import Stated
 from tinyldm.checkpoints.t2i_adapter import t2i_adapter
+from tinyldm.checkpoints.views import inner
 from tinyldm.checkpoints.whole_file import FIRST_STAGE, UNET, add_schedule
 from tinyldm.errors import CheckpointError
+
+Kind = Callable[[TensorSource, Stated], Recognised | None]  # what a file of this kind is recognised as
 
 # What a component may stand under in a file that holds it alone.
 BARE_PREFIXES = (
@@ -38,17 +43,8 @@ def bare_component(source: TensorSource, ema: bool | None, stated: Stated) -> Re
         return Recognised("controlnet", title, extras=list(source.names))
     for prefix in BARE_PREFIXES:
         view = inner(source, prefix) if prefix else source
-        for known in (
-            bare_ip_adapter,
-            bare_controlnet,
-            bare_t2i_adapter,
-            bare_unet,
-            bare_tiny,
-            bare_first_stage,
-            bare_text_encoder,
-            bare_image_encoder,
-        ):
-            if found := known(view, stated):
+        for kind in KINDS:
+            if found := kind(view, stated):
                 if ema:
                     raise CheckpointError(f"{source.path}: is {found.title}: it has no running average (EMA)")
                 if found.family == "controlnet" and "difference" in source:
@@ -74,30 +70,6 @@ def bare_controlnet(source: TensorSource, stated: Stated) -> Recognised | None:
     component = with_canonical(components.controlnet(original), original, source)
     title = f"a ControlNet of {family.title if family else 'a UNet'}"
     return Recognised("controlnet", title, {"controlnet": component})
-
-
-def bare_ip_adapter(source: TensorSource, stated: Stated) -> Recognised | None:
-    """An IP-Adapter."""
-    component = ip_adapter(source)
-    if component is None:
-        return None
-    return Recognised("ip-adapter", f"an IP-Adapter ({component.config['kind']})", {"ip_adapter": component})
-
-
-def bare_image_encoder(source: TensorSource, stated: Stated) -> Recognised | None:
-    """A CLIP image encoder."""
-    component = image_encoder(source)
-    if component is None:
-        return None
-    return Recognised("image-encoder", f"an image encoder, {component.class_name}", {"image_encoder": component})
-
-
-def bare_t2i_adapter(source: TensorSource, stated: Stated) -> Recognised | None:
-    """A T2I-Adapter."""
-    component = t2i_adapter(source)
-    if component is None:
-        return None
-    return Recognised("t2i-adapter", f"a T2I-Adapter ({component.config['adapter_type']})", {"controlnet": component})
 
 
 def bare_tiny(source: TensorSource, stated: Stated) -> Recognised | None:
@@ -144,9 +116,24 @@ def bare_first_stage(source: TensorSource, stated: Stated) -> Recognised | None:
     return found
 
 
-def bare_text_encoder(source: TensorSource, stated: Stated) -> Recognised | None:
-    """A text encoder alone."""
-    component = components.text_encoder(source)
-    if component is None:
-        return None
-    return Recognised("text-encoder", f"a text encoder, {component.class_name}", {"text_encoder": component})
+def bare(read: Callable[[TensorSource], Component | None], family: str, name: str, title: str) -> Kind:
+    """A kind of file with the one component that `read` makes of it; the title is of that component, `c`."""
+
+    def kind(source: TensorSource, stated: Stated) -> Recognised | None:
+        component = read(source)
+        return None if component is None else Recognised(family, title.format(c=component), {name: component})
+
+    return kind
+
+
+# The first that knows a file is right.
+KINDS: tuple[Kind, ...] = (
+    bare(ip_adapter, "ip-adapter", "ip_adapter", "an IP-Adapter ({c.config[kind]})"),
+    bare_controlnet,
+    bare(t2i_adapter, "t2i-adapter", "controlnet", "a T2I-Adapter ({c.config[adapter_type]})"),
+    bare_unet,
+    bare_tiny,
+    bare_first_stage,
+    bare(components.text_encoder, "text-encoder", "text_encoder", "a text encoder, {c.class_name}"),
+    bare(image_encoder, "image-encoder", "image_encoder", "an image encoder, {c.class_name}"),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tinyldm.checkpoints import architecture
-from tinyldm.checkpoints.base import RenamedSource, TensorSource, inner
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import Facts, Heads, family_of
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
@@ -14,6 +14,7 @@ from tinyldm.checkpoints.names.text import bert_links, openclip_links
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.checkpoints.stated import Stated
+from tinyldm.checkpoints.views import RenamedSource, inner
 
 OPENCLIP_LAYERS = 24  # of the tower of Stable Diffusion 2
 CLIP_WIDEST = 768  # of OpenAI's text encoders, which have a GELU of their own; wider ones are OpenCLIP's

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import TensorSource, quoted
-from tinyldm.checkpoints.safetensors import parse_json_object
-from tinyldm.checkpoints.source import is_plain, open_source
-from tinyldm.errors import CheckpointError
+from tinyldm.checkpoints.safetensors import encodable, parse_json_object
+from tinyldm.errors import CheckpointError, quoted
 
 # Components that do not take part in making the picture: what they are for, said when they are passed over.
 PASSED_OVER = {
@@ -26,14 +24,39 @@ PASSED_OVER = {
 }
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # of the weight file, without variant and suffix
 SUFFIXES = ("safetensors", "bin")
+LONGEST_NAME = 255  # bytes, of a file on common systems
+# The classes of published pipelines and networks, by how they begin.
+FOREIGN_CLASSES = {
+    "Flux": "FLUX",
+    "StableDiffusion3": "Stable Diffusion 3",
+    "SD3": "Stable Diffusion 3",
+    "PixArt": "PixArt",
+    "StableCascade": "Stable Cascade",
+    "Wuerstchen": "Würstchen",
+    "StableUnCLIP": "Stable unCLIP, whose condition is the embedding of a picture",
+    "UnCLIP": "unCLIP",
+    "StableVideoDiffusion": "a video model (Stable Video Diffusion)",
+    "AnimateDiff": "AnimateDiff",
+    "MotionAdapter": "a motion module (AnimateDiff)",
+    "StableDiffusionGLIGEN": "GLIGEN, grounded by boxes",
+    "ControlNetUnion": "a union ControlNet, several in one",
+    "Kandinsky": "Kandinsky",
+    "IFPipeline": "DeepFloyd IF, which diffuses pixels",
+    "HunyuanDiT": "Hunyuan-DiT",
+}
+# Schedules of another diffusion than that of alphas.
+FOREIGN_SCHEDULES = {"EDM": "an EDM schedule", "FlowMatch": "a flow-matching schedule"}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A published folder: its components, its pipeline's options, and notes on what was passed over or chosen."""
+    """A published folder: its components, its pipeline's options, and notes on what was passed over or chosen.
+
+    `index` has the original's class of each component, by its name.
+    """
 
     path: Path
-    index: dict[str, Any]
+    index: dict[str, str]
     variant: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -41,24 +64,18 @@ class Folder:
     def __contains__(self, component: str) -> bool:
         return component in self.index
 
-    def class_of(self, component: str) -> str:
-        """The original's class of a component, as the index names it. Raises `CheckpointError` if it is not there."""
-        if component not in self.index:
-            raise CheckpointError(f"{self.path / 'model_index.json'}: has no component {component!r}")
-        return str(self.index[component][1])
-
     def config(self, component: str) -> dict[str, Any]:
         """A component's configuration."""
         name = "scheduler_config.json" if component == "scheduler" else "config.json"
         return read_json(self.path / component / name)
 
-    def weights(self, component: str) -> TensorSource:
-        """A component's tensors. Raises `CheckpointError` where its folder has no weight file."""
+    def weights(self, component: str) -> Path:
+        """A component's file of weights. Raises `CheckpointError` where its folder has none."""
         file = find_weights(self.path / component, self.variant)
         used = file.name.removesuffix(".json").split(".")
         if self.variant and self.variant not in used:
             self.notes.append(f"{component}: no variant {self.variant!r}, {file.name} is used")
-        return open_source(file)
+        return file
 
 
 def read_folder(path: str | Path, variant: str | None = None) -> Folder:
@@ -67,7 +84,7 @@ def read_folder(path: str | Path, variant: str | None = None) -> Folder:
     index_file = path / "model_index.json"
     if not index_file.is_file():
         raise CheckpointError(f"{path}: no model_index.json; a published folder has one beside unet/, vae/, …")
-    index: dict[str, Any] = {}
+    index: dict[str, str] = {}
     options: dict[str, Any] = {}
     notes = []
     for name, value in read_json(index_file).items():
@@ -84,8 +101,24 @@ def read_folder(path: str | Path, variant: str | None = None) -> Folder:
         elif name in PASSED_OVER:
             notes.append(f"{name} is passed over: it {PASSED_OVER[name]}")
         else:
-            index[name] = value
+            index[name] = value[1]
     return Folder(path, index, variant, options, notes)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file or folder beside the one that mentions it: no path, nothing that leads out."""
+    plain = name not in ("", ".", "..") and not set(name) & set('/\\:"\0')
+    return plain and encodable(name) and len(name.encode()) <= LONGEST_NAME
+
+
+def foreign_class(name: str) -> str | None:
+    """What a published class belongs to, where it is none of the models here."""
+    return next((kind for begin, kind in FOREIGN_CLASSES.items() if name.startswith(begin)), None)
+
+
+def foreign_schedule(name: str) -> str | None:
+    """What a scheduler's class computes, where that is not supported."""
+    return next((kind for begin, kind in FOREIGN_SCHEDULES.items() if name.startswith(begin)), None)
 
 
 def find_weights(folder: Path, variant: str | None = None) -> Path:

@@ -39,27 +39,6 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "a model that enlarges pictures (ESRGAN)": ("*RRDB_trunk.*", "body.*.rdb1.*", "model.1.sub.*", "*RDB1.conv1*"),
     "a hypernetwork": ("*.linear.0.weight.hypernet",),
 }
-# The classes of published pipelines and networks, by how they begin.
-FOREIGN_CLASSES = {
-    "Flux": "FLUX",
-    "StableDiffusion3": "Stable Diffusion 3",
-    "SD3": "Stable Diffusion 3",
-    "PixArt": "PixArt",
-    "StableCascade": "Stable Cascade",
-    "Wuerstchen": "Würstchen",
-    "StableUnCLIP": "Stable unCLIP, whose condition is the embedding of a picture",
-    "UnCLIP": "unCLIP",
-    "StableVideoDiffusion": "a video model (Stable Video Diffusion)",
-    "AnimateDiff": "AnimateDiff",
-    "MotionAdapter": "a motion module (AnimateDiff)",
-    "StableDiffusionGLIGEN": "GLIGEN, grounded by boxes",
-    "ControlNetUnion": "a union ControlNet, several in one",
-    "Kandinsky": "Kandinsky",
-    "IFPipeline": "DeepFloyd IF, which diffuses pixels",
-    "HunyuanDiT": "Hunyuan-DiT",
-}
-# Schedules of another diffusion than that of alphas.
-FOREIGN_SCHEDULES = {"EDM": "an EDM schedule", "FlowMatch": "a flow-matching schedule"}
 
 
 def foreign_kind(source: TensorSource) -> str | None:
@@ -69,13 +48,3 @@ def foreign_kind(source: TensorSource) -> str | None:
         if any(like.match(name) for name in source.names):
             return kind
     return None
-
-
-def foreign_class(name: str) -> str | None:
-    """What a published class belongs to, where it is none of the models here."""
-    return next((kind for begin, kind in FOREIGN_CLASSES.items() if name.startswith(begin)), None)
-
-
-def foreign_schedule(name: str) -> str | None:
-    """What a scheduler's class computes, where that is not supported."""
-    return next((kind for begin, kind in FOREIGN_SCHEDULES.items() if name.startswith(begin)), None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tinyldm.checkpoints.base import RenamedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.learned_word import BY_ENCODER, NAMELESS, read_inversion
 from tinyldm.checkpoints.lora import layers_of
@@ -17,6 +17,7 @@ from tinyldm.checkpoints.lycoris import kind_of, rank_of
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Component, Config, Recognised
 from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError, TinyldmError
 
 # Name and shape of every weight that a class with a config has (`models.build.expected`).

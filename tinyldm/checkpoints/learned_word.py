@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import ChangedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.views import ChangedSource
 from tinyldm.errors import CheckpointError, InputError
 
 TABLE = "embeddings.token_embedding.weight"
@@ -85,11 +86,15 @@ class ExtendedTable(ChangedSource):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """A tensor; of the table, with the further rows."""
         value = super().read(name, dtype)
-        if name != TABLE:
+        if not self.changes(name):
             return value
         value = np.concatenate([value, self._rows.astype(value.dtype)])
         value.flags.writeable = False
         return value
+
+    def changes(self, name: str) -> bool:
+        """Whether it is the table."""
+        return name == TABLE
 
 
 def extend_encoder(

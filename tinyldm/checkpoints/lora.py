@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import ChangedSource, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.foreign import foreign_kind
 from tinyldm.checkpoints.lora_facts import StatedAlpha, stated_alphas
 from tinyldm.checkpoints.lora_names import find_layer, layer_table, split_layer
 from tinyldm.checkpoints.lycoris import BIAS_PARTS, REFUSED, changed, check_shapes, kind_of, part_of, rank_of
+from tinyldm.checkpoints.views import ChangedSource
 from tinyldm.errors import CheckpointError
 
 
@@ -70,12 +71,16 @@ class LoraSource(ChangedSource):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor, changed if the LoRA changes it; the sum is made in float32 at least."""
         value = super().read(name, dtype)
-        if name not in self._changes or self._changes[name].strength.value == 0:
+        if not self.changes(name):
             return value
         computed = np.promote_types(value.dtype, np.float32)
         merged = self._changes[name].apply(value.astype(computed)).astype(value.dtype, copy=False)
         merged.flags.writeable = False
         return merged
+
+    def changes(self, name: str) -> bool:
+        """Whether the LoRA changes a tensor, at its present scale."""
+        return name in self._changes and self._changes[name].strength.value != 0
 
 
 def apply_lora(

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.folder import SUFFIXES, read_json
 from tinyldm.checkpoints.safetensors import parse_json_object
 from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
 HEADER, BESIDE = "lora_adapter_metadata", "adapter_config.json"
@@ -30,12 +31,12 @@ PEFT_TYPES = ("LORA", "LOHA", "LOKR")
 AS_NAMED = "with as many steps as its name says, `trailing` spacing of the timesteps and no guidance (scale 1)"
 DISTILLED = {
     r"lcm": "was distilled for the sampler lcm: 4 to 8 steps, guidance scale 1 to 2",
-    r"hyper.?sd(?:xl)?.*1.?step": "was distilled to one step of TCD; take the sampler lcm, guidance scale 1",
+    r"hyper.?sd(?:xl)?.*1.?step": "was distilled to one step of the sampler tcd, with eta=1 and no guidance (scale 1)",
     r"hyper.?sd(?:xl)?": f"was distilled for the sampler ddim {AS_NAMED}",
     r"lightning": f"was distilled for the sampler euler {AS_NAMED}",
     r"sdxs": "was distilled to one step: --steps 1 --guidance-scale 0",
     r"(?:sd|sdxl|xl)?.?turbo": "was distilled for the sampler euler_a: 1 to 4 steps, `trailing` spacing, no guidance",
-    r"tcd": "was distilled for the sampler TCD, which is not here; the nearest is lcm: 4 to 8 steps, guidance scale 1",
+    r"tcd": "was distilled for the sampler tcd: 4 steps with eta=0.3, or more of both, and no guidance (scale 1)",
 }
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.digests import known_prediction_type
-from tinyldm.checkpoints.folder import find_weights, read_folder, read_json
-from tinyldm.checkpoints.foreign import foreign_class, foreign_schedule
+from tinyldm.checkpoints.folder import find_weights, foreign_class, foreign_schedule, read_folder, read_json
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.lora_facts import distilled_for
-from tinyldm.checkpoints.names.published import present_names
+from tinyldm.checkpoints.names.published import OLDER, present_names
 from tinyldm.checkpoints.original_config import stated_by_config
 from tinyldm.checkpoints.overrides import override
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Component, Recognised, class_of
+from tinyldm.checkpoints.safetensors import read_safetensors
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError
 
@@ -26,7 +26,6 @@ Config = Mapping[str, Mapping[str, Any]]
 
 # The names of components in folders of the first latent-diffusion models, and the ones that are used here.
 ALIASES = {"vqvae": "vae", "bert": "text_encoder"}
-NO_TENSORS = ("scheduler", "tokenizer", "feature_extractor")
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 STEP_OF_2_BASE = "875000"  # the global_step of 512-base-ema.ckpt
 SHOWN = 5
@@ -48,7 +47,7 @@ def open_checkpoint(
 
     Raises `CheckpointError` for what is unknown.
     """
-    path = local(path, variant)
+    path = Path(path) if Path(path).exists() else local(path, variant)
     if path.is_dir() and not (path / "model_index.json").is_file() and not (path / "config.json").is_file():
         path = only_file(path)
     if (path / "model_index.json").is_file():
@@ -58,10 +57,14 @@ def open_checkpoint(
     else:
         if variant is not None:
             raise CheckpointError(f"{path}: is one file; a variant chooses among those of a folder")
-        return open_file(path, prediction_type, ema, config)
+        found = open_file(path, prediction_type, ema, config)
+    found.path = path
+    if path.is_file():
+        return found
     if ema is not None:
         raise CheckpointError(f"{path}: a folder has one set of weights; EMA or plain can be chosen in single files")
-    override(found, prediction_type, config or {})
+    if prediction_type is not None or config:
+        override(found, prediction_type, config or {})
     return found
 
 
@@ -80,21 +83,31 @@ def open_folder(path: Path, variant: str | None = None) -> Recognised:
     """A published folder with its components."""
     folder = read_folder(path, variant)
     title = str(folder.options.get("_class_name", "a pipeline"))
-    for name in (title, *(folder.class_of(name) for name in folder.index)):
-        if kind := foreign_class(name):
-            raise CheckpointError(f"{path}: has a {name}: it is of {kind}, which is not supported")
+    for name in (title, *folder.index.values()):
+        if foreign := foreign_class(name):
+            raise CheckpointError(f"{path}: has a {name}: it is of {foreign}, which is not supported")
     found = Recognised("folder", title, notes=folder.notes, pipeline=folder.options)
-    for name in folder.index:
+    for name, kind in folder.index.items():
         if name == "scheduler":
             found.scheduler = folder.config(name)
-            if kind := foreign_schedule(str(found.scheduler.get("_class_name") or folder.class_of(name))):
-                raise CheckpointError(f"{path}: its scheduler has {kind}, which is not supported")
-        elif not name.startswith(NO_TENSORS):
-            kind = folder.class_of(name)
-            tensors = present_names(kind, folder.weights(name))
+            if foreign := foreign_schedule(str(found.scheduler.get("_class_name") or kind)):
+                raise CheckpointError(f"{path}: its scheduler has {foreign}, which is not supported")
+        elif name.startswith("tokenizer"):
+            found.tokenizers[name] = kind
+        elif not name.startswith(("scheduler", "feature_extractor")):
+            tensors = open_tensors(folder.weights(name), kind)
             config = stated_scale(kind, folder.config(name), found.notes)
             found.components[ALIASES.get(name, name)] = Component(kind, config, tensors)
     return found
+
+
+def open_tensors(file: Path, class_name: str) -> TensorSource:
+    """The tensors of a component's file of weights, under the names that the models here use."""
+    try:
+        tensors: TensorSource = read_safetensors(file)
+    except CheckpointError:  # of another kind, or damaged
+        tensors = open_source(file)
+    return present_names(class_name, tensors) if any(map(OLDER.search, tensors.names)) else tensors
 
 
 def stated_scale(kind: str, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def open_component(path: Path, variant: str | None = None) -> Recognised:
     kind = class_of(config)
     if foreign := foreign_class(kind):
         raise CheckpointError(f"{path}: is a {kind}: it is of {foreign}, which is not supported")
-    tensors = present_names(kind, open_source(find_weights(path, variant)))
+    tensors = open_tensors(find_weights(path, variant), kind)
     found = Recognised("component", f"a folder of a {kind}")
     config = stated_scale(kind, config, found.notes)
     found.components[path.name] = Component(kind, config, tensors)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinyldm.checkpoints.base import Place, TensorSource
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import Heads
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.text import bert_links, openclip_links
 from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.views import Place
 from tinyldm.errors import CheckpointError
 
 

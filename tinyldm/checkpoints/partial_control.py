@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints import components
-from tinyldm.checkpoints.base import Place, SourceView, TensorSource, inner, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.unet import unet_links
 from tinyldm.checkpoints.original_layout import heads_of
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.views import Place, SourceView, inner
 from tinyldm.errors import CheckpointError
 
 DIFFERENCE, LORA = "difference", "lora_controlnet"
@@ -88,7 +89,7 @@ class ControlOnUNet(SourceView):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """A tensor of the file or of the UNet, or the sum of both."""
         value = super().read(name, dtype)
-        if name not in self._added:
+        if not self.changes(name):
             return value
         parts = [self._file.read(part, value.dtype) for part in self._added[name]]
         matrices = [part.reshape(len(part), -1) for part in parts]
@@ -96,3 +97,7 @@ class ControlOnUNet(SourceView):
         total: np.ndarray = value + added.reshape(value.shape)
         total.flags.writeable = False
         return total
+
+    def changes(self, name: str) -> bool:
+        """Whether something is added to a tensor."""
+        return name in self._added

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tinyldm.checkpoints.bare_file import bare_component
-from tinyldm.checkpoints.base import TensorSource, inner, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.foreign import foreign_kind
 from tinyldm.checkpoints.overrides import override
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.stated import Stated, stated_by
+from tinyldm.checkpoints.views import inner
 from tinyldm.checkpoints.whole_file import whole_checkpoint
 from tinyldm.errors import CheckpointError
 

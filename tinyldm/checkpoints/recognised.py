@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource
+from tinyldm.errors import CheckpointError
 
 Config = dict[str, Any]
 
@@ -27,7 +29,8 @@ class Recognised:
     `beside` is what the file holds that is no tensor of a model, such as an optimizer's states: name and kind; `file`
     the file as `extras` and `unknown` name its tensors.
     `assumed` names what nothing states: `prediction_type`, `scaling_factor`; `pipeline` is the class of the published
-    folder and its options, where they are stated.
+    folder and its options, where they are stated, and `tokenizers` the classes of its tokenizers by name; `path` is
+    where it was opened.
     """
 
     family: str
@@ -41,6 +44,16 @@ class Recognised:
     file: TensorSource | None = None
     assumed: set[str] = field(default_factory=set)
     pipeline: Config = field(default_factory=dict)
+    tokenizers: dict[str, str] = field(default_factory=dict)
+    path: Path = Path()
+
+
+def only_one(candidates: Sequence[Component], path: object, found: Recognised, what: str) -> Component:
+    """The one of some components of what was found at a path. Raises `CheckpointError` unless there is one."""
+    if len(candidates) != 1:
+        has = ", ".join(found.components) or "nothing"
+        raise CheckpointError(f"{path}: wanted {what}; it is {found.title} and has {has}")
+    return candidates[0]
 
 
 def class_of(config: Mapping[str, Any]) -> str:

@@ -24,11 +24,19 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import Table, TableSource, quoted
+from tinyldm.checkpoints.base import (
+    FLOATING,
+    STORED,
+    FileTensor,
+    MappedFile,
+    Table,
+    TableSource,
+    quoted,
+    tag_of,
+    to_stored,
+)
 from tinyldm.checkpoints.file_kinds import kind_in_words
-from tinyldm.checkpoints.stored import FLOATING, STORED, MappedFile, from_stored, tag_of, to_stored
 from tinyldm.checkpoints.temporary import held, reason, temporary_for
 from tinyldm.errors import CheckpointError
 
@@ -58,36 +66,6 @@ def read_safetensors(path: str | PathLike[str]) -> SafetensorsFile:
     return SafetensorsFile(path)
 
 
-@dataclass(frozen=True)
-class FileTensor:
-    """A tensor of an open file: its entry in the header, and the bytes that it says."""
-
-    file: MappedFile
-    data: int  # where the tensors' bytes begin
-    entry: Entry
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape."""
-        return self.entry.shape
-
-    @property
-    def tag(self) -> str:
-        """The published tag of the type."""
-        return self.entry.tag
-
-    @property
-    def raw(self) -> memoryview:
-        """The bytes as they lie in the file."""
-        return self.file.view(self.data + self.entry.begin, self.data + self.entry.end)
-
-    def read(self, dtype: DTypeLike | None) -> np.ndarray:
-        """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
-        e = self.entry
-        values = np.frombuffer(self.file.view(self.data + e.begin, self.data + e.end), STORED[e.tag])
-        return from_stored(values.reshape(e.shape), e.tag, dtype)
-
-
 class SafetensorsFile(TableSource[FileTensor]):
     """An open, memory-mapped safetensors file: a `TensorSource` that reads a tensor when it is asked for."""
 
@@ -103,7 +81,9 @@ class SafetensorsFile(TableSource[FileTensor]):
         except BaseException:
             file.close()
             raise
-        self._tensors = Table(path, {name: FileTensor(file, data, entry) for name, entry in entries.items()})
+        self._tensors = Table(
+            path, {n: FileTensor(file, e.tag, e.shape, data + e.begin, data + e.end) for n, e in entries.items()}
+        )
 
     def raw(self, name: str) -> memoryview:
         """The bytes of a tensor as they lie in the file."""
@@ -169,25 +149,31 @@ def check_metadata(metadata: Any, path: str) -> dict[str, str]:
 
 def check_entry(name: str, entry: Any, path: str) -> Entry:
     """One header entry, its types and its arithmetic checked; how it lies among the others is `check_layout`'s."""
-    where = f"{path}: tensor {quoted(name)}"
+    if fault := fault_of(name, entry):
+        raise CheckpointError(f"{path}: tensor {quoted(name)}{fault}")
+    return Entry(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+
+
+def fault_of(name: str, entry: Any) -> str | None:
+    """What is wrong with a header entry, in words that follow its name; None where nothing is."""
     if not encodable(name):
-        raise CheckpointError(f"{where}: its name is not Unicode text (a lone surrogate)")
+        return ": its name is not Unicode text (a lone surrogate)"
     if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where}: its entry must have exactly dtype, shape and data_offsets")
+        return ": its entry must have exactly dtype, shape and data_offsets"
     tag, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if type(tag) is not str or tag not in STORED:
-        raise CheckpointError(f"{where} has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}")
+        return f" has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}"
     if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
-        raise CheckpointError(f"{where} has shape {quoted(shape)}, wanted a list of integers not below zero")
+        return f" has shape {quoted(shape)}, wanted a list of integers not below zero"
     if type(offsets) is not list or len(offsets) != 2 or not all(type(o) is int and 0 <= o < 2**63 for o in offsets):
-        raise CheckpointError(f"{where} has data_offsets {quoted(offsets)}, wanted two 63-bit integers")
+        return f" has data_offsets {quoted(offsets)}, wanted two 63-bit integers"
     if not countable(shape):
-        raise CheckpointError(f"{where} has shape {quoted(shape)}, more than any memory holds")
+        return f" has shape {quoted(shape)}, more than any memory holds"
     begin, end = offsets
     wanted = math.prod(shape) * STORED[tag].itemsize
     if end - begin != wanted:
-        raise CheckpointError(f"{where} has {end - begin} bytes, but {tag} of shape {quoted(shape)} takes {wanted}")
-    return Entry(tag, tuple(shape), begin, end)
+        return f" has {end - begin} bytes, but {tag} of shape {quoted(shape)} takes {wanted}"
+    return None
 
 
 def countable(shape: Sequence[int]) -> bool:
@@ -208,14 +194,16 @@ def check_layout(entries: Mapping[str, Entry], available: int, path: str) -> Non
     """The tensors must tile the data: in the file, none over another, nothing between them or behind the last."""
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        where = f"{path}: tensor {quoted(name)} at bytes {entry.begin} to {entry.end}"
         if entry.end > available:
-            raise CheckpointError(f"{where}, but the data has {available} (truncated?)")
-        if entry.begin < position:
-            raise CheckpointError(f"{where} overlaps the one before, which ends at {position}")
-        if entry.begin > position:
-            raise CheckpointError(f"{where} leaves a hole behind the one before, which ends at {position}")
-        position = entry.end
+            fault = f", but the data has {available} (truncated?)"
+        elif entry.begin < position:
+            fault = f" overlaps the one before, which ends at {position}"
+        elif entry.begin > position:
+            fault = f" leaves a hole behind the one before, which ends at {position}"
+        else:
+            position = entry.end
+            continue
+        raise CheckpointError(f"{path}: tensor {quoted(name)} at bytes {entry.begin} to {entry.end}{fault}")
     if position != available:
         raise CheckpointError(f"{path}: {available - position} bytes follow the last tensor, wanted none")
 

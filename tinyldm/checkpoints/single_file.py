@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import MemorySource, Place, SourceView
+from tinyldm.checkpoints.base import MemorySource
 from tinyldm.checkpoints.original_layout import original_tensors
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Config, Recognised
 from tinyldm.checkpoints.stated import COMPONENTS, PIPELINE, SCHEDULER
+from tinyldm.checkpoints.views import Place, SourceView
 
 # Fields that a library writes beside what it computes with.
 BOOKKEEPING = frozenset(

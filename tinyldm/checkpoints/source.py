@@ -11,15 +11,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.base import MappedFile, TensorSource, quoted
 from tinyldm.checkpoints.file_kinds import kind_in_words
-from tinyldm.checkpoints.safetensors import PREFIX, encodable, parse_json_object, read_safetensors
-from tinyldm.checkpoints.stored import MappedFile
+from tinyldm.checkpoints.folder import is_plain
+from tinyldm.checkpoints.safetensors import PREFIX, parse_json_object, read_safetensors
 from tinyldm.checkpoints.torch_pickle import LEGACY_START, ZIP_START, read_torch
+from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
 MAX_INDEX = 100_000_000
-LONGEST_NAME = 255  # bytes, of a file on common systems
 
 
 def open_source(path: str | PathLike[str]) -> TensorSource:
@@ -115,12 +115,6 @@ def read_index(path: str) -> dict[str, Any]:
     if type(index["metadata"]) is not dict:
         raise CheckpointError(f"{path}: metadata must be an object")
     return index
-
-
-def is_plain(name: str) -> bool:
-    """Whether a name is that of a file or folder beside the one that mentions it: no path, nothing that leads out."""
-    plain = name not in ("", ".", "..") and not set(name) & set('/\\:"\0')
-    return plain and encodable(name) and len(name.encode()) <= LONGEST_NAME
 
 
 def open_shard(index: Path, file: str) -> TensorSource:

@@ -10,8 +10,9 @@ import re
 from typing import Any
 
 from tinyldm.checkpoints.architecture import sizes
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.recognised import Component
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError
 
 KIND = "T2IAdapter"

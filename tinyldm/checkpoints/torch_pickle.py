@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from tinyldm.checkpoints.base import Table, TableSource, quoted
+from tinyldm.checkpoints.base import STORED, MappedFile, Table, TableSource, quoted
 from tinyldm.checkpoints.pickle_globals import NumpyArray
 from tinyldm.checkpoints.pickle_reader import Name, PickleReader
-from tinyldm.checkpoints.stored import STORED, MappedFile
 from tinyldm.checkpoints.torch_tensors import BUILDERS, LazyTensor, Storage, TypedStorage, typed_storage
 from tinyldm.checkpoints.zip_entries import ZipEntry, read_directory, read_entry
 from tinyldm.errors import CheckpointError

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import quoted
+from tinyldm.checkpoints.base import STORED, from_stored, quoted
 from tinyldm.checkpoints.pickle_globals import PLAIN, NumpyArray, is_shape
 from tinyldm.checkpoints.pickle_reader import Builder, Name, PickleReader
-from tinyldm.checkpoints.stored import STORED, from_stored
 from tinyldm.errors import CheckpointError
 
 TORCH_DTYPES = {

@@ -6,12 +6,13 @@ import numpy as np
 
 from tinyldm.checkpoints import components
 from tinyldm.checkpoints.architecture import unet_facts
-from tinyldm.checkpoints.base import RenamedSource, TensorSource, inner
+from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import SDXL, Family, family_of
 from tinyldm.checkpoints.leftovers import sort_leftovers
 from tinyldm.checkpoints.overrides import resize
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.checkpoints.stated import Stated, same_schedule
+from tinyldm.checkpoints.views import RenamedSource, inner
 from tinyldm.errors import CheckpointError
 
 UNET, FIRST_STAGE = "model.diffusion_model.", "first_stage_model."

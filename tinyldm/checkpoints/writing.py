@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinyldm.checkpoints.base import Place
+from tinyldm.checkpoints.base import FLOATING
 from tinyldm.checkpoints.safetensors import SafetensorsWriter
-from tinyldm.checkpoints.stored import FLOATING
+from tinyldm.checkpoints.views import Place
 
 METADATA = {"format": "pt"}  # without it the original libraries refuse the file
 

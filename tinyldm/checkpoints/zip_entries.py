@@ -6,8 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 
-from tinyldm.checkpoints.base import quoted
-from tinyldm.checkpoints.stored import MappedFile
+from tinyldm.checkpoints.base import MappedFile, quoted
 from tinyldm.errors import CheckpointError
 
 LOCAL_HEADER = 30  # bytes in front of an entry's name and extra field

@@ -145,7 +145,7 @@ def scaled(lora: str) -> tuple[str, float]:
 def add_measured_options(p: argparse.ArgumentParser) -> None:
     """What the commands that measure take: a checkpoint or a published architecture, and a size."""
     add_model_options(p)
-    known = "sd15, sd15-taesd, sd21, sdxl, ldm-imagenet, ldm-celebahq"
+    known = "sd15, sd15-taesd, sd21, sdxs-512, sdxl, ldm-imagenet, ldm-celebahq"
     p.add_argument("--architecture", metavar="NAME", help=f"random weights of a published one: {known}")
     add_size_options(p)
 
@@ -178,6 +178,12 @@ def add_resize_options(p: argparse.ArgumentParser) -> None:
 def add_seed_option(p: argparse.ArgumentParser, of: str = "the noise") -> None:
     """`--seed`."""
     p.add_argument("--seed", metavar="S", type=int, help=f"seed of {of} (default, and -1: drawn, and printed)")
+
+
+def add_rng_option(p: argparse.ArgumentParser) -> None:
+    """`--rng`."""
+    meaning = "what a seed means: torch (default), cuda (as on a GPU; cuda:THREADS of another card) or numpy"
+    p.add_argument("--rng", metavar="R", help=meaning)
 
 
 def chosen_seed(args: argparse.Namespace) -> int:

@@ -6,14 +6,21 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
 from tinyldm.commands.guides import add_guide_options, check_guides, guided
-from tinyldm.commands.options import add_force_option, add_seed_option, add_tiling_options, chosen_seed, open_model
+from tinyldm.commands.options import (
+    add_force_option,
+    add_rng_option,
+    add_seed_option,
+    add_tiling_options,
+    chosen_seed,
+    open_model,
+)
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, note_differences, repeated
@@ -24,6 +31,7 @@ from tinyldm.errors import InputError
 if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.request import Request
+    from tinyldm.pipelines.walk import Picture
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -50,11 +58,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
         help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
     )
     add_seed_option(p)
-    p.add_argument(
-        "--rng",
-        metavar="R",
-        help="what a seed means: torch (default), cuda (as on a GPU; cuda:THREADS of another card) or numpy",
-    )
+    add_rng_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
     p.add_argument("--from", dest="repeat", metavar="FILE", type=Path, help=FROM_HELP)
     p.add_argument(
@@ -94,8 +98,6 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     `settings` are of the request; `began` is what the pictures' files say of the one that they began from.
     """
     from tinyldm.pipelines.files import numbered, picture_files, said_of
-    from tinyldm.pipelines.picture_text import write_picture
-    from tinyldm.pipelines.pictures import grid
     from tinyldm.pipelines.prompted import words
     from tinyldm.pipelines.request import request
     from tinyldm.pipelines.walk import Walk
@@ -130,7 +132,7 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     if args.repeat is not None:
         note_differences(args, said)
     check_files(files, wanted, said, sheet)
-    names, images = numbered(files[0], len(wanted.prompts)) if sheet else files, []
+    names = numbered(files[0], len(wanted.prompts)) if sheet else files
     previews.of(model)
 
     def seen(step: Any) -> None:
@@ -138,8 +140,29 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
         previews.see(step, names.__getitem__)
 
     callback = seen if steps is None else steps.watching(model, wanted, seen)
+    how = Walk(progress=progress_bar, callback=callback, single_run=True)
+    write_pictures(args, model.pictures(wanted, how), wanted, files, said, steps)
+    print(*files, *([] if steps is None else steps.files), sep="\n")
+    variation = f", variation seed {wanted.variation_seed}" if wanted.variation_strength else ""
+    print(f"seed {wanted.seeds[0]}{variation}, {time.perf_counter() - started:.1f} s")
+
+
+def write_pictures(
+    args: argparse.Namespace,
+    pictures: Iterable[Picture],
+    wanted: Request,
+    files: Sequence[Path],
+    said: dict[str, Any],
+    steps: StepFiles | None,
+) -> None:
+    """Write each picture with its settings as soon as it is finished, or with `--grid` all in one at the end."""
+    from tinyldm.pipelines.picture_text import write_picture
+    from tinyldm.pipelines.pictures import grid
+
+    sheet: int | None = getattr(args, "grid", None)
+    images = []
     try:
-        for picture in model.pictures(wanted, Walk(progress=progress_bar, callback=callback, single_run=True)):
+        for picture in pictures:
             if sheet:
                 images.append(picture.image)
             else:
@@ -149,11 +172,9 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
                 steps.write(picture, wanted.settings(picture.index) | said)
     finally:  # a run that is interrupted keeps the pictures that are finished, in one picture too
         if sheet and images:
-            write_picture(files[0], grid(images, sheet), wanted.settings(0) | said | {"prompts": prompts})
+            prompts = {"prompts": [prompt for prompt in dict.fromkeys(wanted.prompts) if prompt]}
+            write_picture(files[0], grid(images, sheet), wanted.settings(0) | said | prompts)
             args.written.append(files[0])
-    print(*files, *([] if steps is None else steps.files), sep="\n")
-    variation = f", variation seed {wanted.variation_seed}" if wanted.variation_strength else ""
-    print(f"seed {wanted.seeds[0]}{variation}, {time.perf_counter() - started:.1f} s")
 
 
 def typed(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:

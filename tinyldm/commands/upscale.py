@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.commands.options import (
     add_force_option,
     add_model_options,
+    add_rng_option,
     add_seed_option,
     add_tiling_options,
     chosen_seed,
     open_model,
 )
+from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unread
 from tinyldm.commands.sampling import progress_bar, sampler_options, watch
 from tinyldm.version import __version__
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 SUMMARY = "make a picture larger"
 EXAMPLE = """example:
   tinyldm upscale apple.png --prompt "red apple" -o large.png
-  tinyldm upscale apple.png --scale 3 --strength 0.2
+  tinyldm upscale apple.png --prompt "(red:1.2) apple" --scale 3 --strength 0.2
   tinyldm upscale photo.png --prompt "a white cat" --model stable-diffusion-x4-upscaler
 """
 
@@ -48,7 +50,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--sampler", metavar="NAME", help="default: the model's own; `tinyldm sample x --sampler help` lists all"
     )
     p.add_argument("--sampler-option", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
+    add_prompt_options(p)
     add_seed_option(p)
+    add_rng_option(p)
     add_tiling_options(p)
     add_force_option(p)
 
@@ -58,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.files import picture_files, unused
     from tinyldm.pipelines.picture_text import format_of, write_picture
     from tinyldm.pipelines.pictures import read_image
+    from tinyldm.pipelines.request import request
     from tinyldm.pipelines.upscale import Upscaling, upscale
     from tinyldm.pipelines.walk import Walk
 
@@ -65,9 +70,11 @@ def run(args: argparse.Namespace) -> None:
     (output,) = picture_files(args.output or unused(args.image.with_name(f"{args.image.stem}-large.png")), [], 1)
     format_of(output)
     names = ("prompt", "negative_prompt", "scale", "strength", "tile", "overlap", "noise_level")
-    named = {name: getattr(args, name) for name in (*names, "steps", "guidance_scale", "sampler")}
+    named = {name: getattr(args, name) for name in (*names, "steps", "guidance_scale", "sampler", "clip_skip")}
+    named |= {"prompt_syntax": args.prompt_syntax or "webui", "rng": args.rng or "torch"}
     wanted = Upscaling(read_image(args.image), seed=chosen_seed(args), sampler_options=sampler_options(args), **named)
-    model = open_model(args)
+    model = open_model(args, all_loras(args, request(wanted.prompt, prompt_syntax=wanted.prompt_syntax)))
+    note_unread([wanted.prompt or "", wanted.negative_prompt], wanted.prompt_syntax)
     wanted = wanted.resolved(model.parts)
     model = expected(args, model, wanted)
     how = Walk(progress=progress_bar, callback=watch, single_run=True)

@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from tinyldm.diffusion.random import F32, check_seed, checked, fma, log_f32, sincos_f32
+from tinyldm.diffusion.random import F32, Seeded, check_seed, checked, fma, log_f32, sincos_f32
 from tinyldm.errors import InputError
 
 THREADS = 270_336  # of an H100: 132 multiprocessors of 2,048; no usual latent has as many elements
@@ -38,7 +38,7 @@ WEYL = 0x9E3779B9, 0xBB67AE85  # what the key grows by from round to round: the 
 ROUNDS = 10
 
 
-class CudaGenerator:
+class CudaGenerator(Seeded):
     """A stateful random stream, the twin of `torch.Generator("cuda").manual_seed(seed)` on a card of `threads`.
 
     `seed` is any integer from -2**63 to 2**64 - 1; all of its bits count. `threads` are the card's multiprocessors
@@ -50,16 +50,6 @@ class CudaGenerator:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < BLOCK or threads % BLOCK:
             raise InputError(f"threads of the card must be a multiple of {BLOCK}, not {threads!r}")
         self._threads, self._calls = threads, 0
-
-    @property
-    def initial_seed(self) -> int:
-        """The seed that the stream began with, from 0 to 2**64 - 1."""
-        return self._initial_seed
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed, as a list: that of the one stream for a whole batch."""
-        return [self._initial_seed]
 
     def rand(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Uniforms in [0, 1) of the shape, float32 or float64, with the bits of `torch.rand` on the card."""

@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,10 +37,11 @@ from tinyldm.errors import InputError
 
 BLOCK = 16
 
+LOW_HALF = 2**32 - 1  # of a seed: all that the twister is told
 F32 = np.float32
 TWO_PI = F32(2 * math.pi)
 
-SQRT_HALF = F32(0.707106781186547524)
+SQRT_HALF_BITS = F32(0.707106781186547524).view(np.int32)
 LOG_POLYNOMIAL = [
     F32(c)
     for c in (
@@ -59,10 +60,13 @@ LOG_POLYNOMIAL = [
 LN2_HIGH, LN2_LOW = F32(0.693359375), F32(-2.12194440e-4)
 
 FOUR_OVER_PI = F32(1.27323954473516)
-# π/4 in three parts, for the same reason.
-PI_4_PARTS = [F32(c) for c in (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)]
+# π/4 in three parts of float32, for the same reason; their sum has 49 bits, and its product with a small j is exact.
+PI_4 = sum(map(float, (F32(0.78515625), F32(2.4187564849853515625e-4), F32(3.77489497744594108e-8))))
 SIN_POLYNOMIAL = [F32(c) for c in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)]
 COS_POLYNOMIAL = [F32(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)]
+
+# a b + c of float32 values: `fma`, or what does the same where it is called.
+MultiplyAdd = Callable[[Any, Any, Any], np.ndarray]
 
 BELOW_FLOAT32 = np.int64((1 << 29) - 1)  # the 29 bits of a float64 that a float32 has no room for
 HALFWAY = np.int64(1 << 28)
@@ -81,28 +85,10 @@ def check_seed(seed: int) -> int:
     return value % 2**64
 
 
-class TorchGenerator:
-    """A stateful random stream, the twin of `torch.Generator("cpu").manual_seed(seed)`.
+class Seeded:
+    """What every stream knows: the seed that it began with."""
 
-    `seed` is any integer from -2**63 to 2**64 - 1. PyTorch seeds the twister with its low 32 bits only, so seeds that
-    are equal modulo 2**32 give the same stream.
-    """
-
-    def __init__(self, seed: int = 0):
-        self._initial_seed = check_seed(seed)
-        self._twister = np.random.MT19937(0)
-        self._state = np.random.RandomState(self._twister)
-        self._state.seed(self._initial_seed & 0xFFFFFFFF)  # `init_genrand`
-        self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
-
-    def manual_seed(self, seed: int) -> TorchGenerator:
-        """Start the stream of `seed` from its beginning; returns the generator itself.
-
-        The twister is kept: making one takes longer than many a draw.
-        """
-        self._initial_seed, self._kept = check_seed(seed), None
-        self._state.seed(self._initial_seed & 0xFFFFFFFF)
-        return self
+    _initial_seed: int
 
     @property
     def initial_seed(self) -> int:
@@ -113,6 +99,30 @@ class TorchGenerator:
     def seeds(self) -> list[int]:
         """The seed, as a list: that of the one stream for a whole batch."""
         return [self._initial_seed]
+
+
+class TorchGenerator(Seeded):
+    """A stateful random stream, the twin of `torch.Generator("cpu").manual_seed(seed)`.
+
+    `seed` is any integer from -2**63 to 2**64 - 1. PyTorch seeds the twister with its low 32 bits only, so seeds that
+    are equal modulo 2**32 give the same stream.
+    """
+
+    def __init__(self, seed: int = 0):
+        self._initial_seed = check_seed(seed)
+        self._twister = np.random.MT19937(0)
+        self._state = np.random.RandomState(self._twister)
+        self._state.seed(self._initial_seed & LOW_HALF)  # `init_genrand`
+        self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
+
+    def manual_seed(self, seed: int) -> TorchGenerator:
+        """Start the stream of `seed` from its beginning; returns the generator itself.
+
+        The twister is kept: making one takes longer than many a draw.
+        """
+        self._initial_seed, self._kept = check_seed(seed), None
+        self._state.seed(self._initial_seed & LOW_HALF)
+        return self
 
     def rand(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Uniforms in [0, 1) of the shape, float32 or float64: `torch.rand(shape, generator=self, dtype=dtype)`."""
@@ -132,10 +142,24 @@ class TorchGenerator:
             values[-BLOCK:] = box_muller(self._uniforms(BLOCK, dtype))
         return values.reshape(shape)
 
-    def _uniforms(self, size: int, dtype: np.dtype) -> np.ndarray:  # -> (size,)
+    def randn_each(self, shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray:  # -> (len(seeds), *shape)
+        """`torch_randn` of each seed, float32; in one go where the blocks of one do not run into another's.
+
+        The stream begins anew with each of the seeds, and goes on behind the last one's normals.
+        """
+        size = math.prod(shape)
+        if size % BLOCK:
+            return np.stack([self.manual_seed(seed).randn(shape) for seed in seeds])
+        return box_muller(self._uniforms(size, np.dtype(np.float32), seeds)).reshape(-1, *shape)
+
+    def _uniforms(self, size: int, dtype: np.dtype, seeds: Sequence[int] = ()) -> np.ndarray:
+        """The next uniforms, `(size,)`; or float32 ones of seeds that begin the stream anew, `(len(seeds), size)`."""
         if dtype == np.float32:
-            words = self._twister.random_raw(size)
-            return (words & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2**-24)
+            words = np.empty((len(seeds), size), np.uint32) if seeds else self._twister.random_raw(size)
+            for k, seed in enumerate(seeds):
+                words[k] = self.manual_seed(seed)._twister.random_raw(size)
+            low: np.ndarray = words.astype(np.uint32, copy=False) & np.uint32(2**24 - 1)
+            return low.view(np.int32).astype(np.float32) * F32(2**-24)
         words = self._twister.random_raw(2 * size)
         wide = (words[0::2] << np.uint64(32)) | words[1::2]
         return (wide & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
@@ -152,22 +176,34 @@ class TorchGenerator:
 
 
 def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
-    """Uniforms in [0, 1) to standard normals, in blocks of 16 whose elements j and j + 8 make a pair."""
+    """Uniforms in [0, 1) to standard normals, in blocks of 16 whose elements j and j + 8 make a pair.
+
+    Those of float32 have 24 bits, as the stream's do: for the numbers that can come of these, `rounded_twice` is `fma`.
+    """
     u1, u2 = np.split(uniforms.reshape(-1, BLOCK), 2, axis=1)
     if uniforms.dtype == np.float32:
-        log = log_f32(F32(1) - u1)
-        sin, cos = sincos_f32(TWO_PI * u2)
+        log = log_f32(F32(1) - u1, rounded_twice)
+        sin, cos = sincos_f32(TWO_PI * u2, rounded_twice)
     else:
         theta = 2 * math.pi * u2
         log, sin, cos = np.log(1 - u1), np.sin(theta), np.cos(theta)
     radius = np.sqrt(-2 * log)
-    return (
-        np.concatenate([radius * cos, radius * sin], axis=1).ravel() + 0
-    )  # adding 0 turns -0 into 0, as the mean does
+    pairs = np.empty((len(u1), 2, BLOCK // 2), uniforms.dtype)
+    np.multiply(radius, cos, out=pairs[:, 0])
+    np.multiply(radius, sin, out=pairs[:, 1])
+    pairs += 0  # turns -0 into 0, as adding the mean does
+    return pairs.reshape(-1)
+
+
+def rounded_twice(a: np.ndarray | F32, b: np.ndarray, c: np.ndarray | F32) -> np.ndarray:
+    """$a b + c$ of float32 values, rounded to float64 and then to float32: `fma` but for one case in some 2**29."""
+    total: np.ndarray = np.multiply(a, b, dtype=np.float64)
+    total += c
+    return total.astype(np.float32)
 
 
 def fma(a: np.ndarray | F32, b: np.ndarray | F32, c: np.ndarray | F32) -> np.ndarray:
-    r"""$a b + c$ of float32 arrays with a single rounding to float32, as the processor's instruction gives it.
+    r"""$a b + c$ of float32 values with a single rounding to float32, as the processor's instruction gives it.
 
     The product of two float32 is exact in float64. The sum rounds to float64 and then again to float32; the second
     rounding goes wrong only where the first one landed exactly halfway between two float32 values, so there the part
@@ -183,46 +219,46 @@ def fma(a: np.ndarray | F32, b: np.ndarray | F32, c: np.ndarray | F32) -> np.nda
     return total.astype(np.float32)
 
 
-def horner(coefficients: list[F32], x: np.ndarray) -> np.ndarray:
-    """The polynomial with these coefficients, highest power first, at `x`; one `fma` a coefficient."""
+def horner(coefficients: list[F32], x: np.ndarray, multiply_add: MultiplyAdd) -> np.ndarray:
+    """The polynomial with these coefficients, highest power first, at `x`; one `multiply_add` a coefficient."""
+    wide = x.astype(np.float64)  # once, not in every product
     y: np.ndarray | F32 = coefficients[0]
     for c in coefficients[1:]:
-        y = fma(y, x, c)
+        y = multiply_add(y, wide, c)
     return np.asarray(y)
 
 
-def log_f32(x: np.ndarray) -> np.ndarray:
+def log_f32(x: np.ndarray, multiply_add: MultiplyAdd = fma) -> np.ndarray:
     r"""$\ln x$ for positive, normal float32 `x`.
 
-    With $x = m 2^e$ and $m$ in $[\sqrt{1/2}, \sqrt 2)$: $\ln x = e \ln 2 + f - f^2/2 + f^3 P(f)$, $f = m - 1$.
+    With $x = m 2^e$ and $m$ in $[\sqrt{1/2}, \sqrt 2)$: $\ln x = e \ln 2 + f - f^2/2 + f^3 P(f)$, $f = m - 1$. The
+    exponent lies in the bits above the 23rd, and the bits of a larger number are larger.
     """
-    m, e = np.frexp(x)
-    low = m < SQRT_HALF
-    f = np.where(low, (m - F32(1)) + m, m - F32(1))
-    e = e.astype(np.float32) - low.astype(np.float32)
-    square = f * f
-    y = fma(horner(LOG_POLYNOMIAL, f) * f, square, e * LN2_LOW)
-    y = fma(-square, F32(0.5), y)
-    return fma(e, LN2_HIGH, f + y)
+    bits = x.view(np.int32)
+    exponent = (bits - SQRT_HALF_BITS) >> 23
+    f = (bits - (exponent << 23)).view(np.float32) - F32(1)
+    e, square = exponent.astype(np.float32), f * f
+    y = multiply_add(horner(LOG_POLYNOMIAL, f, multiply_add) * f, square, e * LN2_LOW)
+    # These products are exact: by a power of two, and of few bits.
+    return e * LN2_HIGH + (f + (y - F32(0.5) * square))
 
 
-def sincos_f32(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""$(\sin x, \cos x)$ for float32 `x` in $[0, 8192)$.
+def sincos_f32(x: np.ndarray, multiply_add: MultiplyAdd = fma) -> tuple[np.ndarray, np.ndarray]:
+    r"""$(\sin x, \cos x)$ for float32 `x` in $[0, 8)$.
 
     $x = j \pi/4 + r$ with even $j$ and $|r| \le \pi/4$; one polynomial serves the sine of $r$, one the cosine, and
     $j \bmod 8$ says which is which and with what sign.
     """
     j = ((x * FOUR_OVER_PI).astype(np.int32) + 1) & ~1
-    r = x
-    for part in PI_4_PARTS:
-        r = fma(-j.astype(np.float32), part, r)
+    r = (x - j * PI_4).astype(np.float32)  # all that comes before is exact
     square = r * r
-    cos_r = fma(horner(COS_POLYNOMIAL, square) * square, square, -(square * F32(0.5))) + F32(1)
-    sin_r = fma(horner(SIN_POLYNOMIAL, square) * square, r, r)
-    swapped = (j & 2) != 0
-    sin_x = np.where(swapped, cos_r, sin_r)
-    cos_x = np.where(swapped, sin_r, cos_r)
-    return np.where(j & 4, -sin_x, sin_x), np.where((j + 2) & 4, -cos_x, cos_x)
+    cos_r = multiply_add(horner(COS_POLYNOMIAL, square, multiply_add) * square, square, -(square * F32(0.5))) + F32(1)
+    sin_r = multiply_add(horner(SIN_POLYNOMIAL, square, multiply_add) * square, r, r)
+    # On the bits: exchanged where bit 1 of j is set, with the sign of bit 2 of j for the sine, of j + 2 for the cosine.
+    sin_bits, cos_bits = sin_r.view(np.int32), cos_r.view(np.int32)
+    exchanged = (sin_bits ^ cos_bits) & -((j >> 1) & 1)
+    sin_x, cos_x = sin_bits ^ exchanged ^ ((j & 4) << 29), cos_bits ^ exchanged ^ (((j + 2) & 4) << 29)
+    return sin_x.view(np.float32), cos_x.view(np.float32)
 
 
 def checked(
@@ -246,15 +282,6 @@ def torch_randn(
 ) -> np.ndarray:  # -> shape
     """`torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=dtype)`, without PyTorch."""
     return TorchGenerator(seed).randn(shape, dtype)
-
-
-def torch_randn_each(shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray:  # -> (len(seeds), *shape) float32
-    """`torch_randn` of each seed: in one go where the blocks of one do not run into another's."""
-    size, generator = math.prod(shape), TorchGenerator()
-    if size % BLOCK:
-        return np.stack([generator.manual_seed(seed).randn(shape) for seed in seeds])
-    uniforms = [generator.manual_seed(seed).rand(size) for seed in seeds]
-    return box_muller(np.concatenate(uniforms)).reshape(-1, *shape)
 
 
 class Generator(Protocol):

@@ -15,11 +15,11 @@ from functools import partial
 import numpy as np
 
 from tinyldm.diffusion.philox import CudaGenerator
-from tinyldm.diffusion.random import Generator, PictureStreams, TorchGenerator, check_seed, checked
+from tinyldm.diffusion.random import Generator, PictureStreams, Seeded, TorchGenerator, check_seed, checked
 from tinyldm.errors import InputError
 
 
-class NumpyGenerator:
+class NumpyGenerator(Seeded):
     """A stateful random stream, that of `numpy.random.RandomState(seed)`; its `seed` is from 0 to 2**32 - 1.
 
     NumPy keeps this older generator's bits for good. It draws in float64, which is rounded to float32 where that is
@@ -31,16 +31,6 @@ class NumpyGenerator:
         if self._initial_seed >= 2**32:
             raise InputError(f"seed: {seed} is out of NumPy's range; with rng numpy it must be from 0 to 2**32 - 1")
         self._state = np.random.RandomState(self._initial_seed)
-
-    @property
-    def initial_seed(self) -> int:
-        """The seed that the stream began with."""
-        return self._initial_seed
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed, as a list: that of the one stream for a whole batch."""
-        return [self._initial_seed]
 
     def randn(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Standard normals of the shape, float32 or float64: those of `RandomState.randn`."""

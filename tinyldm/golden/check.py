@@ -10,6 +10,7 @@ from tinyldm.errors import InputError
 from tinyldm.golden.compare import compare
 from tinyldm.golden.comparison import Comparison
 from tinyldm.golden.fixtures import record_fixture
+from tinyldm.golden.guides import guided, load_options
 from tinyldm.golden.names import compvis_names
 from tinyldm.golden.record import Recording, record, request_of, weights_digest
 from tinyldm.golden.store import Golden
@@ -40,6 +41,7 @@ def check(
         dtype=dtype or runtime["dtype"],
         precision=precision or runtime["precision"],
         threads=threads,
+        **load_options(golden),
     )
     for name, network in model.networks.items():
         wanted = golden.metadata["weights_sha256"].get(name, "nothing")
@@ -51,7 +53,7 @@ def check(
             )
     with tempfile.TemporaryDirectory(prefix="golden-check-") as folder:
         again = Path(folder) / "again.safetensors"
-        repeat(golden, settings, model, again)
+        repeat(golden, settings, guided(model, golden), again)
         with Golden(again) as candidate:
             return compare(golden, candidate, tolerance)
 

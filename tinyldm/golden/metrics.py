@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyldm.checkpoints.stored import tag_of
+from tinyldm.checkpoints.base import tag_of
 
 BLOCK = 1 << 20  # elements at a time, so that float64 copies stay small
 

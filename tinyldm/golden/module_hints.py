@@ -81,8 +81,8 @@ def another_activation(x: np.ndarray, g: np.ndarray, c: np.ndarray) -> str | Non
     right = min(outputs, key=lambda name: rms(outputs[name] - g))
     if rms(outputs[right] - g) > EXACT * rms(g):
         return None
-    wrong = next((name for name, y in outputs.items() if name != right and explains(y, g, c)), None)
-    return f"{wrong} in place of {right}" if wrong else None
+    wrong = min(outputs, key=lambda name: rms(outputs[name] - c))
+    return f"{wrong} in place of {right}" if wrong != right and explains(outputs[wrong], g, c) else None
 
 
 # Norms ----------------------------------------------------------------------------------------------------------------
@@ -115,18 +115,27 @@ def another_epsilon(x: np.ndarray, g: np.ndarray, c: np.ndarray, groups: int) ->
     for norm in norms(x, groups) if x.shape == g.shape else ():
         fits = {epsilon: affine_fit(norm.output(epsilon), g, norm.channels) for epsilon in EPSILONS}
         left = {e: rms(gain * norm.output(e) + bias - g) for e, (gain, bias) in fits.items()}
-        right = min(left, key=left.__getitem__)
-        if left[right] > EXACT * rms(g):
+        least = min(left.values())
+        if least > EXACT * rms(g):
             continue
-        gain, bias = fits[right]
-        powers, step = np.arange(-14.0, 3.0), 1.0
-        while step > 1e-5:  # finer and finer around the best
-            distances = [rms(gain * norm.output(10.0**power) + bias - c) for power in powers]
-            best, step = powers[int(np.argmin(distances))], step / 4
-            powers = best + step * np.arange(-4, 5)
-        if explains(gain * norm.output(10.0**best) + bias, g, c):
-            return f"a {norm.name} norm with the epsilon {10.0**best:.2g} in place of {right:g}"
+        # A single sample has one variance a group, and the gain makes up for any epsilon: only the difference of the
+        # two epsilons shows. Of the pairs that have it, that of published ones.
+        powers = {e: best_power(norm, *fits[e], c) for e in EPSILONS if left[e] <= 10 * least + 1e-14 * rms(g)}
+        right = min(powers, key=lambda e: min(abs(powers[e] - math.log10(known)) for known in EPSILONS))
+        epsilon, (gain, bias) = 10.0 ** powers[right], fits[right]
+        if explains(gain * norm.output(epsilon) + bias, g, c):
+            return f"a {norm.name} norm with the epsilon {epsilon:.2g} in place of {right:g}"
     return None
+
+
+def best_power(norm: Norm, gain: np.ndarray, bias: np.ndarray, c: np.ndarray) -> float:
+    """The power of ten that as an epsilon brings a norm nearest to the candidate."""
+    powers, step = np.arange(-14.0, 3.0), 1.0
+    while step > 1e-5:  # finer and finer around the best
+        distances = [rms(gain * norm.output(10.0**power) + bias - c) for power in powers]
+        best, step = float(powers[int(np.argmin(distances))]), step / 4
+        powers = best + step * np.arange(-4, 5)
+    return best
 
 
 def norms(x: np.ndarray, groups: int) -> Iterator[Norm]:

@@ -14,6 +14,7 @@ import numpy as np
 from tinyldm import tracing
 from tinyldm.diffusion.samplers.registry import find_sampler
 from tinyldm.errors import InputError
+from tinyldm.golden.guides import guides_of, put_on_top
 from tinyldm.golden.module_errors import Errors, ModuleErrorTrace, add_evaluation
 from tinyldm.golden.rounding import EVALUATIONS, check_arithmetic, rounded_model
 from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
@@ -74,13 +75,19 @@ def record(
         images = [picture.image for picture in m.pictures(wanted)]
         return {"picture": np.stack([np.moveaxis(np.asarray(image), -1, 0) for image in images])}
 
-    write(path, run, model, describe(model) | {"settings": settings_of(wanted)}, recording or Recording())
+    guides, given = guides_of(model)
+    settings = settings_of(wanted) | ({"guides": guides, "given": sorted(given)} if guides else {})
+    write(path, run, model, describe(model) | {"settings": settings}, recording or Recording(), given)
 
 
 # The fields of a request that a file states as they are. What only some requests have is stated by those alone, so that
 # files of earlier versions are of the same run.
 STATED = ("steps", "sampler", "guidance_scale", "height", "width")
-STATED_IF_SET = ("sampler_options", "one_stream")
+STATED_IF_SET = (
+    *("sampler_options", "one_stream", "guidance_rescale", "prompt_syntax", "clip_skip", "rng", "seamless"),
+    *("variation_seed", "variation_strength"),
+)
+USUAL = request()
 
 
 def settings_of(wanted: Request) -> dict[str, Any]:
@@ -88,7 +95,8 @@ def settings_of(wanted: Request) -> dict[str, Any]:
     unstated = ("image", "mask", "depth", "segments", "way", "conditions", "noise")
     if any(getattr(wanted, name) is not None for name in unstated):
         raise InputError("a request with a picture, a latent or arrays can't be recorded: a file could not state them")
-    if wanted.seeds != tuple(wanted.seeds[0] + k for k in range(len(wanted.prompts))):
+    varied = bool(wanted.variation_strength)  # then all pictures have the first seed
+    if wanted.seeds != tuple(wanted.seeds[0] + k * (not varied) for k in range(len(wanted.prompts))):
         raise InputError(f"recorded pictures have seeds one after the other, not {wanted.seeds}")
     negative = list(wanted.negative_prompts)
     return {
@@ -96,7 +104,7 @@ def settings_of(wanted: Request) -> dict[str, Any]:
         "negative_prompt": negative[0] if len(set(negative)) == 1 else negative,
         "seed": wanted.seeds[0],
         **{name: getattr(wanted, name) for name in STATED},
-        **{name: getattr(wanted, name) for name in STATED_IF_SET if getattr(wanted, name)},
+        **{name: value for name in STATED_IF_SET if (value := getattr(wanted, name)) != getattr(USUAL, name)},
     }
 
 
@@ -196,6 +204,7 @@ def describe(model: LatentDiffusion) -> dict[str, Any]:
             **{name: dataclasses.asdict(network.config) for name, network in model.networks.items()},
             "scheduler": dict(model.scheduler_config),
         },
+        **({"beside": beside} if (beside := put_on_top(model)) else {}),
         "weights_sha256": {name: weights_digest(network) for name, network in model.networks.items()},
         "runtime": {"backend": runtime.backend, "dtype": str(runtime.dtype), "precision": runtime.precision},
     }

@@ -15,13 +15,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from tinyldm import ops
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.models.build import rebuilt
@@ -279,5 +281,12 @@ def rounded_network(network: Network[Any], arithmetic: str, evaluation: int = 0)
 
 def rounded_model(model: LatentDiffusion, arithmetic: str, evaluation: int = 0) -> LatentDiffusion:
     """A twin of a `LatentDiffusion` whose models evaluate in `arithmetic`; the sampler computes in float32."""
-    parts = {name: rounded_network(network, arithmetic, evaluation) for name, network in model.networks.items()}
-    return model.replaced(**parts, runtime=parts["unet"].runtime)
+    parts: dict[str, Any] = {
+        name: rounded_network(network, arithmetic, evaluation) for name, network in model.networks.items()
+    }
+    twins = {id(network): parts[name] for name, network in model.networks.items()}
+    controls = tuple(replace(c, network=twins.get(id(c.network), c.network)) for c in model.parts.controls)
+    prompts = tuple(
+        replace(p, adapter=twins[id(p.adapter)], encoder=twins[id(p.encoder)]) for p in model.parts.image_prompts
+    )
+    return model.replaced(**parts, runtime=parts["unet"].runtime, controls=controls, image_prompts=prompts)

@@ -21,9 +21,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinyldm.checkpoints.base import quoted
+from tinyldm.checkpoints.base import STORED, from_stored, quoted, tag_of, to_stored
 from tinyldm.checkpoints.safetensors import Entry, build_header, read_safetensors
-from tinyldm.checkpoints.stored import STORED, from_stored, tag_of, to_stored
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.golden.seeded import integers, stream_key
 

@@ -11,7 +11,7 @@ pass: `linears`, `linear_activation`, `linear_geglu`, `linear_residual`, `norm_s
 `affine_silu_conv2d`, `conv2d_residual`, `upsample_conv2d`.
 
 **Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
-in its published layout (float16, float32 or float64) or what was prepared from it:
+in its published layout (float16, float32, float64, or `BFLOAT16` of `ops.bfloat16`) or what was prepared from it:
 
     prepare_linear(weight, precision="fast")                for linear, linear_activation, linear_residual
     prepare_linear(weight, gated=True, …)                   for linear_geglu

@@ -199,6 +199,9 @@ class Native:
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
         self.__name__, self.__doc__ = name or function.__name__, function.__doc__
+        # Numba makes a symbol of this name and of a number that two processes may both give: kernels of one function
+        # (`matmul_kernel`), compiled by different processes and loaded by a third, would be taken for each other.
+        function.__qualname__ = f"{self.__name__}.{function.__qualname__}"
 
     @cached_property
     def compiled(self) -> Callable[..., Any]:

@@ -31,6 +31,7 @@ from tinyldm.kernels.matmul import (
     ceil_div,
     is_gathered,
     matmul,
+    pack_filters,
     pack_weight,
     packed_form,
     pad_bias,
@@ -41,6 +42,7 @@ from tinyldm.kernels.rows import SILU
 from tinyldm.kernels.simd import TILES, unit
 from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
+from tinyldm.ops.bfloat16 import BFLOAT16, widened
 from tinyldm.ops.conv import Padding, conv2d_sizes, enlarged_size
 from tinyldm.ops.norm import check_affine
 
@@ -80,7 +82,7 @@ def choose_conv2d(shape: tuple[int, ...], stride: int = 1, precision: str = "fas
 
 
 def prepare_conv2d(weight: np.ndarray, stride: int = 1, precision: str = "fast") -> PreparedConv:
-    """Lay out `(C_out, C_in, k_h, k_w)` filters of any float dtype, once, for the algorithm of `choose_conv2d`."""
+    """Lay out `(C_out, C_in, k_h, k_w)` filters of any float dtype, or `BFLOAT16`, once, as `choose_conv2d` says."""
     form, taps = packed_form(precision), math.prod(weight.shape[2:])
     algorithm = choose_conv2d(weight.shape, stride, precision)
     if form == PAIRS and (algorithm == "winograd" or is_gathered(taps, weight.shape[1])):
@@ -93,9 +95,19 @@ def prepare_upsample_conv2d(weight: np.ndarray, precision: str = "fast") -> Prep
     prepared = prepare_conv2d(weight, 1, precision)
     if prepared.algorithm != "direct" or weight.shape[2:] != (3, 3):
         return prepared
-    wide = weight.astype(np.float64)
-    phases = [_coinciding(_coinciding(wide, 2, row), 3, column) for row in (0, 1) for column in (0, 1)]
-    return replace(prepared, phases=tuple(pack_weight(phase, form=prepared.packed.form) for phase in phases))
+    form = prepared.packed.form
+    return replace(prepared, phases=tuple(_phase(weight, row, column, form) for row in (0, 1) for column in (0, 1)))
+
+
+def _phase(weight: np.ndarray, row: int, column: int, form: int) -> PackedWeight:
+    """The 2×2 filters of the pixels of one phase, made a block of them at a time in float64."""
+
+    def filters(block: slice) -> np.ndarray:
+        part = weight[block]
+        wide = (widened(part) if part.dtype == BFLOAT16 else part).astype(np.float64)
+        return _coinciding(_coinciding(wide, 2, row), 3, column)
+
+    return pack_filters((*weight.shape[:2], 2, 2), filters, form=form)
 
 
 def _coinciding(weight: np.ndarray, axis: int, phase: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import added, as_rows, float32_only, parameters
 from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, packed_form, pad_bias
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
+from tinyldm.ops.bfloat16 import widened
 
 LinearWeight = np.ndarray | PackedWeight
 
@@ -40,7 +41,7 @@ class PackedWeights:
 
 
 def prepare_linear(weight: np.ndarray, gated: bool = False, precision: str = "fast") -> PackedWeight:
-    """Pack a `(C_out, C_in)` weight of any float dtype for `linear` and its composites, once.
+    """Pack a `(C_out, C_in)` weight of any float dtype, or `BFLOAT16`, for `linear` and its composites, once.
 
     A 1×1 convolution's `(C_out, C_in, 1, 1)` weight is taken as the matrix that it is. `gated=True` is for
     `linear_geglu`, and for that only.
@@ -52,6 +53,8 @@ def prepare_linears(weights: Sequence[np.ndarray], precision: str = "fast") -> P
     """Pack the `(C_out, C_in)` weights of linear layers that have the same input for `linears`, once."""
     matrices = [_matrix(weight) for weight in weights]
     ends = np.cumsum([len(matrix) for matrix in matrices[:-1]])
+    if len({matrix.dtype for matrix in matrices}) > 1:
+        matrices = [widened(matrix) for matrix in matrices]
     return PackedWeights(pack_weight(np.concatenate(matrices), form=packed_form(precision)), tuple(map(int, ends)))
 
 

@@ -56,7 +56,7 @@ from tinyldm.kernels.rows import (
 from tinyldm.kernels.simd import FLOAT_BYTES, WIDENED, address, next_unit, target, unit
 from tinyldm.kernels.tile import CACHE_LINE, multiply_rows
 from tinyldm.kernels.tiles import begin_products, end_products
-from tinyldm.ops.bfloat16 import float32_to_bfloat16
+from tinyldm.ops.bfloat16 import narrowed, widened
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
@@ -104,27 +104,37 @@ class PackedWeight:
 
 
 def pack_weight(weight: np.ndarray, gated: bool = False, form: int = FLOAT32) -> PackedWeight:
-    """Pack a `(C_out, C_in)` or `(C_out, C_in, k_h, k_w)` weight of any float dtype.
+    """Pack a `(C_out, C_in)` or `(C_out, C_in, k_h, k_w)` weight of any float dtype, or `BFLOAT16`.
 
-    With `gated`, the first half of C_out are values and the second half their gates.
+    With `gated`, the first half of C_out are values and the second half their gates. What is converted is a panel at a
+    time, so that a weight of 16-bit numbers is never there in float32.
     """
-    c_out, c_in = weight.shape[:2]
+    return pack_filters(weight.shape, weight.__getitem__, gated, form)
+
+
+def pack_filters(
+    shape: tuple[int, ...], filters: Callable[[slice], np.ndarray], gated: bool = False, form: int = FLOAT32
+) -> PackedWeight:
+    """Pack a weight of a shape that `filters` gives some rows of C_out of, when they are asked for."""
+    c_out, c_in = shape[:2]
     if gated and c_out % 2:
-        raise InputError(f"a weight of shape {weight.shape} has no two halves: values and gates")
+        raise InputError(f"a weight of shape {shape} has no two halves: values and gates")
     halves = 2 if gated else 1
-    panels = ceil_div(c_out // halves, TILE_COLUMNS)
-    taps = int(np.prod(weight.shape[2:], dtype=np.int64))
+    rows = c_out // halves
+    panels = ceil_div(rows, TILE_COLUMNS)
+    taps = int(np.prod(shape[2:], dtype=np.int64))
     steps, width = {
         FLOAT32: (c_in, TILE_COLUMNS),
         HALVES: (c_in, TILE_COLUMNS // 2),
         PAIRS: (steps_of(c_in), TILE_COLUMNS),
     }[form]
     packed = aligned(panels * halves * taps * steps * width).reshape(panels, halves, taps, steps, width)
-    for half, rows in enumerate(np.split(weight.reshape(c_out, c_in, taps), halves)):
-        for p in range(panels):
-            columns = rows[p * TILE_COLUMNS : (p + 1) * TILE_COLUMNS].astype(np.float32, copy=False)
+    for p in range(panels):
+        first, end = p * TILE_COLUMNS, min(rows, (p + 1) * TILE_COLUMNS)
+        for half in range(halves):
+            columns = filters(slice(half * rows + first, half * rows + end)).reshape(end - first, c_in, taps)
             packed[p, half] = _panel(columns, form, steps)
-    return PackedWeight(packed.reshape(panels * halves, taps, steps, width), weight.shape, gated, form)
+    return PackedWeight(packed.reshape(panels * halves, taps, steps, width), shape, gated, form)
 
 
 def packed_form(precision: str) -> int:
@@ -139,14 +149,12 @@ def packed_form(precision: str) -> int:
 def _panel(columns: np.ndarray, form: int, steps: int) -> np.ndarray:
     """`(columns, C_in, taps)` as `(taps, steps, …)` numbers of a panel."""
     count, c_in, taps = columns.shape
-    panel = np.zeros((taps, c_in if form != PAIRS else 2 * steps, TILE_COLUMNS), np.float32)
-    panel[:, :c_in, :count] = columns.transpose(2, 1, 0)
-    if form == FLOAT32:
-        return panel
-    bits = float32_to_bfloat16(panel)
+    numbers = widened(columns) if form == FLOAT32 else narrowed(columns)
+    panel = np.zeros((taps, c_in if form != PAIRS else 2 * steps, TILE_COLUMNS), numbers.dtype)
+    panel[:, :c_in, :count] = numbers.transpose(2, 1, 0)
     if form == PAIRS:
-        bits = np.ascontiguousarray(bits.reshape(taps, steps, 2, TILE_COLUMNS).swapaxes(2, 3))
-    return bits.reshape(taps, steps, -1).view(np.float32)
+        panel = np.ascontiguousarray(panel.reshape(taps, steps, 2, TILE_COLUMNS).swapaxes(2, 3))
+    return panel.reshape(taps, steps, -1).view(np.float32)
 
 
 def pad_bias(

@@ -27,6 +27,7 @@ indirect convolution algorithm", arXiv 1907.02129.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from llvmlite import ir
 
@@ -69,8 +70,7 @@ def _tile(
     product: Product,
 ) -> None:
     """Emit the tile of `height` rows; `table` is a pointer to the addresses of its rows."""
-    shape = target()
-    lanes = Lanes(builder, shape.width)
+    lanes = Lanes(builder, target().width)
 
     def row_of_a(r: int) -> ir.Value:
         start = builder.load(builder.gep(table, [constant(r)], source_etype=I64), typ=I64, align=8)
@@ -84,30 +84,46 @@ def _tile(
         lanes.prefetch(c, builder.mul(c_stride, constant(r)))
     packed = builder.inttoptr(b, POINTER)
     ahead_at = builder.inttoptr(ahead, POINTER)
-    vector_bytes = shape.width * FLOAT_BYTES
-    step_bytes = shape.tile_vectors * vector_bytes
+    sums = _sums(lanes, height, depth, partial(_steps, lanes, a, packed, ahead_at, product))
+    with builder.if_else(builder.icmp_signed("!=", accumulate, constant(0))) as (then, otherwise):
+        with then:
+            _write(lanes, sums, c, c_stride, add=True)
+        with otherwise:
+            _write(lanes, sums, c, c_stride, add=False)
 
-    def steps(count: int) -> Callable[..., list[Value]]:
-        def body(k: ir.Value, *before: Value) -> list[Value]:
-            b_at = builder.gep(packed, [builder.mul(k, constant(step_bytes))], source_etype=BYTE)
-            k_bytes = builder.mul(k, constant(FLOAT_BYTES))
-            a_at = [builder.gep(row, [k_bytes], source_etype=BYTE) for row in a]
-            sums = list(before)
-            for line in range(0, step_bytes if count == UNROLL else 0, CACHE_LINE):
-                reached = builder.add(builder.mul(k, constant(step_bytes // UNROLL)), constant(line))
-                lanes.prefetch(ahead_at, reached, LEVEL_2)
-            for u in range(count):
-                columns = [lanes.load(b_at, u * step_bytes + v * vector_bytes) for v in range(shape.tile_vectors)]
-                for r in range(height):
-                    value = lanes.broadcast(a_at[r], u * FLOAT_BYTES)
-                    for v, column in enumerate(columns):
-                        at = r * shape.tile_vectors + v
-                        sums[at] = product(lanes, value, column, sums[at])
-            return sums
 
-        return body
+def _steps(
+    lanes: Lanes, a: list[ir.Value], packed: ir.Value, ahead: ir.Value, product: Product, count: int
+) -> Callable[..., list[Value]]:
+    """What emits `count` steps of k for the rows at `a`: `body(k, *sums) -> sums`."""
+    builder, vectors, vector_bytes = lanes.builder, target().tile_vectors, lanes.width * FLOAT_BYTES
+    step_bytes = vectors * vector_bytes
 
-    zeros = [lanes.constant(0.0)] * (height * shape.tile_vectors)
+    def body(k: ir.Value, *before: Value) -> list[Value]:
+        b_at = builder.gep(packed, [builder.mul(k, constant(step_bytes))], source_etype=BYTE)
+        k_bytes = builder.mul(k, constant(FLOAT_BYTES))
+        a_at = [builder.gep(row, [k_bytes], source_etype=BYTE) for row in a]
+        sums = list(before)
+        for line in range(0, step_bytes if count == UNROLL else 0, CACHE_LINE):
+            reached = builder.add(builder.mul(k, constant(step_bytes // UNROLL)), constant(line))
+            lanes.prefetch(ahead, reached, LEVEL_2)
+        for u in range(count):
+            columns = [lanes.load(b_at, u * step_bytes + v * vector_bytes) for v in range(vectors)]
+            for r, row in enumerate(a_at):
+                value = lanes.broadcast(row, u * FLOAT_BYTES)
+                for v, column in enumerate(columns):
+                    sums[r * vectors + v] = product(lanes, value, column, sums[r * vectors + v])
+        return sums
+
+    return body
+
+
+def _sums(
+    lanes: Lanes, height: int, depth: ir.Value, steps: Callable[[int], Callable[..., list[Value]]]
+) -> list[Value]:
+    """The sums over all of k, row after row; from `HALVED` steps on those of its two halves, added."""
+    builder, vector_bytes = lanes.builder, lanes.width * FLOAT_BYTES
+    zeros = [lanes.constant(0.0)] * (height * target().tile_vectors)
     with builder.goto_entry_block():
         kept = builder.alloca(lanes.type, size=len(zeros))
     halved = builder.icmp_signed(">=", depth, constant(HALVED))
@@ -125,23 +141,17 @@ def _tile(
     added = [value + lanes.load(kept, i * vector_bytes) for i, value in enumerate(sums)]
     builder.branch(after)
     builder.position_at_end(after)
-    sums = [_merged(builder, (before, one), (both, two)) for one, two in zip(sums, added, strict=True)]
+    return [_merged(builder, (before, one), (both, two)) for one, two in zip(sums, added, strict=True)]
 
-    def write(add: bool) -> None:
-        row = builder.inttoptr(c, POINTER)
-        for r in range(height):
-            for v in range(shape.tile_vectors):
-                value = sums[r * shape.tile_vectors + v]
-                if add:
-                    value = lanes.load(row, v * vector_bytes) + value
-                lanes.store(value, row, v * vector_bytes)
-            row = builder.gep(row, [c_stride], source_etype=BYTE)
 
-    with builder.if_else(builder.icmp_signed("!=", accumulate, constant(0))) as (then, otherwise):
-        with then:
-            write(add=True)
-        with otherwise:
-            write(add=False)
+def _write(lanes: Lanes, sums: list[Value], c: ir.Value, c_stride: ir.Value, add: bool) -> None:
+    """Emit the end of a tile: its sums to C, in the place of what is there or added to it."""
+    vectors, vector_bytes = target().tile_vectors, lanes.width * FLOAT_BYTES
+    row = lanes.builder.inttoptr(c, POINTER)
+    for r in range(0, len(sums), vectors):
+        for v, value in enumerate(sums[r : r + vectors]):
+            lanes.store(lanes.load(row, v * vector_bytes) + value if add else value, row, v * vector_bytes)
+        row = lanes.builder.gep(row, [c_stride], source_etype=BYTE)
 
 
 @emitted(9)

@@ -17,6 +17,7 @@ Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 from llvmlite import ir
 
@@ -96,6 +97,22 @@ def end_products(builder: ir.IRBuilder) -> None:
         Unit(builder).release()
 
 
+def _begin(tiles: Unit, keep: ir.Value, places: list[tuple[int, ir.Value]], pitch: ir.Value) -> None:
+    """Fill the registers of C with what is at their places, or with zeros."""
+    with tiles.builder.if_else(keep) as (then, otherwise):
+        with then:
+            for tile, place in places:
+                tiles.load(C[tile], place, pitch)
+        with otherwise:
+            for tile, _ in places:
+                tiles.zero(C[tile])
+
+
+def _offset(builder: ir.IRBuilder, address: ir.Value, row: ir.Value, distance: ir.Value, line: int = 0) -> ir.Value:
+    """The address of a row, and of so many lines behind its first."""
+    return builder.add(builder.add(address, builder.mul(row, distance)), constant(line * LINE))
+
+
 @emitted(9)
 def multiply_tiles(
     builder: ir.IRBuilder,
@@ -119,20 +136,13 @@ def multiply_tiles(
     pitch = builder.sub(second, start)
     keep = builder.icmp_signed("!=", accumulate, constant(0))
 
-    def offset(address: ir.Value, row: ir.Value, distance: ir.Value, line: int = 0) -> ir.Value:
-        return builder.add(builder.add(address, builder.mul(row, distance)), constant(line * LINE))
+    offset = partial(_offset, builder)
 
     def block(first: ir.Value, heights: int) -> None:
         below = [builder.add(first, constant(i * HEIGHT)) for i in range(heights)]
         places = [(2 * i + j, offset(c, row, c_stride, j)) for i, row in enumerate(below) for j in range(2)]
         a = [offset(builder.add(start, a_offset), row, pitch) for row in below]
-        with builder.if_else(keep) as (then, otherwise):
-            with then:
-                for tile, place in places:
-                    tiles.load(C[tile], place, c_stride)
-            with otherwise:
-                for tile, _ in places:
-                    tiles.zero(C[tile])
+        _begin(tiles, keep, places, c_stride)
         quarter = builder.and_(builder.lshr(first, constant(5)), constant(3))
         asked = builder.add(ahead, builder.mul(quarter, builder.mul(depth, constant(2 * LINE // 4))))
 

@@ -37,6 +37,18 @@ def turned(rows: list[Value]) -> list[Value]:
     return rows
 
 
+def _place(builder: ir.IRBuilder, start: ir.Value, pitch: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
+    """The address of a value of a matrix that lies at `start`."""
+    at = builder.add(builder.mul(row, pitch), builder.mul(column, constant(FLOAT_BYTES)))
+    return builder.add(start, at)
+
+
+def _no_further(lanes: Lanes, index: ir.Value, count: ir.Value) -> ir.Value:
+    """The index, or that of the last place from which there are W values to the end."""
+    last = lanes.builder.sub(count, constant(lanes.width))
+    return lanes.builder.select(lanes.builder.icmp_signed("<", index, last), index, last)
+
+
 @emitted(8)
 def transpose(
     builder: ir.IRBuilder,
@@ -56,32 +68,24 @@ def transpose(
     """
     lanes = Lanes(builder, target().width)
 
-    def place(start: ir.Value, pitch: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
-        at = builder.add(builder.mul(row, pitch), builder.mul(column, constant(FLOAT_BYTES)))
-        return builder.add(start, at)
-
     def factor(some: Lanes, column: ir.Value) -> Value:
         return some.load(factors, builder.mul(column, factor_step))
 
     def square(row: ir.Value, column: ir.Value) -> None:
         by = factor(lanes, column)
-        read = place(source, source_pitch, row, column)
+        read = _place(builder, source, source_pitch, row, column)
         values = []
         for _ in range(lanes.width):
             values.append(lanes.load(read) * by)
             read = builder.add(read, source_pitch)
-        write = place(destination, destination_pitch, column, row)
+        write = _place(builder, destination, destination_pitch, column, row)
         for value in turned(values):
             lanes.store(value, write)
             write = builder.add(write, destination_pitch)
 
-    def no_further(index: ir.Value, count: ir.Value) -> ir.Value:
-        last = builder.sub(count, constant(lanes.width))
-        return builder.select(builder.icmp_signed("<", index, last), index, last)
-
     def band(row: ir.Value) -> list[Value]:
         def body(column: ir.Value) -> list[Value]:
-            square(no_further(row, rows), no_further(column, columns))
+            square(_no_further(lanes, row, rows), _no_further(lanes, column, columns))
             return []
 
         return loop(builder, constant(0), columns, lanes.width, [], body)
@@ -90,8 +94,8 @@ def transpose(
         one = Lanes(builder, 1)
 
         def body(column: ir.Value) -> list[Value]:
-            value = one.load(place(source, source_pitch, row, column)) * factor(one, column)
-            one.store(value, place(destination, destination_pitch, column, row))
+            value = one.load(_place(builder, source, source_pitch, row, column)) * factor(one, column)
+            one.store(value, _place(builder, destination, destination_pitch, column, row))
             return []
 
         return loop(builder, constant(0), columns, 1, [], body)

@@ -14,8 +14,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import read_config, require
-from tinyldm.models.network import Network
+from tinyldm.models.network import Network, read_config, require
 from tinyldm.models.unet import Conditions, checked_context, checked_latents, mid_block, time_embedding, way_down
 from tinyldm.models.unet_config import INERT as UNET_INERT
 from tinyldm.models.unet_config import UNetConfig, down_parameters, embedding_parameters, mid_parameters, settings

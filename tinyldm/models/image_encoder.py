@@ -16,8 +16,7 @@ import numpy as np
 from tinyldm.errors import InputError
 from tinyldm.models import text_encoder
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import require
-from tinyldm.models.network import Network
+from tinyldm.models.network import Network, require
 from tinyldm.models.text_encoder import INERT, encoder
 from tinyldm.nn import conv2d, embedding, layer_norm, linear
 from tinyldm.tracing import begin, channels_last, module, note

@@ -15,8 +15,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import require
-from tinyldm.models.network import Network
+from tinyldm.models.network import Network, require
 from tinyldm.models.unet_config import UNetConfig
 from tinyldm.nn import conv2d
 from tinyldm.ops import avg_pool2d

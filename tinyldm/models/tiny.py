@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.config import require
 from tinyldm.models.first_stage import FirstStage
+from tinyldm.models.network import require
 from tinyldm.nn import conv2d
 from tinyldm.ops import upsample_nearest
 from tinyldm.tracing import module

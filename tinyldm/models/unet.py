@@ -79,7 +79,9 @@ class UNet(Network[UNetConfig]):
         """
         c, w = self.config, self.weights
         z, t = checked_latents(self.component, z, t, c.in_channels, self.runtime.dtype)
-        given = Conditions.check(conditions, self.takes, len(z), z.dtype, self.takes_ids)
+        given = Conditions()
+        if self.takes or conditions:
+            given = Conditions.check(conditions, self.takes, len(z), z.dtype, self.takes_ids)
         if isinstance(context, PreparedContext):
             if context.samples != len(z):
                 raise InputError(f"UNet: the context was prepared for {context.samples} samples, z has {len(z)}")

@@ -14,8 +14,7 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention_parameters
-from tinyldm.models.config import require
-from tinyldm.models.network import Network
+from tinyldm.models.network import Network, require
 from tinyldm.models.unet import Conditions, checked_latents, unet
 from tinyldm.models.unet_config import FIXED_BLOCKS, BlocksConfig, block_name, parameters, resnet, settings
 from tinyldm.tracing import begin, channels_first, channels_last, note

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tinyldm.errors import ConfigError, quoted
 from tinyldm.models.blocks import Parameters, layer_parameters, resnet_parameters, transformer_parameters
-from tinyldm.models.config import per_block, require
+from tinyldm.models.network import per_block, require
 from tinyldm.tree import Settings
 
 # Training only, or how the original arranges half precision; none changes what is computed here.
@@ -189,11 +190,17 @@ class UNetConfig(BlocksConfig):
 
     def transformer_layers(self, way: str, block: int, index: int) -> int:
         """How many transformer blocks an attention of the way `down`, `mid` or `up` has."""
-        reverse = self.reverse_transformer_layers_per_block
+        name, reverse = "transformer_layers_per_block", self.reverse_transformer_layers_per_block
+        of_blocks, level = self.per_block(name), self.blocks - 1 - block if way == "up" else block
         if way == "up" and reverse is not None:
-            return _entry(reverse[block], index)
-        level = self.blocks - 1 - block if way == "up" else block
-        return _entry(self.per_block("transformer_layers_per_block")[level], index)
+            name, of_blocks, level = f"reverse_{name}", reverse, block
+        layers: int | tuple[int, ...] = of_blocks[level] if level < len(of_blocks) else ()
+        if isinstance(layers, int):
+            return layers
+        if index >= len(layers):
+            where = f"attention {index + 1} of {block_name(way, block)}"
+            raise ConfigError(f"UNet config: {name} = {quoted(of_blocks)} has no number for {where}")
+        return layers[index]
 
     def attention_parameters(self, way: str, block: int, index: int) -> Parameters:
         """The weights of the transformer behind a residual block of the way `down`, `mid` or `up`, if it has one."""
@@ -209,10 +216,6 @@ class UNetConfig(BlocksConfig):
                 # the original's middle never is cross-attention only
                 way != "mid" and self.per_block("only_cross_attention")[level],
             )
-
-
-def _entry(value: int | tuple[int, ...], i: int) -> int:
-    return value[i] if isinstance(value, tuple) else value
 
 
 def settings(c: BlocksConfig) -> Settings:

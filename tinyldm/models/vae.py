@@ -23,8 +23,8 @@ from tinyldm.models.blocks import (
     resnet_parameters,
     upsample,
 )
-from tinyldm.models.config import require
 from tinyldm.models.first_stage import FirstStage
+from tinyldm.models.network import require
 from tinyldm.nn import conv2d, linear, norm_silu_conv2d
 from tinyldm.tracing import module
 from tinyldm.tree import Settings, Weights

@@ -1,11 +1,16 @@
 """Bfloat16: the upper half of a float32, so the same range with 8 bits of precision. NumPy has no such type.
 
-Its bits are kept as `uint16`.
+Its bits are kept as `uint16`; an array that says of itself what they are has the type `BFLOAT16`.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+BFLOAT16 = np.dtype(
+    [("bits", np.uint16)], align=True
+)  # a structure of one field: to be sliced, reshaped and joined, not added
+COUNTED = 1 << 16  # numbers looked at together
 
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
@@ -26,6 +31,28 @@ def float32_to_bfloat16(values: np.ndarray) -> np.ndarray:
     quiet = upper | 0x40
     result = np.where(np.isnan(bits.view(np.float32)), quiet, rounded).astype(np.uint16)
     return result.reshape(values.shape)
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """Floats of any type as float32, those of 16 bits exactly; no copy of what is float32 already."""
+    if values.dtype == BFLOAT16:
+        return bfloat16_to_float32(values["bits"])
+    return values.astype(np.float32, copy=False)
+
+
+def narrowed(values: np.ndarray) -> np.ndarray:
+    """The bfloat16 bits (uint16) of floats of any type, rounded as float32; those of `BFLOAT16` as they are."""
+    bits: np.ndarray = values["bits"] if values.dtype == BFLOAT16 else float32_to_bfloat16(widened(values))
+    return bits
+
+
+def count_not_finite(halves: np.ndarray) -> int:
+    """How many numbers of a contiguous float16 or `BFLOAT16` array are NaN or infinite: their exponent is all ones."""
+    exponent = np.uint16(0x7F80 if halves.dtype == BFLOAT16 else 0x7C00)
+    bits = halves.reshape(-1).view(np.uint16)
+    return sum(
+        int(np.count_nonzero((bits[i : i + COUNTED] & exponent) == exponent)) for i in range(0, bits.size, COUNTED)
+    )
 
 
 def rounded(values: np.ndarray) -> np.ndarray:

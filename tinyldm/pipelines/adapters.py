@@ -12,7 +12,7 @@ from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inv
 from tinyldm.checkpoints.lora import LoraSource, Strength, apply_lora
 from tinyldm.checkpoints.lora_facts import distilled_for, open_lora
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.recognised import Component, Recognised, only_one
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.image_encoder import ImageEncoder
@@ -33,10 +33,7 @@ def replace_vae(found: Recognised, path: str | Path) -> None:
     """Take the first stage from another checkpoint: the folder of one, or a file. Raises `CheckpointError`."""
     other = open_checkpoint(path)
     candidates = [c for name, c in other.components.items() if name == "vae" or c.class_name in FIRST_STAGES]
-    if len(candidates) != 1:
-        has = ", ".join(other.components) or "nothing"
-        raise CheckpointError(f"{path}: wanted a checkpoint with one autoencoder; it is {other.title} and has {has}")
-    vae, own = candidates[0], found.components.get("vae")
+    vae, own = only_one(candidates, path, other, "a checkpoint with one autoencoder"), found.components.get("vae")
     if "scaling_factor" in other.assumed and own is not None:
         scale = own.config.get("scaling_factor", 0.18215)
         vae = replace(vae, config={**vae.config, "scaling_factor": scale})
@@ -49,13 +46,11 @@ def replace_text_encoder(found: Recognised, path: str | Path) -> None:
     """Take the text encoder from another checkpoint: the folder of one, or a file. Raises `CheckpointError`."""
     other = open_checkpoint(path)
     candidates = [c for c in other.components.values() if c.class_name.startswith("CLIPText")]
-    if len(candidates) != 1:
-        has = ", ".join(other.components) or "nothing"
-        raise CheckpointError(f"{path}: wanted a checkpoint with one text encoder; it is {other.title} and has {has}")
+    encoder = only_one(candidates, path, other, "a checkpoint with one text encoder")
     unet = found.components.get("unet")
     if "class_embedder" in found.components or (unet is not None and unet.class_name == "UNet2DModel"):
         raise CheckpointError(f"{path}: {found.title} reads no text, so it takes no text encoder")
-    found.components["text_encoder"] = candidates[0]
+    found.components["text_encoder"] = encoder
     found.notes += [f"text encoder: {note}" for note in other.notes]
 
 
@@ -94,11 +89,7 @@ def encoder_beside(file: Path, adapter: Component) -> Component:
 def only_component(path: str | Path, class_name: str, what: str) -> Component:
     """The one component of a class that a folder or a file has. Raises `CheckpointError` for anything else."""
     found = open_checkpoint(path)
-    candidates = [c for c in found.components.values() if c.class_name == class_name]
-    if len(candidates) != 1:
-        has = ", ".join(found.components) or "nothing"
-        raise CheckpointError(f"{path}: wanted {what}; it is {found.title} and has {has}")
-    return candidates[0]
+    return only_one([c for c in found.components.values() if c.class_name == class_name], path, found, what)
 
 
 @dataclass(frozen=True)

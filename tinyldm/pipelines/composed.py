@@ -43,6 +43,10 @@ class Stretches(NamedTuple):
     ends: tuple[int, ...]
     rows: tuple[Row, ...]
 
+    def told(self, name: str, value: Array) -> Stretches:
+        """The same with one array more in every row."""
+        return self._replace(rows=tuple(Row(row.context, {**row.arrays, name: value}) for row in self.rows))
+
     def at(self, call: int) -> int:
         """Which stretch a call is in."""
         return next((k for k, end in enumerate(self.ends) if call <= end), len(self.ends) - 1)
@@ -65,6 +69,22 @@ class Composed:
     """The prompts of every picture of a group."""
 
     pictures: tuple[Joined, ...]
+
+    def of_pictures(self, pictures: range) -> Composed:
+        """The prompts of some of the pictures."""
+        return Composed(tuple(self.pictures[k] for k in pictures))
+
+    def told(self, name: str, value: Array) -> Composed:
+        """These prompts with one thing more that the model is told at each."""
+        return Composed(
+            tuple(
+                Joined(
+                    None if joined.negative is None else joined.negative.told(name, value),
+                    tuple((weight, prompt.told(name, value)) for weight, prompt in joined.prompts),
+                )
+                for joined in self.pictures
+            )
+        )
 
     def state(self, call: int) -> tuple[int, ...]:
         """Which stretch each of the prompts is in, picture by picture."""

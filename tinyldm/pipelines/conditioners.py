@@ -8,7 +8,7 @@ as in the original.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -57,7 +57,13 @@ class Conditioning:
             {name: array[rows] for name, array in self.arrays.items()},
             None if self.concat is None else self.concat[rows],
             self.guided,
+            None if self.composed is None else self.composed.of_pictures(pictures),
         )
+
+    def told(self, name: str, value: Array, rows: int) -> Conditioning:
+        """This with one thing more that the model is told, the same for all of its `rows`."""
+        arrays = {**self.arrays, name: np.repeat(value[None], rows, axis=0)}
+        return replace(self, arrays=arrays, composed=None if self.composed is None else self.composed.told(name, value))
 
 
 class TextReader(NamedTuple):

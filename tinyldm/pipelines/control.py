@@ -17,7 +17,7 @@ from PIL import Image
 
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.partial_control import partial_control
-from tinyldm.checkpoints.recognised import Component
+from tinyldm.checkpoints.recognised import Component, only_one
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
 from tinyldm.models.t2i_adapter import T2IAdapter, taken_at
@@ -138,10 +138,7 @@ def read_controlnet(path: str | Path, unet: Component | None = None) -> Componen
         return partial
     found = open_checkpoint(path)
     candidates = [c for c in found.components.values() if c.class_name in CLASSES]
-    if len(candidates) != 1:
-        has = ", ".join(found.components) or "nothing"
-        raise CheckpointError(f"{path}: wanted a ControlNet or a T2I-Adapter; it is {found.title} and has {has}")
-    return candidates[0]
+    return only_one(candidates, path, found, "a ControlNet or a T2I-Adapter")
 
 
 def check_fits(network: Reader, unet: Any, path: object) -> None:

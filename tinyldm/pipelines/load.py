@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.embedded import OWN
-from tinyldm.checkpoints.folder import read_folder
-from tinyldm.checkpoints.hub import local
+from tinyldm.checkpoints.embedded import embedded
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.errors import CheckpointError
-from tinyldm.models.build import build
+from tinyldm.models.build import MODELS
 from tinyldm.pipelines.adapters import (
     FIRST_STAGES,
     IMAGE_ENCODER,
+    AppliedLora,
     Paths,
     Scaled,
     add_ip_adapters,
@@ -26,11 +25,12 @@ from tinyldm.pipelines.adapters import (
     replace_text_encoder,
     replace_vae,
 )
+from tinyldm.pipelines.conditioners import choose_conditioner
 from tinyldm.pipelines.control import CLASSES as READERS
 from tinyldm.pipelines.control import check_fits, read_controlnet
 from tinyldm.pipelines.image_prompt import check_image_prompt
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.parts import assembled, place
+from tinyldm.pipelines.parts import Parts
 from tinyldm.runtime import Runtime
 from tinyldm.text.clip_tokenizer import Tokenizer
 from tinyldm.text.tokenizer_folder import usual_tokenizer
@@ -48,7 +48,7 @@ CLASSES = {
     "text_encoder": ("CLIPTextModel", "LDMBertModel", "CLIPTextModelWithProjection"),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
-TOKENIZERS = {
+TOKENIZERS: dict[str, type[Tokenizer] | type[WordPiece]] = {
     "CLIPTokenizer": Tokenizer,
     "CLIPTokenizerFast": Tokenizer,
     "BertTokenizer": WordPiece,
@@ -57,6 +57,7 @@ TOKENIZERS = {
 # The published pipelines of text models that take the schedule as it is.
 AS_PUBLISHED = ("StableDiffusionXL", "LatentConsistencyModel", "LDMTextToImage")
 RETRIEVAL = "ldm-retrieval-768"  # the family whose context is CLIP's embedding of a text or of pictures
+Tokenizers = dict[str, Tokenizer | WordPiece]  # by the names of their folders
 
 
 def load(
@@ -103,41 +104,48 @@ def load(
     is wrong with the checkpoint, `InputError` for an argument that can't be honoured.
     """
     runtime = Runtime.choose(backend, dtype, precision, threads, low_memory)
-    path = local(OWN if path is None else path, variant)
+    path = embedded() if path is None else path
     found = open_checkpoint(path, variant=variant, prediction_type=prediction_type, ema=ema, config=config)
     if vae or text_encoder or controlnet or ip_adapter or image_encoder:
         put_on_top(found, vae, text_encoder, controlnet, ip_adapter, image_encoder)
     if len(found.components) == 1 and all(c.class_name in FIRST_STAGES for c in found.components.values()):
-        return first_stage_alone(path, found, runtime)
-    check_components(path, found)
-    tokenizers, options = folder_extras(path) if path.is_dir() else file_extras(found)
-    applied = merge_loras(found, loras)
-    add_words(found, tokenizers, words)
-    notes = list(found.notes) if path.is_dir() else [f"recognised as {found.title}", *found.notes]
-    stable = isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED)
-    networks = {name: build(c.class_name, c.config, c.source, runtime) for name, c in found.components.items()}
-    check_together(networks, path, vae)
-    more: dict[str, Any] = {"options": options, "notes": tuple(notes), "loras": tuple(applied), "runtime": runtime}
-    parts = assembled(
-        path=path,
-        networks={name: networks[name] for name in sorted(networks, key=place)},
-        tokenizers=tokenizers,
-        scheduler_config=as_pipeline_does(found.scheduler or {}, notes) if stable else dict(found.scheduler or {}),
-        embeds_text=found.family == RETRIEVAL,
-        **more,
-    )
+        found.components = {"vae": next(iter(found.components.values()))}
+        return LatentDiffusion(built(found, runtime, {}, {}))
+    check_components(found)
+    tokenizers, options = folder_extras(found) if found.family == "folder" else file_extras(found)
+    applied = merge_loras(found, loras) if loras else []
+    if words:
+        add_words(found, tokenizers, words)
+    parts = built(found, runtime, tokenizers, options, applied)
+    check_together(parts, vae)
     return LatentDiffusion(parts)
 
 
-def first_stage_alone(path: Path, found: Recognised, runtime: Runtime) -> LatentDiffusion:
-    """A model that encodes and decodes; it makes no pictures of its own."""
-    (c,) = found.components.values()
-    networks = {"vae": build(c.class_name, c.config, c.source, runtime)}
-    notes = tuple(found.notes)
-    return LatentDiffusion(
-        assembled(
-            path=path, networks=networks, tokenizers={}, scheduler_config={}, runtime=runtime, options={}, notes=notes
-        )
+def built(
+    found: Recognised,
+    runtime: Runtime,
+    tokenizers: Tokenizers,
+    options: Mapping[str, Any],
+    loras: Iterable[AppliedLora] = (),
+) -> Parts:
+    """The parts of a checkpoint: a network of each component, and what makes their conditions."""
+    networks = {name: MODELS[c.class_name](c.config, c.source, runtime) for name, c in found.components.items()}
+    scheduler, notes, embeds_text = dict(found.scheduler or {}), list(found.notes), found.family == RETRIEVAL
+    if isinstance(tokenizers.get("tokenizer"), Tokenizer) and not found.title.startswith(AS_PUBLISHED):
+        scheduler = as_pipeline_does(scheduler, notes)
+    return Parts(
+        path=found.path,
+        networks=networks,
+        tokenizers=tokenizers,
+        scheduler_config=scheduler,
+        runtime=runtime,
+        conditioner=choose_conditioner(found.path, networks, tokenizers, options, networks.get("unet"), embeds_text),
+        vae=networks["vae"],
+        predictor=networks.get("unet"),
+        embeds_text=embeds_text,
+        options=options,
+        notes=tuple(notes),
+        loras=tuple(loras),
     )
 
 
@@ -165,9 +173,9 @@ def add_controlnets(found: Recognised, paths: Paths) -> None:
         found.components[f"controlnet_{i}" if i else "controlnet"] = component
 
 
-def check_components(path: Path, found: Recognised) -> None:
+def check_components(found: Recognised) -> None:
     """Raise `CheckpointError` unless the components are those of latent diffusion, each of a class that it has."""
-    has = ", ".join(found.components) or "nothing"
+    path, has = found.path, ", ".join(found.components) or "nothing"
     kind = found.components["unet"].class_name if "unet" in found.components else ""
     conditioned = any(name.startswith(("text_encoder", "class_embedder")) for name in found.components)
     attends = kind == "UNet2DConditionModel" and found.family != RETRIEVAL
@@ -185,8 +193,9 @@ def check_components(path: Path, found: Recognised) -> None:
         raise CheckpointError(f"{path}: has no scheduler, so the noise that the UNet was trained on is not known")
 
 
-def check_together(networks: Mapping[str, Any], path: Path, vae: object) -> None:
+def check_together(parts: Parts, vae: object) -> None:
     """Raise `CheckpointError` unless the networks belong together; `vae` came from elsewhere."""
+    networks = parts.networks
     for name, network in networks.items():
         if name.startswith("controlnet"):
             check_fits(network, networks["unet"], network.weights.source.path)
@@ -194,29 +203,29 @@ def check_together(networks: Mapping[str, Any], path: Path, vae: object) -> None
             check_image_prompt(network, networks["image_encoder"], networks["unet"], network.weights.source.path)
     predicted, coded = networks["unet"].config.out_channels, networks["vae"].latent_channels
     if predicted != coded:
-        whose = f"{path}: its first stage" if vae is None else f"{vae}: a first stage that"
+        whose = f"{parts.path}: its first stage" if vae is None else f"{vae}: a first stage that"
         raise CheckpointError(f"{whose} has latents of {coded} channels; the UNet predicts {predicted}")
 
 
-def folder_extras(path: Path) -> tuple[dict[str, Tokenizer | WordPiece], dict[str, Any]]:
+def folder_extras(found: Recognised) -> tuple[Tokenizers, dict[str, Any]]:
     """The tokenizers of a published folder, and the options of its pipeline."""
-    folder = read_folder(path)
-    tokenizers: dict[str, Tokenizer | WordPiece] = {}
-    for name in ("tokenizer", "tokenizer_2"):
-        if name in folder:
-            kind: Any = TOKENIZERS.get(folder.class_of(name))
-            if kind is None:
-                raise CheckpointError(
-                    f"{path}: the {name} is a {folder.class_of(name)}; supported: {', '.join(TOKENIZERS)}"
-                )
-            tokenizers[name] = kind.load(path / name)
-    if not tokenizers and any(name.startswith(("text_encoder", "bert")) for name in folder.index):
-        folder.class_of("tokenizer")  # says that it is missing
-    return tokenizers, folder.options
+    tokenizers: Tokenizers = {}
+    for name, class_name in found.tokenizers.items():
+        if class_name not in TOKENIZERS:
+            supported = ", ".join(TOKENIZERS)
+            raise CheckpointError(f"{found.path}: the {name} is a {class_name}; supported: {supported}")
+        tokenizers[name] = TOKENIZERS[class_name].load(found.path / name)
+    if not tokenizers and any(name.startswith("text_encoder") for name in found.components):
+        raise CheckpointError(f"{found.path / 'model_index.json'}: has no component 'tokenizer'")
+    return tokenizers, found.pipeline
 
 
-def file_extras(found: Recognised) -> tuple[dict[str, Tokenizer | WordPiece], dict[str, Any]]:
-    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them."""
+def file_extras(found: Recognised) -> tuple[Tokenizers, dict[str, Any]]:
+    """A single file has no tokenizer, so CLIP's and BERT's are the package's own; options as the family has them.
+
+    What it was recognised as is the first of its notes.
+    """
+    found.notes.insert(0, f"recognised as {found.title}")
     first, second = found.components.get("text_encoder"), found.components.get("text_encoder_2")
     tokenizers = {
         "tokenizer": usual_tokenizer(first) if first is not None else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ OTHERWISE = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class LatentDiffusion(EditingCalls):
     """Text encoder, UNet and autoencoder of a checkpoint, with its tokenizer and noise schedule.
 
@@ -58,9 +60,8 @@ class LatentDiffusion(EditingCalls):
     Every call raises `InputError` before any work for an argument that can't be honoured.
     """
 
-    def __init__(self, parts: Parts, single_run: bool = False) -> None:
-        self.parts = parts
-        self.single_run = single_run
+    parts: Parts
+    single_run: bool = False
 
     # What it is made of --------------------------------------------------------------------------------------------
 
@@ -394,8 +395,8 @@ class LatentDiffusion(EditingCalls):
         """A larger picture, by a model that is trained for it, or by any other one in tiles that it changes a little.
 
         `more` are fields of `pipelines.upscale.Upscaling`: of any other model `strength` (0.3), `tile` and `overlap` in
-        pixels; of the ×4 upscaler `noise_level` (20); and `seed`, `steps`, `guidance_scale`, `sampler`,
-        `sampler_options`. `scale` is by default 2, or what the model was trained for.
+        pixels; of the ×4 upscaler `noise_level` (20); and `seed`, `rng`, `steps`, `guidance_scale`, `sampler`,
+        `sampler_options`, `prompt_syntax`, `clip_skip`. `scale` is by default 2, or what the model was trained for.
         """
         from tinyldm.pipelines.upscale import Upscaling, upscale
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ class Parts:
         The one way to compute with other networks (in another arithmetic, say): the conditioner is chosen anew.
         """
         named = {name: changes.pop(name) for name in list(changes) if name in ORDER or name in self.networks}
-        networks = {**self.networks, **named}
-        networks = {name: networks[name] for name in sorted(networks, key=place) if networks[name] is not None}
-        return assembled(**{**fields_of(self), "networks": networks, **changes})
+        networks = {name: network for name, network in {**self.networks, **named}.items() if network is not None}
+        p = replace(self, networks=networks, vae=networks["vae"], **changes)
+        denoiser = networks.get(p.denoiser)
+        chosen = choose_conditioner(p.path, networks, p.tokenizers, p.options, denoiser, p.embeds_text)
+        return replace(p, predictor=denoiser, conditioner=chosen)
 
     def latent_size(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """Height and width of the latent of a picture of `height` × `width` pixels, by default the model's own size.
@@ -114,37 +116,6 @@ class Parts:
         for name in names:
             if name in self.networks:
                 self.networks[name].weights.drop()
-
-
-def assembled(
-    *,
-    path: Path,
-    networks: Mapping[str, Any],
-    tokenizers: Mapping[str, Any],
-    options: Mapping[str, Any],
-    denoiser: str = "unet",
-    embeds_text: bool = False,
-    **more: Any,
-) -> Parts:
-    """Parts with the conditioner that the networks ask for, and the networks that every walk asks by what they do."""
-    chosen = choose_conditioner(path, networks, tokenizers, options, networks.get(denoiser), embeds_text)
-    return Parts(
-        path=path,
-        networks=networks,
-        tokenizers=tokenizers,
-        options=options,
-        denoiser=denoiser,
-        vae=networks["vae"],
-        predictor=networks.get(denoiser),
-        embeds_text=embeds_text,
-        conditioner=chosen,
-        **more,
-    )
-
-
-def fields_of(parts: Parts) -> dict[str, Any]:
-    """The fields that `assembled` takes."""
-    return {name: value for name, value in vars(parts).items() if name not in ("conditioner", "vae", "predictor")}
 
 
 def place(name: str) -> int:

@@ -120,27 +120,19 @@ class Request:
         if parts.conditioner.takes == "nothing" and self.guidance_scale is None:
             filled["guidance_scale"] = 1.0
         filled["sampler"] = find_sampler(filled["sampler"])
-        vae, image, concat = parts.vae, self.image, None if self.conditions is None else self.conditions.concat
-        if isinstance(image, Image.Image):
-            if self.mask is None:
-                filled["image"] = image = fitted(image, vae.config.factor, self.resize)
-        elif image is not None and (image.ndim != 4 or image.shape[:2] != (1, vae.latent_channels) or 0 in image.shape):
-            raise InputError(f"the latent must have the shape (1, {vae.latent_channels}, h, w), not {image.shape}")
-        height, width = self.height, self.width
-        if isinstance(image, Image.Image):
-            height, width = image.height, image.width
-        elif image is not None or (concat is not None and height is None and width is None):
-            given: Any = concat if image is None else image
-            height, width = (side * vae.config.factor for side in given.shape[2:])
+        size = {"height": self.height, "width": self.width}
+        if self.image is not None or self.conditions is not None:
+            filled["image"], begun = self.beginning(parts)
+            size |= begun
         asked = any(getattr(self, name) is not None for name in EDITS) or (self.image is not None and not self.strength)
-        if asked or (parts.predictor.config.in_channels != vae.latent_channels and concat is None):
+        fills = parts.predictor.config.in_channels != parts.vae.latent_channels  # there is more than the latent to give
+        if asked or (fills and (self.conditions is None or self.conditions.concat is None)):
             filled |= edited(parts, vars(self) | filled)
-            height, width = filled.get("height", height), filled.get("width", width)
-        h, w = parts.latent_size(height, width)
+        h, w = parts.latent_size(**{name: filled.get(name, side) for name, side in size.items()})
         for control in parts.controls:
             control.check_size(h, w)
         filled["guides"] = (*(c.said for c in parts.controls), *(p.said for p in parts.image_prompts))
-        whole = replace(self, **filled | {"height": h * vae.factor, "width": w * vae.factor})
+        whole = replace(self, **filled | {"height": h * parts.vae.factor, "width": w * parts.vae.factor})
         if self.conditions is None:
             parts.conditioner.check(self.prompts)
         guides = parts.conditioner.guides if self.conditions is None else self.conditions.guided
@@ -150,7 +142,7 @@ class Request:
             "negative_prompt": any(self.negative_prompts) and not draws_away,
             "guidance_scale": nothing and self.guidance_scale not in (None, 1),
             "guidance_rescale": self.guidance_rescale and not (guides and (whole.guidance_scale or 0) > 1),
-            "noise": self.noise is not None and image is not None,
+            "noise": self.noise is not None and self.image is not None,
             "height": self.height not in (None, whole.height),
             "width": self.width not in (None, whole.width),
         }
@@ -167,6 +159,23 @@ class Request:
             steps = length_of_run(sampler, whole.steps or 0)
             check_syntax(parts, self.prompts, self.negative_prompts, whole.guidance_scale or 0.0, steps)
         return whole
+
+    def beginning(self, parts: Parts) -> tuple[Image.Image | Array | None, dict[str, int | None]]:
+        """The picture or the latent to begin from, as the model takes it, and the size that it or `conditions` give.
+
+        Raises `InputError` for a latent that is not the model's.
+        """
+        vae, image, concat = parts.vae, self.image, None if self.conditions is None else self.conditions.concat
+        if isinstance(image, Image.Image):
+            image = image if self.mask is not None else fitted(image, vae.config.factor, self.resize)
+            return image, {"height": image.height, "width": image.width}
+        if image is not None and (image.ndim != 4 or image.shape[:2] != (1, vae.latent_channels) or 0 in image.shape):
+            raise InputError(f"the latent must have the shape (1, {vae.latent_channels}, h, w), not {image.shape}")
+        given = concat if image is None else image
+        if given is None or (image is None and (self.height, self.width) != (None, None)):
+            return image, {}
+        height, width = (side * vae.config.factor for side in given.shape[2:])
+        return image, {"height": height, "width": width}
 
     def begun(self, parts: Parts) -> tuple[Sampler, int]:
         """A sampler for one walk of a resolved request, and the step that the walk begins with.

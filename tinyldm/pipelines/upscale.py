@@ -17,14 +17,16 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion.forward import add_noise
-from tinyldm.diffusion.random import TorchGenerator, check_seed
+from tinyldm.diffusion.random import Generator, check_seed
 from tinyldm.diffusion.samplers import make_sampler
+from tinyldm.diffusion.streams import generators
 from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import as_rgb, to_pixels
+from tinyldm.pipelines.prompt_checks import check_syntax
 from tinyldm.pipelines.request import Request, request
-from tinyldm.pipelines.walk import CONDITIONING, Walk, pictures
+from tinyldm.pipelines.walk import CONDITIONING, Walk, condition_of, pictures
 from tinyldm.typing import Array
 
 # What a run takes where nothing is said, by kind; the published ones' are those of their pipelines.
@@ -35,6 +37,7 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 MOST_NOISE = 350  # the level up to which the published ×4 upscaler was trained
 MOST_PIXELS = 1 << 30  # of a picture to make
+READING = ("prompt_syntax", "clip_skip", "rng")  # how prompts and seeds are read
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Upscaling:
     `scale` is that of the sides. Of the ×4 upscaler, `noise_level` is how much noise is added to the small picture. Of
     a model that was not trained to enlarge, `strength` in (0, 1] is how much it may change, `tile` the side of the
     tiles that it sees, in pixels, `overlap` how far neighbours reach into each other. Tile t has the noise of
-    `seed + t`, whatever is computed together.
+    `seed + t`, whatever is computed together. `prompt_syntax`, `clip_skip` and `rng` are those of a `Request`.
     """
 
     image: Image.Image
@@ -60,6 +63,9 @@ class Upscaling:
     guidance_scale: float | None = None
     sampler: str | None = None
     sampler_options: Mapping[str, Any] = field(default_factory=dict)
+    prompt_syntax: str = "plain"
+    clip_skip: int | None = None
+    rng: str = "torch"
 
     def resolved(self, parts: Parts) -> Upscaling:
         """This with the model's own settings where it leaves them open.
@@ -82,6 +88,8 @@ class Upscaling:
         whole.check(parts, kind)
         base = whole.tile_request(Image.new("RGB", (own["tile"],) * 2)) if kind == "tiles" else whole.shown(parts)
         found = base.resolved(parts)
+        if kind != "tiles" and self.prompt_syntax != "plain":  # the negative prompt, of which `shown` says nothing
+            check_syntax(parts, [], [self.negative_prompt], found.guidance_scale or 0.0, found.steps or 0)
         return replace(whole, **{name: getattr(found, name) for name in ("steps", "guidance_scale", "sampler")})
 
     def check(self, parts: Parts, kind: str) -> None:
@@ -115,7 +123,7 @@ class Upscaling:
     def settings(self) -> dict[str, Any]:
         """What all requests of it share."""
         names = ("negative_prompt", "seed", "steps", "guidance_scale", "sampler", "sampler_options")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, *READING)}
 
     def shown(self, parts: Parts) -> Request:
         """The request of a model that is shown the small picture; its context is not made yet."""
@@ -135,6 +143,7 @@ class Upscaling:
         said = {name: getattr(self, name) for name in names} | {"width": self.size[0], "height": self.size[1]}
         said |= {name: getattr(self, name) for name in more if getattr(self, name) is not None}
         said |= {"sampler_options": dict(self.sampler_options)} if self.sampler_options else {}
+        said |= {name: value for name in READING if (value := getattr(self, name)) not in ("plain", "torch", None)}
         return {name: "" if value is None else str(value) for name, value in said.items()}
 
 
@@ -165,31 +174,32 @@ def upscale(parts: Parts, wanted: Upscaling, how: Walk = Walk()) -> Image.Image:
 def as_published(parts: Parts, wanted: Upscaling, how: Walk) -> Image.Image:
     """One walk, with the small picture beside the latent."""
     asked = wanted.shown(parts)
-    condition = context_of(parts, wanted, Conditioning() if asked.conditions is None else asked.conditions)
+    condition = context_of(parts, wanted, asked)
     if how.single_run:
         parts.drop(*CONDITIONING)
     (picture,) = pictures(parts, replace(asked, conditions=condition), how)
     return picture.image
 
 
-def context_of(parts: Parts, wanted: Upscaling, shown: Conditioning) -> Conditioning:
+def context_of(parts: Parts, wanted: Upscaling, asked: Request) -> Conditioning:
     """What the UNet is given: the context of the prompt, the small picture, and the level of the noise in it."""
-    assert shown.concat is not None
-    scale = wanted.guidance_scale or 0.0
-    made = parts.conditioner.encode([wanted.prompt], [wanted.negative_prompt], scale, wanted.size[::-1])
-    small, rows = shown.concat, 2 if made.guided else 1
-    arrays = dict(made.arrays)
+    assert asked.conditions is not None
+    assert asked.conditions.concat is not None
+    width, height = wanted.size
+    words = replace(asked, conditions=None, negative_prompts=(wanted.negative_prompt,), height=height, width=width)
+    made = condition_of(parts, words, range(1))
+    small, rows = asked.conditions.concat, 2 if made.guided else 1
     if wanted.noise_level is not None:
-        small = noised(parts, small, wanted.noise_level, wanted.seed)
-        arrays["class_labels"] = np.full(rows, wanted.noise_level)
-    return Conditioning(made.context, arrays, np.repeat(small, rows, axis=0), made.guided)
+        small = noised(parts, small, wanted.noise_level, generators(wanted.rng)(wanted.seed))
+        made = made.told("class_labels", np.array(wanted.noise_level), rows)
+    return replace(made, concat=np.repeat(small, rows, axis=0))
 
 
-def noised(parts: Parts, small: Array, level: int, seed: int) -> Array:  # (1, 3, h, w) -> (1, 3, h, w)
+def noised(parts: Parts, small: Array, level: int, rng: Generator) -> Array:  # (1, 3, h, w) -> (1, 3, h, w)
     """The small picture with noise of a level of its own schedule, the first that its seed's stream gives."""
     schedule = parts.options.get("low_res_scheduler", parts.scheduler_config)
     alpha_bar = make_sampler("ddpm", schedule, 1).alpha_bar
-    noise = TorchGenerator(seed).randn(small.shape).astype(small.dtype, copy=False)
+    noise = rng.randn(small.shape).astype(small.dtype, copy=False)
     return add_noise(small, noise, level, alpha_bar)
 
 
@@ -216,10 +226,9 @@ def in_tiles(parts: Parts, wanted: Upscaling, how: Walk) -> Image.Image:
         np.zeros((canvas.height, canvas.width, 1), np.float32),
     )
 
-    base = wanted.tile_request(canvas)
-    condition = parts.conditioner.encode(
-        base.prompts, base.negative_prompts, wanted.guidance_scale or 0.0, (sides[1], sides[0])
-    )
+    generators(wanted.rng)((wanted.seed + len(places) - 1) % 2**64)  # of the last tile, too
+    base = replace(wanted.tile_request(canvas), width=sides[0], height=sides[1])
+    condition = condition_of(parts, base, range(1))
     if how.single_run:
         parts.drop(*CONDITIONING)
     sampler, first = base.begun(parts)

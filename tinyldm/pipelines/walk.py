@@ -116,13 +116,13 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
             return changed
 
         streams = [seeded(request.seeds[k]) for k in (group[:1] if request.one_stream else group)]
-        rng: NoiseSource = streams[0] if request.one_stream else PictureStreams(streams)
+        rng: NoiseSource = streams[0] if len(streams) == 1 else PictureStreams(streams)
         if request.drawn:
             rng.randn((len(streams), *request.drawn))
         sampler, first = request.begun(parts)
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
         counted = calls
-        watch: loop.Callback = after_step
+        watch: loop.Callback | None = after_step if tracing() or how.callback is not None else None
         if parts.controls:
             guide = Guide(parts.controls, sampler.calls(first))
             condition, counted = replace(condition, guide=guide), guide.counting(calls)
@@ -202,7 +202,7 @@ def first_latent(
     noise = milestone("noise", noise.astype(dtype, copy=False))
     if z0 is None or (request.mask is not None and request.strength == 1):
         return noise * float(sampler.init_noise_sigma), z0, noise
-    return milestone("noised", sampler.add_noise(z0, noise, request.begun(parts)[1])), z0, noise
+    return milestone("noised", sampler.add_noise(z0, noise, sampler.start(request.strength or 0.0))), z0, noise
 
 
 def predictor(parts: Parts, condition: Conditioning, request: Request, calls: Iterator[int]) -> Predict:

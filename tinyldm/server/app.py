@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,33 +27,38 @@ LOOKED = 0.1  # seconds between two looks whether the server is to end
 LAST_STEP = 2.0  # seconds that the step under way has then; after them it is left behind
 
 
-def application(
-    studio: Studio,
+def application(studio: Studio, rules: Rules, *, places: int = 32, **how: Any) -> Starlette:
+    """The server of `tinyldm serve`, where at most `places` jobs wait; `how` is what `guarded` takes."""
+    server = Server(studio, Queue(studio.compute, places))
+    return guarded(all_routes(server), server.queue, rules, **how)
+
+
+def guarded(
+    routes: Sequence[Route],
+    queue: Queue,
     rules: Rules,
     *,
-    places: int = 32,
     most: int = MOST_BYTES,
     leaving: Callable[[], bool] = lambda: False,
     ready: Callable[[], object] = lambda: None,
 ) -> Starlette:
-    """The server as an ASGI application: at most `places` jobs wait, uploads have at most `most` bytes.
+    """Routes behind the guard as an ASGI application, with the queue at work; uploads have at most `most` bytes.
 
     `ready` is called when it begins; once `leaving` says so, every job is stopped, so that all answers end.
     """
-    server = Server(studio, Queue(studio.compute, places))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(server.queue.run()), asyncio.create_task(end_with(server.queue, leaving))]
+        tasks = [asyncio.create_task(queue.run()), asyncio.create_task(end_with(queue, leaving))]
         ready()
         with hearing():
             yield
-        server.queue.end()
+        queue.end()
         tasks[1].cancel()
         await asyncio.wait(tasks, timeout=LAST_STEP)
 
     app = Starlette(
-        routes=all_routes(server),
+        routes=list(routes),
         middleware=[
             Middleware(Guard, rules=rules, most=most),
             Middleware(CORSMiddleware, allow_origins=rules.origins, allow_methods=["GET", "POST"], allow_headers=["*"]),
@@ -60,12 +66,12 @@ def application(
         exception_handlers={HTTPException: answer, ClientDisconnect: answer, TinyldmError: answer, Exception: answer},
         lifespan=lifespan,
     )
-    app.state.queue = server.queue
+    app.state.queue = queue
     return app
 
 
 def all_routes(server: Server) -> list[Route]:
-    """Every address of the server."""
+    """Every address of `tinyldm serve`."""
     return [*page.routes(server), *a1111.routes(server), *openai_images.routes(server)]
 
 

@@ -56,8 +56,8 @@ class Job:
     """Pictures that somebody waits for: a resolved request, who asked (`source`), and what has come of it.
 
     `state` is waiting, working, done, stopped or failed; then `error` says why. `before` counts the jobs before it.
-    `notes` are what there is to say about it. `keep` says that its pictures are kept as files, `began_from` what they
-    began from; `finish` makes of each what its client gets.
+    `results` come one by one, `notes` are what there is to say about it. `keep` says that its pictures are kept as
+    files, `began_from` what they began from; `finish` makes of each what its client gets.
     """
 
     def __init__(
@@ -73,13 +73,18 @@ class Job:
         self.request, self.source, self.keep, self.began_from = request, source, keep, began_from
         self.finish = finish
         self.state, self.before = "waiting", 0
-        self.pictures: list[Made] = []
+        self.results: list[Any] = []
         self.notes: list[str] = []
         self.progress = Progress()
         self.error: TinyldmError | None = None
         self.stopping = False
         self.started = self.ended = time.monotonic()
         self._changed = asyncio.Event()
+
+    @property
+    def pictures(self) -> list[Made]:
+        """The results, of a job that makes pictures."""
+        return self.results
 
     @property
     def over(self) -> bool:
@@ -104,14 +109,14 @@ class Job:
 
 
 Tell = Callable[[Progress], None]
-Compute = Callable[[Job, Tell, Callable[[Made], None]], None]
+Compute = Callable[[Any, Tell, Callable[[Any], None]], None]  # a job of the kind that it is for, and its results
 
 
 class Queue:
     """The job that is worked on, and those that wait, at most `length`.
 
-    `compute(job, tell, add)` makes a job's pictures, in a thread of the queue's own; it calls `tell` with its progress
-    and `add` with each picture, and raises `Stopped` once `job.stopping` is set.
+    `compute(job, tell, add)` makes a job's results, in a thread of the queue's own; it calls `tell` with its progress
+    and `add` with each of them, and raises `Stopped` once `job.stopping` is set.
     """
 
     def __init__(self, compute: Compute, length: int) -> None:
@@ -171,8 +176,8 @@ class Queue:
         def tell(progress: Progress) -> None:
             loop.call_soon_threadsafe(lambda: job.change(progress=progress))
 
-        def add(picture: Made) -> None:
-            loop.call_soon_threadsafe(lambda: job.change(pictures=[*job.pictures, picture]))
+        def add(result: Any) -> None:
+            loop.call_soon_threadsafe(lambda: job.change(results=[*job.results, result]))
 
         try:
             await loop.run_in_executor(self._thread, self.compute, job, tell, add)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ from tinyldm.server.studio import MOST_PICTURES
 from tinyldm.server.uploads import from_base64, opened, resized, rgb, to_base64
 
 STATIC = Path(__file__).parent / "static"
-FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+FILES = {
+    "/": "index.html",
+    "/page.css": "page.css",
+    "/page.js": "page.js",
+    "/common.js": "common.js",
+    "/icon.svg": "icon.svg",
+}
 # The page has its own files alone: no other site's script runs in it, and none can put it into a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
@@ -87,7 +93,7 @@ class Page:
         job = await run_in_threadpool(self.job, fields)
         changes = followed(self.queue, job, lambda: disconnected(asked))
         await anext(changes)  # takes the place in the queue: where there is none, the answer is an error
-        return StreamingResponse(events(job, changes), media_type="text/event-stream", headers=HEADERS)
+        return streamed(events(job, changes, "picture", lambda made: described(job, made)))
 
     def job(self, fields: Fields) -> Job:
         """The job that the page's fields ask for. Raises `Refusal` and `InputError` for what can't be honoured."""
@@ -188,8 +194,15 @@ def fields_of(wanted: Request, k: int) -> dict[str, Any]:
     }
 
 
-async def events(job: Job, changes: AsyncIterator[None]) -> AsyncIterator[str]:
-    """What happens to a job as server-sent events: its place, its steps, each picture, its end."""
+def streamed(told: AsyncIterator[str]) -> StreamingResponse:
+    """An answer that goes on as long as there is something to tell."""
+    return StreamingResponse(told, media_type="text/event-stream", headers=HEADERS)
+
+
+async def events(
+    job: Job, changes: AsyncIterator[None], name: str, show: Callable[[Any], Mapping[str, Any]]
+) -> AsyncIterator[str]:
+    """What happens to a job as server-sent events: its place, its steps, each result under a `name`, its end."""
     yield event("entered", {"id": job.id, "count": len(job.request.prompts), "before": job.before})
     sent, said, last = 0, 0, job.progress
     while True:
@@ -198,9 +211,9 @@ async def events(job: Job, changes: AsyncIterator[None]) -> AsyncIterator[str]:
         if job.progress is not last and not job.over:
             yield event("step", shown(job.progress, last))
             last = job.progress
-        for picture in job.pictures[sent:]:
-            yield event("picture", described(job, picture))
-        sent = len(job.pictures)
+        for result in job.results[sent:]:
+            yield event(name, show(result))
+        sent = len(job.results)
         for note in job.notes[said:]:
             said += 1
             yield event("note", {"text": note})

@@ -11,9 +11,6 @@ import uvicorn
 from starlette.applications import Starlette
 
 from tinyldm.errors import InputError
-from tinyldm.server.app import application
-from tinyldm.server.security import Rules
-from tinyldm.server.studio import Studio
 
 PATIENCE = 2  # seconds that answers under way have to end in
 
@@ -30,14 +27,15 @@ def listening(host: str, port: int) -> socket.socket:
         raise InputError(f"can't listen on {host}, port {port}: {why}; choose another with --host and --port") from None
 
 
-def serve(studio: Studio, rules: Rules, sock: socket.socket, *, places: int, ready: Callable[[], object]) -> None:
+def serve(build: Callable[..., Starlette], sock: socket.socket, ready: Callable[[], object]) -> None:
     """Serve until a signal; `ready` is called once requests are answered.
 
-    The signal is then sent on to whoever listened to it before.
+    `build(leaving=…, ready=…)` makes the application (`app.guarded`). The signal is then sent on to whoever listened
+    to it before.
     """
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    app = application(studio, rules, places=places, leaving=lambda: server.should_exit, ready=ready)
-    server = uvicorn.Server(settings(app))
+    app = build(leaving=lambda: server.should_exit, ready=ready)
+    server: uvicorn.Server = uvicorn.Server(settings(app))
     server.run(sockets=[sock])
 
 

@@ -77,20 +77,8 @@ class Studio:
             **settings,
         ).resolved(self.parts)
         if not self.force:
-            self.check_memory(wanted)
+            check_memory(self.model, wanted)
         return wanted
-
-    def check_memory(self, wanted: Request) -> None:
-        """Raise `NotEnoughMemory` where a request takes more than is free and this process holds already."""
-        h, w = self.parts.latent_size(wanted.height, wanted.width)
-        needed, free = expected_bytes(self.model, h, w), available_bytes()
-        if free is None or needed <= (there := free + held_bytes()):
-            return
-        raise NotEnoughMemory(
-            f"a picture of {wanted.width}×{wanted.height} takes about {human_bytes(needed)} of memory, and "
-            f"{human_bytes(max(0, there))} are available; take a smaller size",
-            "width",
-        )
 
     # A job ---------------------------------------------------------------------------------------------------------
 
@@ -140,6 +128,19 @@ class Studio:
         if not inside or not file.is_file() or file.resolve().parent != self.folder:
             raise NotThere(f"there is no picture {name!r}")
         return file
+
+
+def check_memory(model: LatentDiffusion, wanted: Request) -> None:
+    """Raise `NotEnoughMemory` where a request takes more than is free and this process holds already."""
+    h, w = model.parts.latent_size(wanted.height, wanted.width)
+    needed, free = expected_bytes(model, h, w), available_bytes()
+    if free is None or needed <= (there := free + held_bytes()):
+        return
+    raise NotEnoughMemory(
+        f"a picture of {wanted.width}×{wanted.height} takes about {human_bytes(needed)} of memory, and "
+        f"{human_bytes(max(0, there))} are available; take a smaller size",
+        "width",
+    )
 
 
 class Watch:

@@ -332,17 +332,14 @@ class Tokenizer:
                 if place_in_part % 2:
                     words.append((piece, self._spelled(self._added_by_form[piece])))
                 else:
-                    words += [(word, self._pieces(word)) for word in split_words(piece)]
+                    for word in split_words(piece):  # a byte that the vocabulary lacks becomes the unknown token
+                        symbols = [s if s in self.vocab else self.unk_token for s in byte_symbols(word)]
+                        words.append((word, merge_pairs(symbols, self.ranks)))
         return words
 
     def _spelled(self, token: str) -> list[str]:
         """The tokens that an added token stands for: a learned word may have several."""
         return list(self.spelled.get(token, (token,)))
-
-    def _pieces(self, word: str) -> list[str]:
-        """The tokens of one word; a byte that the vocabulary lacks becomes the unknown token."""
-        symbols = [symbol if symbol in self.vocab else self.unk_token for symbol in byte_symbols(word)]
-        return merge_pairs(symbols, self.ranks)
 
     def _special_id(self, role: str) -> int:
         token = getattr(self, role)

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import SourceView, TensorSource, quoted
+from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
 Side = Literal["original", "canonical"]
@@ -139,8 +140,18 @@ class LinkedSource(SourceView):
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor under a new name, split or joined as its link says."""
         self._places[name]
+        return self._linked(name, [self._source.read(old, dtype) for old in self._inputs(self._links[name][0])])
+
+    def read_half(self, name: str) -> np.ndarray | None:
+        """The same of 16-bit floats, where all that are joined are of one type."""
+        self._places[name]
+        halves = [self._source.read_half(old) for old in self._inputs(self._links[name][0])]
+        known = [half for half in halves if half is not None]
+        alike = len(known) == len(halves) and len({half.dtype for half in known}) == 1
+        return self._linked(name, known) if alike else None
+
+    def _linked(self, name: str, arrays: list[np.ndarray]) -> np.ndarray:
         link, i = self._links[name]
-        arrays = [self._source.read(old, dtype) for old in self._inputs(link)]
         linked = np.ascontiguousarray(link.part(arrays[0], i) if self._to == "canonical" else link.whole(arrays))
         linked.flags.writeable = False
         return linked

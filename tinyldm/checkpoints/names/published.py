@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from tinyldm.checkpoints.base import RenamedSource, TensorSource
+from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.views import RenamedSource
 
 # How the autoencoder's attention was called until 2023, and how it has been since.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -50,6 +52,9 @@ def present_attention(name: str) -> str:
     return name
 
 
+# Names that are not the present ones, of any component: only who has some is walked through again.
+OLDER = re.compile(r"^(?:text_|vision_)?model\.|\.attentions\..*\b(?:query|key|value|proj_attn)\.|position_ids")
+
 # How the tensors of a class are named in its folder, where it is not by the names that the models here use.
 BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
     "CLIPTextModel": text_encoder_names,
@@ -63,5 +68,5 @@ BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
 
 
 def present_names(class_name: str, source: TensorSource) -> TensorSource:
-    """The tensors of a published folder under the names that the models here use."""
+    """The tensors of a published folder, some of them `OLDER`, under the names that the models here use."""
     return BY_CLASS[class_name](source) if class_name in BY_CLASS else source

@@ -1,7 +1,8 @@
 // The page: what is typed goes to the server as it stands, and the server says what is wrong with it. So the fields
 // check nothing themselves, and an error reads the same here, in the command and in the API.
 
-const at = (id) => document.getElementById(id);
+import { at, blame, clear, duration, element, events } from "./common.js";
+
 const form = at("form");
 const KEPT = "tinyldm pictures"; // the session's pictures, in the browser's memory of this tab
 const state = { model: null, working: null, pictures: [], bitmap: null };
@@ -33,11 +34,7 @@ function fill(settings) {
 
 function clearProblems() {
   at("notes").replaceChildren();
-  for (const spot of form.querySelectorAll(".error")) spot.textContent = "";
-  for (const input of form.querySelectorAll("[aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    input.removeAttribute("aria-describedby");
-  }
+  clear(form);
 }
 
 function showProblem({ detail, field }) {
@@ -46,36 +43,13 @@ function showProblem({ detail, field }) {
     (["image", "mask"].includes(field) ? at(`${field}-error`) : at("problem")).textContent = detail;
     return;
   }
-  let spot = at(`${field}-error`);
-  if (!spot) {
-    spot = Object.assign(document.createElement("p"), { id: `${field}-error`, className: "error" });
-    spot.setAttribute("role", "alert");
-    input.after(spot);
-  }
-  spot.textContent = detail;
-  input.setAttribute("aria-invalid", "true");
-  input.setAttribute("aria-describedby", spot.id);
+  blame(input, detail);
   const more = input.closest("details");
   if (more) more.open = true;
   input.focus();
 }
 
 // The work ------------------------------------------------------------------------------------------------------------
-
-async function* events(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const [name, data] = part.split("\n");
-      yield { name: name.slice("event: ".length), data: JSON.parse(data.slice("data: ".length)) };
-    }
-  }
-}
 
 async function make() {
   if (state.working) return;
@@ -157,17 +131,10 @@ function busy(working) {
 
 const cancel = () => state.working?.abort();
 const say = (text) => { at("status").textContent = text; };
-const duration = (s) => (s < 90 ? `${s < 10 ? s.toFixed(1) : Math.round(s)} s` : `${Math.round(s / 60)} min`);
 
 // Pictures ------------------------------------------------------------------------------------------------------------
 
 const link = (name) => `pictures/${encodeURIComponent(name)}`;
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 function showEmpty() {
   at("tiles").replaceChildren(element("p", { className: "empty", textContent: "Your picture appears here." }));
