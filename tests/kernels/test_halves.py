@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyldm import kernels
-from tinyldm.checkpoints.base import MemorySource, RenamedSource, TensorSource, to_stored
+from tinyldm.checkpoints.base import MemorySource, TensorSource, to_stored
 from tinyldm.checkpoints.learned_word import TABLE, ExtendedTable
 from tinyldm.checkpoints.lora import Strength, apply_lora
 from tinyldm.checkpoints.names.links import Link, LinkedSource
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError
 from tinyldm.golden.rounding import RoundedSource, rounding
 from tinyldm.kernels.matmul import FLOAT32, HALVES, PAIRS, TILE_COLUMNS, pack_weight

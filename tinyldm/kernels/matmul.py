@@ -154,7 +154,8 @@ def _panel(columns: np.ndarray, form: int, steps: int) -> np.ndarray:
     panel[:, :c_in, :count] = numbers.transpose(2, 1, 0)
     if form == PAIRS:
         panel = np.ascontiguousarray(panel.reshape(taps, steps, 2, TILE_COLUMNS).swapaxes(2, 3))
-    return panel.reshape(taps, steps, -1).view(np.float32)
+    numbers_a_step = TILE_COLUMNS * (2 if form == PAIRS else 1)  # said, since nothing can be reckoned from no inputs
+    return panel.reshape(taps, steps, numbers_a_step).view(np.float32)
 
 
 def pad_bias(
