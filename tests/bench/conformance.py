@@ -5,8 +5,9 @@
 Every runtime computes the networks; tinyldm's pipeline (tokens, noise, sampler, guidance) drives them all, so that
 what differs is the networks' arithmetic alone. PyTorch shows every module (by the PyTorch recorder). A compiled
 runtime runs twice: as it is, for the picture and what goes in and out of each network, and with every module's output
-among the network's own, which hinders some of its fusions, for the layers. `--sd15` adds Stable Diffusion 1.5 at its
-published width, with seeded weights (16 GB of memory, 8 GB of disk).
+among the network's own, which hinders some of its fusions, for the layers. `--sd15` runs Stable Diffusion 1.5 at its
+published width with seeded weights instead (16 GB of memory, 8 GB of disk). Each has a part of the page, which is
+replaced.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from bench.page import table, write_section  # noqa: E402
 from conformance_runtimes import (  # noqa: E402
     Maker,
     converted,
@@ -94,10 +96,18 @@ class Row:
         count = f"{len(layers) - failed} of {len(layers)}"
         worst_cell = f"`{worst.key}` {worst.used:.2f}"
         verdict = f"fail, first in `{first}`" if failed else "pass"
-        return [self.model, self.runtime, self.arithmetic, count, worst_cell, levels, verdict]
+        error = f"{self.first_epsilon():.1e}"
+        return [self.model, self.runtime, self.arithmetic, count, worst_cell, error, levels, verdict]
+
+    def first_epsilon(self) -> float:
+        """The relative RMS error of the UNet's output in the first step, over all cases; later inputs differ."""
+        found = [[r for r in c.results if r.key.endswith("/unet:epsilon")][:1] for c in self.comparisons]
+        errors = [r.metrics.rel_rmse for results in found for r in results if r.metrics is not None]
+        return float(np.sqrt(np.mean(np.square(errors))))
 
 
-HEAD = ["model", "runtime", "arithmetic", "tensors within", "worst: share of its limit", "picture", "verdict"]
+HEAD = ["model", "runtime", "arithmetic", "tensors within", "worst: share of its limit"]
+HEAD += ["error of the first epsilon", "picture", "verdict"]
 
 
 # Running and judging -------------------------------------------------------------------------------------------------
@@ -129,7 +139,7 @@ def row(subject: Subject, runtime: str, arithmetic: str, record: Callable[[Case,
     return Row(subject.name, runtime, arithmetic, comparisons, np.stack(pictures), time.perf_counter() - start)
 
 
-def run_own(subject: Subject, precision: str) -> Row:
+def run_own(subject: Subject, precision: str, arithmetic: str = "float32") -> Row:
     """A mode of tinyldm, every module of it."""
     model = subject.load(backend="numba", precision=precision)
 
@@ -137,7 +147,7 @@ def run_own(subject: Subject, precision: str) -> Row:
         write(folder / "own", case.run, model, {"settings": {}}, Recording())
         return [folder / "own"]
 
-    return row(subject, f"tinyldm {tinyldm.__version__}, {precision}", "float32", record)
+    return row(subject, f"tinyldm {tinyldm.__version__}, {precision}", arithmetic, record)
 
 
 def run_torch(subject: Subject, dtype: str) -> Row:
@@ -186,6 +196,7 @@ def runtimes(names: Sequence[str]) -> Iterator[Callable[[Subject], Row]]:
     if "tinyldm" in names:
         yield lambda s: run_own(s, "strict")
         yield lambda s: run_own(s, "fast")
+        yield lambda s: run_own(s, "bf16", "bfloat16")
     if "torch" in names:
         yield lambda s: run_torch(s, "float32")
         yield lambda s: run_torch(s, "bfloat16")
@@ -239,14 +250,13 @@ def sd15_subject(folder: Path) -> Subject:
 
 def write_sd15(folder: Path) -> Path:
     """Write the published configurations with seeded weights, in the published layout, a weight at a time."""
+    from tiny_checkpoints import INDEX, SCHEDULER, write_tokenizer
+
     from tinyldm.architectures import ARCHITECTURES
     from tinyldm.checkpoints.safetensors import SafetensorsWriter
     from tinyldm.golden.seeded import seeded_weight
     from tinyldm.models import text_encoder, unet_config, vae
     from tinyldm.models.network import read_config
-
-    sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_checkpoints import INDEX, SCHEDULER, write_tokenizer
 
     kinds = {
         "text_encoder": (text_encoder, text_encoder.TextEncoderConfig, "CLIPTextModel"),
@@ -274,34 +284,13 @@ def write_sd15(folder: Path) -> Path:
 
 # The page ------------------------------------------------------------------------------------------------------------
 
-PAGE = """# Conformance
 
-Other runtimes, and tinyldm's own modes, judged against the float64 oracle. Made by
-
-    {command}
-
-on {machine}, {date}.
-
-{table}
-
-Each row is one runtime computing the networks (text encoder, UNet, decoder); tinyldm's tokens, noise, sampler and
-guidance drive them all. *Tensors within*: how many recorded tensors are within their limit, which is 4 × the largest
-error that eight honest evaluations in the row's arithmetic make in that tensor, in the maximum and in the root mean
-square ([how it is defined](golden-format.md#tolerances)). PyTorch and tinyldm show every module as they run. A compiled
-runtime ran twice: as it is, for the picture and what goes in and out of each network, and with the output of every
-module among the network's own, which hinders some fusions. *Worst*: the tensor that uses up most of its limit, and how
-much of it. *Picture*: the largest difference from the oracle's 8-bit pictures, and the share of values that are more
-than one level off. A row passes when every tensor is within its limit.
-{notes}"""
-
-
-def page(rows: Sequence[Row], skipped: Sequence[str], command: str) -> str:
-    """The report in Markdown."""
-    lines = [HEAD, ["---"] * len(HEAD), *(row.cells() for row in rows)]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    notes = "".join(f"\nNot run: {reason}.\n" for reason in skipped)
+def section(rows: Sequence[Row], skipped: Sequence[str], command: str) -> str:
+    """The part of the page about one model, in Markdown."""
     machine = f"{cpu()} ({platform.system()}, Python {platform.python_version()}, NumPy {np.__version__})"
-    return PAGE.format(command=command, machine=machine, date=time.strftime("%Y-%m-%d"), table=table, notes=notes)
+    notes = [f"\nNot run: {reason}." for reason in skipped]
+    made = f"Made by `{command}` on {machine}, {time.strftime('%Y-%m-%d')}."
+    return "\n".join([made, "", table(HEAD, [row.cells() for row in rows]), *notes])
 
 
 def cpu() -> str:
@@ -333,35 +322,28 @@ def main() -> None:
     p.add_argument("--model", help="checkpoint folder (default: the embedded one)")
     p.add_argument("--steps", type=int, default=10)
     p.add_argument("--runtimes", nargs="+", default=["tinyldm", "torch", "openvino", "onnxruntime"])
-    p.add_argument("--sd15", action="store_true", help="Stable Diffusion 1.5 at full width too, seeded weights")
-    p.add_argument("--only-sd15", action="store_true", help="and nothing else")
-    p.add_argument("-o", "--output", type=Path, help="Markdown file (default: print)")
+    p.add_argument("--sd15", action="store_true", help="Stable Diffusion 1.5 at full width, seeded weights, instead")
+    p.add_argument("-o", "--output", type=Path, help="Markdown page whose part is replaced (default: print)")
     args = p.parse_args()
     rows, skipped = [], []
     with tempfile.TemporaryDirectory(prefix="conformance-") as top:
-        subjects = [] if args.only_sd15 else [partial(checkpoint_subject, args.model, args.steps)]
-        subjects += [sd15_subject] if args.sd15 or args.only_sd15 else []
-        for i, make in enumerate(subjects):
-            folder = Path(top) / str(i)
-            folder.mkdir()
-            subject = make(folder)
-            tell(f"{subject.name}: recording the oracle")
-            record_oracles(subject, ["float32", "bfloat16"])
-            for run in runtimes(args.runtimes):
-                try:
-                    found = run(subject)
-                except (RuntimeError, ImportError) as error:
-                    skipped.append(f"{subject.name}: {str(error).splitlines()[0]}")
-                    tell(f"not run: {skipped[-1]}")
-                    continue
-                rows.append(found)
-                gc.collect()
-                tell(" | ".join([*found.cells(), f"{found.seconds:.0f} s"]))
-    text = page(rows, skipped, " ".join(["python", "tests/bench/conformance.py", *sys.argv[1:]]))
+        subject = sd15_subject(Path(top)) if args.sd15 else checkpoint_subject(args.model, args.steps, Path(top))
+        tell(f"{subject.name}: recording the oracle")
+        record_oracles(subject, ["float32", "bfloat16"])
+        for run in runtimes(args.runtimes):
+            try:
+                found = run(subject)
+            except (RuntimeError, ImportError) as error:
+                skipped.append(f"{subject.name}: {str(error).splitlines()[0]}")
+                tell(f"not run: {skipped[-1]}")
+                continue
+            rows.append(found)
+            gc.collect()
+            tell(" | ".join([*found.cells(), f"{found.seconds:.0f} s"]))
+    text = section(rows, skipped, " ".join(["python", "tests/bench/conformance.py", *sys.argv[1:]]))
+    print(text)
     if args.output:
-        args.output.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+        write_section(args.output, "sd15" if args.sd15 else subject.folder.name, text)
 
 
 if __name__ == "__main__":

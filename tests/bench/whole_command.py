@@ -3,10 +3,12 @@
     pip install ".[bench]" && python tests/bench/whole_command.py --rounds 5 --steps 20 -o docs/speed.md
 
 Writes a checkpoint with random weights in the published layout to a temporary folder (2.1 GB in float16), then runs
-`tinyldm sample`, `tinyldm sample --low-memory` and a script with diffusers' pipeline in turn, each as a process of its
-own, and prints seconds and peak resident memory (VmHWM, so on Linux only). Cold start and loading are included; a
-step of each that is not counted comes first, so that every file has been read once. Then `tinyldm sample` on the
-embedded checkpoint: its first run, kernels not compiled yet, and its second.
+`tinyldm sample`, the same with `--precision bf16` and with `--low-memory`, and a script with diffusers' pipeline in
+turn, each as a process of its own, and prints seconds and peak resident memory (VmHWM, so on Linux only). Cold start
+and loading are included; a step of each that is not counted comes first, so that every file has been read once. Ratios
+are to diffusers, or where it does not run to `tinyldm sample`. Then `tinyldm sample` on the embedded checkpoint: its
+first run, kernels not compiled yet, its second, and further pictures of one process; and what of each is outside the
+networks.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -40,15 +43,30 @@ torch.set_num_threads(int(sys.argv[3]))
 pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.float32)
 pipe("red apple", num_inference_steps=int(sys.argv[2]), generator=torch.manual_seed(0)).images[0].save(sys.argv[4])
 """
+FURTHER = """
+import sys, time
+sys.path.append(sys.argv[1])
+import tinyldm
+from networks import Spent
+model = tinyldm.load()
+spent = Spent(type(network) for network in model.networks.values())
+for i in range(int(sys.argv[2]) + 1):
+    start, before = time.perf_counter(), spent.seconds
+    model.text_to_image("red apple", seed=i)[0].save(sys.argv[3])
+    took = time.perf_counter() - start
+    if i:
+        print(took, took - (spent.seconds - before))
+"""
 
 
-def write_checkpoint(folder: Path) -> None:
-    """Stable Diffusion 1.5's architecture with random weights in float16, in the published layout."""
-    (folder / "model_index.json").write_text(json.dumps(INDEX))
+def write_checkpoint(folder: Path, architecture: str = "sd15") -> None:
+    """A published architecture with random weights in float16, in the published layout."""
+    components = ARCHITECTURES[architecture]
+    (folder / "model_index.json").write_text(json.dumps({**INDEX, "vae": ["diffusers", components["vae"][0]]}))
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
-    parts = Recognised("sd15", "Stable Diffusion 1.5")
-    for name, (class_name, config) in ARCHITECTURES["sd15"].items():
+    parts = Recognised(architecture, architecture)
+    for name, (class_name, config) in components.items():
         (folder / name).mkdir()
         parts.components[name] = Component(class_name, config, RandomWeights(expected(class_name, config)))
         write_component(folder / name, parts.components[name], "F16")
@@ -60,7 +78,12 @@ def commands(model: Path, steps: int, threads: int, out: Path) -> dict[str, list
     ours = [sys.executable, "-m", "tinyldm", "sample", "red apple", "--model", str(model), "--steps", str(steps)]
     ours += ["--seed", "0", "--threads", str(threads), "-o", str(out)]
     theirs = [sys.executable, "-c", DIFFUSERS, str(model), str(steps), str(threads), str(out)]
-    return {"tinyldm": ours, "tinyldm --low-memory": [*ours, "--low-memory"], "diffusers": theirs}
+    return {
+        "tinyldm": ours,
+        "tinyldm --precision bf16": [*ours, "--precision", "bf16"],
+        "tinyldm --low-memory": [*ours, "--low-memory"],
+        "diffusers": theirs,
+    }
 
 
 def peak_of(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
@@ -95,19 +118,32 @@ def alternate(commands: dict[str, list[str]], rounds: int) -> dict[str, list[tup
     return results
 
 
-def first_and_second(rounds: int, out: Path) -> dict[str, list[tuple[float, float]]]:
-    """`tinyldm sample` on the embedded checkpoint, in rounds that each begin with an empty cache of kernels."""
-    words = [sys.executable, "-m", "tinyldm", "sample", "red apple", "--seed", "0", "-o", str(out)]
-    results: dict[str, list[tuple[float, float]]] = {"first run": [], "second run": []}
+def embedded(rounds: int, out: Path) -> list[list[str]]:
+    """Rows of `tinyldm sample` on the embedded checkpoint, in rounds that each begin with an empty cache of kernels.
+
+    Seconds, peak, and the seconds outside the networks; last those of further pictures of one process.
+    """
+    results: dict[str, list[tuple[float, float, float]]] = {"first run": [], "second run": []}
     for i in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
+            inside = Path(cache) / "seconds"
+            words = [sys.executable, str(Path(__file__).parent / "networks.py"), str(inside), "sample", "red apple"]
             for name, rows in results.items():
-                rows.append(peak_of(words, {**os.environ, "TINYLDM_CACHE": cache}))
+                took = peak_of([*words, "--seed", "0", "-o", str(out)], {**os.environ, "TINYLDM_CACHE": cache})
+                rows.append((*took, took[0] - float(inside.read_text())))
                 print(f"round {i + 1} of {rounds}: {name} {rows[-1][0]:.1f} s", file=sys.stderr)
-    return results
+    words = [sys.executable, "-c", FURTHER, str(Path(__file__).parent), str(rounds), str(out)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
+    further = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    found = []
+    for name, rows in results.items():
+        seconds, peaks, outside = (statistics.median(column) for column in zip(*rows, strict=True))
+        found.append([name, f"{seconds:.1f}", f"{peaks / 1e9:.2f}", f"{outside:.2f}"])
+    seconds, outside = (statistics.median(column) for column in zip(*further, strict=True))
+    return [*found, ["a further picture", f"{seconds:.1f}", "", f"{outside:.3f}"]]
 
 
-def medians(results: dict[str, list[tuple[float, float]]], base: str | None) -> list[list[str]]:
+def medians(results: dict[str, list[tuple[float, float]]], base: str) -> list[list[str]]:
     """A row of each: median seconds and peak, and the median of the rounds' ratios to the command `base`."""
     rows = []
     for name, pairs in results.items():
@@ -121,21 +157,23 @@ def medians(results: dict[str, list[tuple[float, float]]], base: str | None) -> 
     return rows
 
 
-def report(results: dict[str, list[tuple[float, float]]], embedded: dict[str, list[tuple[float, float]]], args) -> str:
+def report(results: dict[str, list[tuple[float, float]]], rows: list[list[str]], args) -> str:
     """What was measured, as Markdown."""
     peers = ["torch", "diffusers"] if "diffusers" in results else []
+    base = "diffusers" if "diffusers" in results else "tinyldm"
     head = [f"512×512, {args.steps} steps", "seconds", "peak GB"]
-    if "diffusers" in results:
-        head += ["seconds / diffusers'", "peak / diffusers'"]
+    if base in results:
+        head += [f"seconds / {base}'s", f"peak / {base}'s"]
+    only = f" --only {shlex.join(args.only)}" if args.only else ""
     parts = [
         setting(args.threads, peers),
         f"Medians of {args.rounds} rounds in which the commands alternate, ratios of each round.",
         "",
-        table(head, medians(results, "diffusers")),
+        table(head, medians(results, base)),
         "",
-        table(["embedded checkpoint, 25 steps", "seconds", "peak GB"], medians(embedded, None)),
+        table(["embedded checkpoint, 25 steps", "seconds", "peak GB", "seconds outside the networks"], rows),
         "",
-        f"Made by `python tests/bench/whole_command.py --rounds {args.rounds} --steps {args.steps}`.",
+        f"Made by `python tests/bench/whole_command.py --rounds {args.rounds} --steps {args.steps}{only}`.",
     ]
     return "\n".join(parts)
 
@@ -159,7 +197,7 @@ def main() -> None:
         names = args.only or list(every)
         alternate({name: commands(model, 1, args.threads, out)[name] for name in names}, 1)
         results = alternate({name: every[name] for name in names}, args.rounds)
-        page = report(results, first_and_second(args.rounds, out), args)
+        page = report(results, embedded(args.rounds, out), args)
     print(page)
     if args.output:
         write_section(args.output, "whole_command.py", page)
