@@ -2,10 +2,11 @@
 
     python weights/emoji-pixels/equal_training.py [--pictures 32] [--minutes 15]
 
-The published `emoji-pixels` had an eighth of the time that the checkpoint had, so that the two say nothing about quality
-at equal training. Here both kinds of UNet begin with random weights, learn the same pictures from the same captions with
-the same loss, and then draw each picture from its name (25 steps of DDIM, guidance 2). The UNet on latents is trained
-once more, for as many examples as the one on pixels saw. Writes what comes out to equal_training.json beside this file.
+The published `emoji-pixels` had an eighth of the time that the checkpoint had, so that the two say nothing about
+quality at equal training. Here both kinds of UNet begin with random weights, learn the same pictures from the same
+captions with the same loss, and then draw each picture from its name (25 steps of DDIM, guidance 2). The UNet on
+latents is trained once more, for as many examples as the one on pixels saw. Writes what comes out to
+equal_training.json beside this file.
 """
 
 import argparse
@@ -130,9 +131,7 @@ def main() -> None:
     if arguments.sheet:
         from PIL import Image
 
-        Image.fromarray(np.vstack([np.hstack(to_bytes(row[:16])) for row in rows])).save(
-            arguments.sheet
-        )
+        Image.fromarray(np.vstack([np.hstack(to_bytes(row[:16])) for row in rows])).save(arguments.sheet)
 
 
 if __name__ == "__main__":
