@@ -84,9 +84,10 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_named(model: tinyldm.LatentDiffusion, latents: np.ndarray, name: str) -> None:
-    report = model.check_latent(FAULTS[name](latents, model.vae))
+def test_a_planted_fault_is_named(model: tinyldm.LatentDiffusion, latents: np.ndarray, name: str, count: int) -> None:
+    report = model.check_latent(FAULTS[name](latents[:count], model.vae))
     assert not report.ok
     assert report.names == (name,), str(report)
     assert str(report).endswith("does not fit")
@@ -108,8 +109,8 @@ def test_what_to_do_is_what_undoes_it(model: tinyldm.LatentDiffusion, latents: n
 def test_another_models_latents_do_not_fit(
     model: tinyldm.LatentDiffusion, latents: np.ndarray, pixels: np.ndarray
 ) -> None:
-    other = tinyldm.load("emoji-vq").encode(pixels)
-    assert other.shape == latents.shape
+    other = tinyldm.load("emoji-vq").encode(pixels[:2])
+    assert other.shape[1:] == latents.shape[1:]
     report = model.check_latent(other)
     assert all(checked.faults for checked in report.latents)
     assert "unlike" in report.names
