@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[str, dict]:
 
 
 # Without shrinking, since every example writes files; what was drawn is printed all the same.
-@settings(deadline=None, max_examples=15, phases=[Phase.generate])
+@settings(deadline=None, max_examples=8, phases=[Phase.generate])
 @given(
     family=st.sampled_from(sorted(FAMILIES)),
     schedule=st.sampled_from(sorted(SCHEDULES)),
