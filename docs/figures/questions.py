@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from tinyldm import architectures, cost
 from tinyldm.pipelines.request import request
 from tinyldm.runtime import Runtime
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("red apple", "fox", "pizza", "blue apple")
 
 
@@ -152,6 +154,17 @@ def two_models(folder: Path, x: np.ndarray, names: list[str]) -> dict[str, str]:
         numbers[f"{key}_call"] = f"{cost.total(calls) / 1e6:.0f}"
     sheet(folder / "questions-models.png", rows, side=0.8)
     return numbers | {"asked": f"{len(picked)}"}
+
+
+def equal_training() -> dict[str, str]:
+    """What `weights/emoji-pixels/equal_training.py` measured, which takes longer than all figures together."""
+    found = json.loads((ROOT / "weights" / "emoji-pixels" / "equal_training.json").read_text(encoding="utf-8"))
+    numbers = {"equal_pictures": f"{found['pictures']}", "equal_time": f"{found['minutes']:.0f}"}
+    for key, name in {"pixels": "pixels", "latents": "latents", "fewer": "latents_equal_examples"}.items():
+        run = found[name]
+        numbers |= {f"{key}_examples": f"{run['examples']:,}", f"{key}_minutes": f"{run['minutes']:.0f}"}
+        numbers |= {f"{key}_right": f"{run['right']}", f"{key}_psnr": f"{run['psnr']:.1f}"}
+    return numbers
 
 
 def damages(vae: object, other: np.ndarray, n: np.ndarray) -> dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]:
@@ -303,5 +316,5 @@ def make(folder: Path) -> None:
     x = np.moveaxis(levels / 127.5 - 1, -1, 1).astype(np.float32)
     numbers = updates(folder, model) | histogram(folder, model, x) | contract(folder, model, x[::24])
     first_stages(folder, x[::6])
-    numbers |= compression(folder, model) | guidance(folder, model) | two_models(folder, x, names)
+    numbers |= equal_training() | compression(folder, model) | guidance(folder, model) | two_models(folder, x, names)
     write_numbers(folder / "questions.json", numbers)

@@ -6,7 +6,7 @@ The published `emoji-pixels` had an eighth of the time that the checkpoint had, 
 quality at equal training. Here both kinds of UNet begin with random weights, learn the same pictures from the same
 captions with the same loss, and then draw each picture from its name (25 steps of DDIM, guidance 2). The UNet on
 latents is trained once more, for as many examples as the one on pixels saw. Writes what comes out to
-equal_training.json beside this file.
+equal_training.json beside this file, and to equal_training.png originals and what each drew of them.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from PIL import Image
 from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +34,7 @@ from train_diffusion import make_unet  # noqa: E402
 from training import Average  # noqa: E402
 
 BATCH, RATE, DECAY = 8, 1e-3, 0.6
-STEPS, GUIDANCE = 25, 2.0
+STEPS, GUIDANCE, SHOWN = 25, 2.0, 16
 
 
 def on_latents() -> UNet2DConditionModel:
@@ -96,7 +97,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=15.0, help="of processor time, each (default: %(default)s)")
-    parser.add_argument("--sheet", type=Path, help="write originals and drawn pictures to this PNG")
     common.data.add_data_arguments(parser)
     arguments = parser.parse_args()
     arguments.start, arguments.device = HERE.parent / "emoji", "cpu"
@@ -128,10 +128,8 @@ def main() -> None:
         found[name] = {"examples": examples, "minutes": round(spent / 60, 1), **judged(rows[-1], originals)}
         print(name, found[name], flush=True)
     (HERE / "equal_training.json").write_text(json.dumps(found, indent=2) + "\n")
-    if arguments.sheet:
-        from PIL import Image
-
-        Image.fromarray(np.vstack([np.hstack(to_bytes(row[:16])) for row in rows])).save(arguments.sheet)
+    sheet = np.vstack([np.hstack(to_bytes(row[:SHOWN])) for row in rows])
+    Image.fromarray(sheet).save(HERE / "equal_training.png", optimize=True)
 
 
 if __name__ == "__main__":
