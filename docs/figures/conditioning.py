@@ -56,7 +56,8 @@ def made(
     def keep(step: tinyldm.pipelines.walk.Step) -> None:
         last.update(zip(step.pictures, step.latent, strict=True))
 
-    settings = {"steps": STEPS, "guidance_scale": scale, "guidance_rescale": rescale, "sampler": "ddim"}
+    settings = {"steps": STEPS, "guidance_scale": scale, "sampler": "ddim"}
+    settings |= {"guidance_rescale": rescale} if scale > 1 else {}  # without guidance there is nothing to undo
     model.text_to_image(list(prompts), callback=keep, **settings)
     z = np.stack([last[k] for k in sorted(last)])
     return z, np.moveaxis(model.vae.decode(model.vae.unscale(z)), 1, -1) / 2 + 0.5
