@@ -45,7 +45,7 @@ LEFT_OVER = re.compile(r">(\\[^<]*)<")
 def mathml(latex: str, display: str) -> str:
     """An equation as MathML; `display` is "block" or "inline"."""
     for command, known in UNKNOWN_TO_CONVERTER.items():
-        latex = re.sub(re.escape(command) + r"(?![A-Za-z])", lambda _, known=known: known, latex)  # type: ignore[misc]
+        latex = re.sub(re.escape(command) + r"(?![A-Za-z])", lambda _, known=known: known, latex)
     drawn = LETTER.sub(lambda found: f"<mi>{letter(found[2], found[1])}</mi>", convert(latex, display=display))
     drawn = UPRIGHT.sub(lambda found: f"<mi>{re.sub('<[^>]*>', '', found[0])}</mi>", drawn)
     for command in LEFT_OVER.findall(drawn):

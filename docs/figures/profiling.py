@@ -43,11 +43,11 @@ def in_turns(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[float, f
 
 def in_processor_time(run: Callable[[], bench.Report]) -> bench.Report:
     """A bench by the clock of this process: of one thread, whatever else the machine does."""
-    bench.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[attr-defined]
+    bench.time = SimpleNamespace(perf_counter=time.process_time)
     try:
         return run()
     finally:
-        bench.time = time  # type: ignore[attr-defined]
+        bench.time = time
 
 
 def networks(folder: Path, report: bench.Report) -> None:

@@ -332,12 +332,12 @@ def shared_seconds(run: Run) -> tuple[float, float]:
 
     using = [m for name, m in sys.modules.items() if name.startswith("tinyldm.kernels.") and hasattr(m, "run")]
     for module in using:
-        module.run = timed  # type: ignore[attr-defined]
+        module.run = timed
     began = clock()
     run()
     whole = clock() - began
     for module in using:
-        module.run = original  # type: ignore[attr-defined]
+        module.run = original
     return whole, inside[0]
 
 
