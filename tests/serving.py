@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -76,3 +77,25 @@ def until(true: Callable[[], object], seconds: float = 10) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.01)
+
+
+def watched_page(browser: Any, url: str, complaints: list[str], shown: str, **options: Any) -> Any:
+    """A page in a context of its own, which notes what it asks for from elsewhere, and which scripts of it fail.
+
+    `shown` is what an answer's complaint in the console may look like, since the page itself shows it.
+    """
+
+    def heard(message: Any) -> None:
+        if not re.search(shown, message.text):
+            complaints.append(message.text)
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((url, "data:", "blob:")):
+            complaints.append(request.url)
+
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(10_000)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", heard)
+    page.on("request", asked)
+    return page

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from serving import WITHOUT, until
+from serving import WITHOUT, until, watched_page
 
 import tinyldm
 from tinyldm.server.laboratory.sources import ROOT
@@ -27,21 +27,11 @@ def opened(browser, explore):
     """Open the page of a laboratory; it must ask for nothing elsewhere, and no script of it may fail."""
     contexts, complaints = [], []
 
-    def heard(message):
-        if not re.search(r"status of (404|422)|CONNECTION_REFUSED", message.text):  # what the page shows
-            complaints.append(message.text)
-
     def open_page(where="", viewport=WIDE, running=None, scheme="light"):
         running = running or explore()
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", heard)
-        page.on(
-            "request", lambda r: None if r.url.startswith((running.url, "data:", "blob:")) else complaints.append(r.url)
-        )
+        shown = r"status of (404|422)|CONNECTION_REFUSED"
+        page = watched_page(browser, running.url, complaints, shown, viewport=viewport, color_scheme=scheme)
+        contexts.append(page.context)
         page.goto(f"{running.url}/explore?{where or QUICK + '#prompt'}")
         settled(page)
         return page, running

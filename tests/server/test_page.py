@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from serving import WITHOUT, Serving, until
+from serving import WITHOUT, Serving, until, watched_page
 
 pytest.importorskip("uvicorn", reason=WITHOUT)
 WIDE, NARROW = {"width": 1100, "height": 900}, {"width": 320, "height": 640}
@@ -21,21 +20,11 @@ def opened(browser, serve):
     """Open the page of a server of one's own; it must ask for nothing elsewhere, and no script of it may fail."""
     contexts, complaints = [], []
 
-    def heard(message):
-        if not re.search(r"status of (404|413|422)", message.text):  # the answers that the page shows
-            complaints.append(message.text)
-
     def open_page(viewport=WIDE, running=None, touch=False):
         running = running or serve()
-        context = browser.new_context(viewport=viewport, has_touch=touch)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", heard)
-        page.on(
-            "request", lambda r: None if r.url.startswith((running.url, "data:", "blob:")) else complaints.append(r.url)
-        )
+        shown = r"status of (404|413|422)"
+        page = watched_page(browser, running.url, complaints, shown, viewport=viewport, has_touch=touch)
+        contexts.append(page.context)
         page.goto(running.url)
         page.wait_for_selector("#sampler option", state="attached")
         return page, running
