@@ -15,8 +15,8 @@ import tinyldm
 from tinyldm import bench, cost
 from tinyldm.diffusion import random as stream
 from tinyldm.diffusion.brownian import POOL, BrownianTree, Seeds
-from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.samplers import make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 
 SIDE, STEPS, REPEAT = 64, 25, 7  # of the pictures, in pixels; of the sampler; of which the best counts
 LATENT = (1, 4, 16, 16)

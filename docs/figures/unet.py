@@ -11,9 +11,9 @@ from drawing import BLUE, INK, ORANGE, plots, save, sheet, show, write_numbers, 
 import tinyldm
 from tinyldm import cost, ops
 from tinyldm.architectures import random_model
-from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.prediction import classifier_free_guidance
 from tinyldm.diffusion.samplers import make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 
 STEPS, GUIDANCE = 15, 4.0
 

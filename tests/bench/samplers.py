@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.page import table, write_section
 
 from tinyldm.bench import machine
-from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, Sampler, make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 from tinyldm.diffusion.samplers.sigma import SigmaSampler, VarianceExplodingSampler
 from tinyldm.diffusion.spacing import karras_sigmas
 

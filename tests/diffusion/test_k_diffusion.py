@@ -10,9 +10,9 @@ from golden.diffusion.toy_model import toy_model
 from golden.provenance import load_golden
 
 from tinyldm.diffusion.brownian import POOL, BrownianTree, Seeds
-from tinyldm.diffusion.loop import Step, denoise
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, make_sampler
+from tinyldm.diffusion.samplers.base import Step, denoise
 from tinyldm.diffusion.samplers.sigma import VarianceExplodingSampler
 from tinyldm.diffusion.spacing import beta_quantile
 from tinyldm.diffusion.streams import picture_streams

@@ -13,7 +13,6 @@ from golden.provenance import load_golden
 
 from tinyldm.diffusion import schedule
 from tinyldm.diffusion.config import SchedulerConfig
-from tinyldm.diffusion.loop import Step, denoise
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import (
     SAMPLERS,
@@ -24,7 +23,7 @@ from tinyldm.diffusion.samplers import (
     make_sampler,
     register,
 )
-from tinyldm.diffusion.samplers.base import AlphaBarSampler
+from tinyldm.diffusion.samplers.base import AlphaBarSampler, Step, denoise
 from tinyldm.diffusion.samplers.sigma import VarianceExplodingSampler
 from tinyldm.errors import ConfigError, InputError, Stopped, TinyldmError
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, find_sampler, make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 from tinyldm.diffusion.samplers.sigma import SigmaSampler
 from tinyldm.diffusion.spacing import ALIGNED, SIGMA_SCHEDULES
 from tinyldm.errors import ConfigError, InputError

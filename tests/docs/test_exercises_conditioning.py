@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import tinyldm
-from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.prediction import rescale_guidance
 from tinyldm.diffusion.samplers import make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from tiny_checkpoints import (
 )
 
 import tinyldm
-from tinyldm.diffusion.loop import denoise
 from tinyldm.diffusion.samplers import list_samplers, make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 from tinyldm.errors import InputError
 from tinyldm.pipelines.masks import Margins
 from tinyldm.pipelines.request import request

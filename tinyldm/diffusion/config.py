@@ -19,7 +19,7 @@ import numpy as np
 
 from tinyldm.diffusion import prediction
 from tinyldm.diffusion.types import Array
-from tinyldm.errors import ConfigError, TinyldmError
+from tinyldm.errors import ConfigError, InputError
 
 
 class Range(NamedTuple):
@@ -29,11 +29,6 @@ class Range(NamedTuple):
     most: float = math.inf
     above: float | None = None
     below: float | None = None
-
-    def holds(self, value: float) -> bool:
-        """Whether the value is one of these numbers."""
-        inside = (self.above is None or self.above < value) and (self.below is None or value < self.below)
-        return inside and self.least <= value <= self.most
 
     def __str__(self) -> str:
         ends = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
@@ -111,14 +106,22 @@ def read_config(
 ) -> Config:
     """The fields of `config` that `kind` has, checked, with the defaults of `kind` for the missing ones.
 
-    `types` says what each field takes (`field_types`). `options`, checked before, take the place of the file's values.
-    `sampler` is the name for errors.
+    `types` says what each field takes (`field_types`). `options`, given by hand, take the place of the file's values.
+    A switch that is null is off. `sampler` is the name for errors: `ConfigError` for a value of the file, `InputError`
+    for an option.
     """
-    where = f"scheduler config, read for {sampler}"
     left_at_default = config.get("_use_default_values", ())
     given = {name: value for name, value in config.items() if name in types and name not in left_at_default}
-    values = {name: checked(name, value, types[name], where) for name, value in given.items() if name not in options}
-    return kind(**values, **options)
+    values: dict[str, Any] = {}
+    for name, value in {**given, **options}.items():
+        value = False if value is None and types[name] is bool else value
+        if not conforms(value, types[name]):
+            wrong = f"{name} is {value!r}; it takes {describe(types[name])}"
+            if name in options:
+                raise InputError(f"sampler {sampler}: {wrong}")
+            raise ConfigError(f"scheduler config, read for {sampler}: {wrong}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
 def field_types(kind: type[SchedulerConfig]) -> dict[str, Any]:
@@ -126,20 +129,14 @@ def field_types(kind: type[SchedulerConfig]) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def checked(name: str, value: Any, wanted: Any, where: str, error: type[TinyldmError] = ConfigError) -> Any:
-    """The value of one field, if it is of the wanted kind; a switch that is null is off, a list becomes a tuple."""
-    if value is None and wanted is bool:
-        return False
-    if not conforms(value, wanted):
-        raise error(f"{where}: {name} is {value!r}; it takes {describe(wanted)}")
-    return tuple(value) if isinstance(value, list) else value
-
-
 def conforms(value: Any, wanted: Any) -> bool:
     """Whether a value read from JSON, or given as an option, is of the annotated kind."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
-        return conforms(value, arguments[0]) and all(limits.holds(value) for limits in arguments[1:])
+        kind, limits = arguments
+        if not conforms(value, kind) or not limits.least <= value <= limits.most:
+            return False
+        return (limits.above is None or limits.above < value) and (limits.below is None or value < limits.below)
     if origin in (Union, UnionType):
         return any(conforms(value, kind) for kind in arguments)
     if origin is Literal:

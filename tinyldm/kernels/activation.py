@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyldm import ops
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import activations, as_rows
 from tinyldm.kernels.buffers import empty
@@ -31,7 +32,6 @@ from tinyldm.kernels.rows import (
     scaled_row,
 )
 from tinyldm.kernels.simd import address, next_unit
-from tinyldm.ops.activation import gated_size
 
 CHUNK = 1 << 14  # values of one unit of work, about
 
@@ -103,7 +103,9 @@ def quick_gelu(x: np.ndarray) -> np.ndarray:
 
 def geglu(x: np.ndarray) -> np.ndarray:
     """`a * gelu(g)` for the halves (a | g) of the last axis."""
-    return _apply("geglu", x, GEGLU, gated_size(x))
+    if x.ndim == 0 or x.shape[-1] % 2:
+        return ops.geglu(x)  # raises the error that says what is wrong
+    return _apply("geglu", x, GEGLU, x.shape[-1] // 2)
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -8,7 +8,7 @@ et al. 2022, arXiv:2112.10752, section 3.3, equation 3, and appendix E.2.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -102,13 +102,13 @@ def pixel_attention(x: Array, w: Weights) -> Array:
 
 @dataclass(frozen=True)
 class PreparedContext:
-    """What every cross-attention makes of a context: it stays the same for all steps, so it is made once.
+    """A context for many steps, `(N, L, D)`: what a cross-attention makes of it is the same in each, and made once.
 
-    `samples` is how many the context is for; `keys_values` has keys and values, `(N, L, C)`, by each attention's path.
+    `keys_values` has keys and values, `(N, L, C)`, by the path of the attention, from its first call on.
     """
 
-    samples: int
-    keys_values: dict[str, tuple[Array, Array]]
+    text: Array
+    keys_values: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
 
 TextContext = Array | PreparedContext
@@ -170,7 +170,10 @@ def attend(x: Array, context: Context | None, residual: Array, w: Weights) -> Ar
     if context is None:
         q, k, v = linears(x, w, "to_q", "to_k", "to_v")
     elif isinstance(context, PreparedContext):
-        q, (k, v) = linear(x, w.to_q), context.keys_values[w.path]
+        kept, text = context.keys_values, context.text
+        if w.path not in kept:
+            kept[w.path] = linear(text, w.to_k), linear(text, w.to_v)
+        q, (k, v) = linear(x, w.to_q), kept[w.path]
     else:
         q, k, v = linear(x, w.to_q), linear(context, w.to_k), linear(context, w.to_v)
     h = attention(q, k, v, w)

@@ -83,8 +83,8 @@ class UNet(Network[UNetConfig]):
         if self.takes or conditions:
             given = Conditions.check(conditions, self.takes, len(z), z.dtype, self.takes_ids)
         if isinstance(context, PreparedContext):
-            if context.samples != len(z):
-                raise InputError(f"UNet: the context was prepared for {context.samples} samples, z has {len(z)}")
+            if len(context.text) != len(z):
+                raise InputError(f"UNet: the context was prepared for {len(context.text)} samples, z has {len(z)}")
         else:
             context = checked_context(self.component, context, len(z), self.context_dim, z.dtype)
             begin(self.name, z=z, t=t, context=context, **given.arrays())
@@ -97,21 +97,15 @@ class UNet(Network[UNetConfig]):
         return epsilon
 
     def prepare(self, context: Array) -> TextContext:
-        """A context with its keys and values, which are the same in every step: `(N, L, D) -> ` what `__call__` takes.
+        """A context that keeps its keys and values, the same in every step: `(N, L, D) -> ` what `__call__` takes.
 
         While a trace is on it is returned as it is, so that every step's own modules are seen.
         """
-        w, samples = self.weights, len(context)
-        context = checked_context(self.component, context, samples, self.context_dim, self.runtime.dtype)
+        context = checked_context(self.component, context, len(context), self.context_dim, self.runtime.dtype)
         if tracing():
             return context
-        context = linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context
-        keys_values = {
-            node.path: (linear(context, node.to_k), linear(context, node.to_v))
-            for node in w.modules()
-            if node.path.endswith(".attn2") or (node.path.endswith(".attn1") and node.settings["only_cross_attention"])
-        }
-        return PreparedContext(samples, keys_values)
+        w = self.weights
+        return PreparedContext(linear(context, w.encoder_hid_proj) if "encoder_hid_proj" in w else context)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ Layout is channels-last: images `(N, H, W, C)`, sequences `(N, tokens, C)`. Weig
 `(C_out, C_in, k_h, k_w)` for a convolution, `(C_out, C_in)` for a linear layer. Every function keeps the dtype of its
 input (float64 in, float64 out), changes none of its arguments, and takes batches and sequences of size zero.
 
-One file an operator family; start with `activation` and `vectors`, end with `attention` and `composite`.
+One file an operator family; start with `vectors`, end with `attention` and `composite`.
 """
 
-from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu, softmax
 from tinyldm.ops.attention import attention, causal_mask
 from tinyldm.ops.composite import (
     affine_silu_conv2d,
@@ -22,7 +21,7 @@ from tinyldm.ops.composite import (
 )
 from tinyldm.ops.conv import avg_pool2d, conv2d, upsample_nearest
 from tinyldm.ops.norm import gain_and_shift, group_norm, layer_norm, moments
-from tinyldm.ops.vectors import embedding, linear, timestep_embedding
+from tinyldm.ops.vectors import embedding, geglu, gelu, linear, quick_gelu, silu, softmax, timestep_embedding
 
 __all__ = [
     "affine_silu_conv2d",

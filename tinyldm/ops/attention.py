@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.ops.activation import softmax
+from tinyldm.ops.vectors import softmax
 
 
 def head_sizes(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[int, int]:

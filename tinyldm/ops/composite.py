@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tinyldm.errors import InputError
-from tinyldm.ops.activation import geglu, gelu, quick_gelu, silu
 from tinyldm.ops.conv import Padding, conv2d, conv2d_sizes, upsample_nearest
 from tinyldm.ops.norm import check_affine, group_norm
-from tinyldm.ops.vectors import linear
+from tinyldm.ops.vectors import geglu, gelu, linear, quick_gelu, silu
 from tinyldm.typing import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}

@@ -10,18 +10,6 @@ import numpy as np
 from tinyldm.errors import InputError
 
 
-def _standardise(x: np.ndarray, axes: tuple[int, ...], eps: float) -> np.ndarray:
-    """(x - mean) / sqrt(variance + eps) over `axes`; the variance is the biased one, in a second pass over x.
-
-    The means are summed in float64 whatever the dtype: in float32, that of a constant would not be the constant.
-    """
-    mean = functools.partial(np.mean, axis=axes, keepdims=True, dtype=np.float64)
-    centred = x - mean(x).astype(x.dtype)
-    variance = mean(np.square(centred)).astype(x.dtype)
-    standard: np.ndarray = centred / np.sqrt(variance + x.dtype.type(eps))
-    return standard
-
-
 def check_norm(operator: str, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int | None = None) -> None:
     """Raise `InputError` where the groups do not divide the channels, or gain or bias is not one number a channel."""
     if x.ndim == 0:
@@ -49,7 +37,9 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int,
     $$y = \frac{x - \mathrm E[x]}{\sqrt{\mathrm{Var}[x] + \epsilon}} \cdot \gamma + \beta$$
 
     with mean and variance over all pixels and the $C / G$ channels of a group; $\gamma$ = `weight` and $\beta$ = `bias`
-    are `(C,)`. Any number of pixel axes, so a sequence `(N, tokens, C)` works as well.
+    are `(C,)`. Any number of pixel axes, so a sequence `(N, tokens, C)` works as well. The variance is the biased one,
+    in a second pass over x. The means are summed in float64 whatever the dtype: in float32, that of a constant would
+    not be the constant.
 
     Source: Wu and He 2018, arXiv:1803.08494, section 3.1.
 
@@ -59,7 +49,11 @@ def group_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int,
     if x.size == 0:
         return x.copy()
     grouped = x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
-    y: np.ndarray = _standardise(grouped, (1, 3), eps).reshape(x.shape) * weight + bias
+    mean = functools.partial(np.mean, axis=(1, 3), keepdims=True, dtype=np.float64)
+    centred = grouped - mean(grouped).astype(x.dtype)
+    variance = mean(np.square(centred)).astype(x.dtype)
+    standard = centred / np.sqrt(variance + x.dtype.type(eps))
+    y: np.ndarray = standard.reshape(x.shape) * weight + bias
     return y
 
 
@@ -93,14 +87,12 @@ def gain_and_shift(
 def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
     r"""Normalise each token over its channels: `(…, C) -> (…, C)`.
 
-    The equation is that of `group_norm`, with mean and variance over the last axis alone.
+    That is `group_norm` of every token as a sample of its own, whose channels are one group.
 
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
 
     Raises `InputError` where weight or bias does not fit the channels.
     """
     check_norm("layer_norm", x, weight, bias)
-    if x.size == 0:
-        return x.copy()
-    y: np.ndarray = _standardise(x, (-1,), eps) * weight + bias
-    return y
+    tokens = x.reshape(math.prod(x.shape[:-1]), 1, x.shape[-1])
+    return group_norm(tokens, weight, bias, 1, eps).reshape(x.shape)

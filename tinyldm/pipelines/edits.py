@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tinyldm.diffusion import loop
-from tinyldm.diffusion.samplers import Sampler
+from tinyldm.diffusion.samplers.base import Callback, Sampler, Step
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines import pix2pix
 from tinyldm.pipelines.conditioners import Conditioning
@@ -49,13 +48,13 @@ class Edit:
         """`predict` with the guidance of the edit."""
         return predict if self.request.image_guidance_scale is None else pix2pix.guided(predict, self.request)
 
-    def watched(self, callback: loop.Callback, sampler: Sampler, z0: Array | None, noise: Array) -> loop.Callback:
+    def watched(self, callback: Callback, sampler: Sampler, z0: Array | None, noise: Array) -> Callback:
         """`callback` after each step, which sees the latent with the known part put back."""
         if not self.blends or z0 is None:
             return callback
         known = known_part(self.parts, self.request, z0, noise)
 
-        def after_step(step: loop.Step) -> Array:
+        def after_step(step: Step) -> Array:
             z = known.blended(step.latent, sampler, step.index)
             changed = callback(replace(step, latent=z))
             return z if changed is None else changed

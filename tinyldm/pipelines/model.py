@@ -54,7 +54,7 @@ class LatentDiffusion(EditingCalls):
     - `rng`: what a seed means, `"torch"` (on a CPU), `"cuda"` (on an NVIDIA GPU) or `"numpy"` (`diffusion.streams`).
     - `batch_size`: how many are computed together; it changes time and memory, not the pictures.
     - `progress` wraps the calls of the UNet (`tqdm.tqdm`); `callback` is called after each step with a
-      `diffusion.loop.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.
+      `diffusion.samplers.base.Step`, may return another latent, and may end the call by raising `tinyldm.Stopped`.
 
     In a `single_run` each network's weights are dropped once its part is done; another run would read them anew.
     Every call raises `InputError` before any work for an argument that can't be honoured.

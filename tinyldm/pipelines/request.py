@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from tinyldm.diffusion.random import check_seed
-from tinyldm.diffusion.samplers import Sampler, find_sampler, make_sampler, usual_sampler
+from tinyldm.diffusion.samplers import Sampler, default_sampler, find_sampler, make_sampler
 from tinyldm.errors import InputError
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.editing import EDITS, check_edits, edited
@@ -21,6 +21,9 @@ from tinyldm.runtime import SEAMLESS
 from tinyldm.typing import Array, Integers
 
 SYNTAXES = ("plain", "webui")  # how a prompt is read
+# The classes that models are published with whatever suits them; a run of these that names no sampler takes DDIM.
+OF_EVERY_MODEL = (None, "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler")
+OF_FEW_STEPS_IF_TRAILING = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 
 
 class Defaults(NamedTuple):
@@ -34,10 +37,13 @@ class Defaults(NamedTuple):
 def defaults_of(scheduler_config: Mapping[str, Any]) -> Defaults:
     """25 guided steps of DDIM, or for a model distilled to few steps what its schedule was published for.
 
-    Source: Sauer et al. 2023, arXiv:2311.17042 (the turbo models: one step without guidance); Luo et al. 2023,
-    arXiv:2310.04378 (latent consistency models: four).
+    Such a model is published with LCM's or TCD's sampler, or with an Euler one that begins at the noisiest timestep
+    (`trailing`). Source: Sauer et al. 2023, arXiv:2311.17042 (the turbo models: one step without guidance); Luo et al.
+    2023, arXiv:2310.04378 (latent consistency models: four).
     """
-    sampler = usual_sampler(scheduler_config)
+    published, spacing = scheduler_config.get("_class_name"), scheduler_config.get("timestep_spacing")
+    usual = published in OF_EVERY_MODEL or (published in OF_FEW_STEPS_IF_TRAILING and spacing != "trailing")
+    sampler = "ddim" if usual else default_sampler(scheduler_config)
     few = {"lcm": (4, 7.5), "euler": (1, 0.0), "euler_a": (1, 0.0)}
     return Defaults(*few.get(sampler, (25, 7.5)), sampler)
 

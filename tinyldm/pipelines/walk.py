@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tinyldm.diffusion import loop
 from tinyldm.diffusion.prediction import classifier_free_guidance, rescale_guidance
 from tinyldm.diffusion.random import Generator, PictureStreams, TorchGenerator
-from tinyldm.diffusion.samplers import Sampler
+from tinyldm.diffusion.samplers import Sampler, base
 from tinyldm.diffusion.types import NoiseSource, Predict
 from tinyldm.pipelines.conditioners import Conditioning
 from tinyldm.pipelines.control import Guide
@@ -38,8 +37,8 @@ CONDITIONING = ("text_encoder", "text_encoder_2", "class_embedder", "image_encod
 
 
 @dataclass(frozen=True)
-class Step(loop.Step):
-    """A step of `diffusion.loop`, with the pictures of the request that are walked together."""
+class Step(base.Step):
+    """A step of `samplers.base.denoise`, with the pictures of the request that are walked together."""
 
     pictures: range
 
@@ -110,7 +109,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
     calls = iter(how.progress(range(len(groups) * sampler.calls(first))))
     for group, condition in zip(groups, conditions, strict=True):
 
-        def after_step(step: loop.Step, group: range = group) -> Array | None:
+        def after_step(step: base.Step, group: range = group) -> Array | None:
             changed = None if how.callback is None else how.callback(Step(**vars(step), pictures=group))
             milestone(f"{passed_by + step.calls - 1:04d}/latents", step.latent if changed is None else changed)
             return changed
@@ -122,7 +121,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         sampler, first = request.begun(parts)
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
         counted = calls
-        watch: loop.Callback | None = after_step if tracing() or how.callback is not None else None
+        watch: base.Callback | None = after_step if tracing() or how.callback is not None else None
         if parts.controls:
             guide = Guide(parts.controls, sampler.calls(first))
             condition, counted = replace(condition, guide=guide), guide.counting(calls)
@@ -132,7 +131,7 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
             condition = edit.conditioned(condition, rng, z)
             predict = edit.guided(predictor(parts, condition, request, counted))
             watch = edit.watched(after_step, sampler, z0, noise)
-        z = loop.denoise(predict, sampler, z, rng, start=first, callback=watch)
+        z = base.denoise(predict, sampler, z, rng, start=first, callback=watch)
         if group.stop == count:
             next(calls, None)  # a progress bar closes when it is asked once more
             if how.single_run:

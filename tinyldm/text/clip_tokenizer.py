@@ -82,14 +82,6 @@ def normalize(text: str) -> str:
 # 2. ------------------------------------------------------------------------------------------------------ words
 
 
-def character_class(character: str) -> str:
-    """`" "` for the space, `"L"` for a letter, `"N"` for a number, `"*"` for all else: marks, punctuation, emoji."""
-    if character == " ":
-        return " "
-    category = unicodedata.category(character)[0]
-    return category if category in "LN" else "*"
-
-
 def split_words(text: str) -> list[str]:
     """Cut a normalised text into the words that byte-pair encoding works on; the spaces between them are dropped.
 
@@ -102,7 +94,9 @@ def split_words(text: str) -> list[str]:
     A special token that is still written in the text (say `<|ENDOFTEXT|>`, lower-cased by now) gives three words,
     `<|`, `endoftext` and `|>`, the last of them cut off from punctuation that follows.
     """
-    classes = [character_class(character) for character in text]
+    categories = [unicodedata.category(character)[0] for character in text]
+    # Letters, numbers, the space, and all else: marks, punctuation, emoji.
+    classes = [k if k in "LN" else " " if c == " " else "*" for c, k in zip(text, categories, strict=True)]
     words: list[str] = []
     start = 0
     while start < len(text):
@@ -167,14 +161,14 @@ def merge_pairs(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> li
     left = list(range(-1, end - 1))  # the index of the neighbour on either side; -1 and `end` mean none
     right = list(range(1, end + 1))
     queue: list[tuple[int, int, str]] = []  # (rank, index of the left symbol, what the merge gives)
-
-    def consider(i: int, j: int) -> None:
-        if i >= 0 and j < end and (rank := ranks.get((symbols[i], symbols[j]))) is not None:
-            heapq.heappush(queue, (rank, i, symbols[i] + symbols[j]))
-
-    for i in range(end - 1):
-        consider(i, i + 1)
-    while queue:
+    candidates = [(i, i + 1) for i in range(end - 1)]
+    while True:
+        for i, j in candidates:
+            if i >= 0 and j < end and (rank := ranks.get((symbols[i], symbols[j]))) is not None:
+                heapq.heappush(queue, (rank, i, symbols[i] + symbols[j]))
+        if not queue:
+            return [symbol for symbol in symbols if symbol]
+        candidates = []
         _, i, merged = heapq.heappop(queue)
         j = right[i]
         if not symbols[i] or j == end or symbols[i] + symbols[j] != merged:
@@ -183,9 +177,7 @@ def merge_pairs(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> li
         right[i] = right[j]
         if right[i] < end:
             left[right[i]] = i
-        consider(left[i], i)
-        consider(i, right[i])
-    return [symbol for symbol in symbols if symbol]
+        candidates = [(left[i], i), (i, right[i])]
 
 
 # 5. -------------------------------------------------------------------------------------------------- tokenizer

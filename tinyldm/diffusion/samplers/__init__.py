@@ -28,7 +28,6 @@ from tinyldm.diffusion.samplers.registry import (
     list_samplers,
     make_sampler,
     register,
-    usual_sampler,
 )
 
 __all__ = [
@@ -39,5 +38,4 @@ __all__ = [
     "list_samplers",
     "make_sampler",
     "register",
-    "usual_sampler",
 ]

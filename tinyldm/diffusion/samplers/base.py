@@ -1,4 +1,4 @@
-r"""What all samplers share: the interface, and the two ways of writing a noisy latent.
+r"""What all samplers share: the interface, the two ways of writing a noisy latent, and the loop.
 
 A sampler walks from noise to picture in steps; the model is a function. One picture is
 
@@ -6,7 +6,7 @@ A sampler walks from noise to picture in steps; the model is a function. One pic
     for i in range(len(sampler)):
         z = sampler.step(predict, i, z, rng)
 
-and `tinyldm.diffusion.loop.denoise` is this loop. A step asks `predict(z, t)` as often as its method needs,
+and `denoise` is this loop. A step asks `predict(z, t)` as often as its method needs,
 always by `Sampler.ask`, which notes the call.
 
 Some samplers keep a latent of constant variance, $z = \sqrt{\bar\alpha} x_0 + \sqrt{1 - \bar\alpha} \epsilon$
@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -162,3 +163,52 @@ class AlphaBarSampler(Sampler):
         """The clean latent as noisy as before step `i`, (N, …); here a draw from the forward process (DDPM, eq. 4)."""
         signal, sigma = self.signal_and_noise(int(self.visited[i]))
         return signal * z0 + sigma * noise
+
+
+# The loop -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that has been taken.
+
+    `index` of `count` steps of a whole run, which may have begun in the middle; `timestep` that the step began at;
+    `latent` that it led to, in the sampler's own scale, and `clean`, the clean latent that the model saw in its last
+    call, both (N, …); `calls` of the model that the run has made so far.
+    """
+
+    index: int
+    count: int
+    timestep: np.number
+    latent: Array
+    clean: Array | None
+    calls: int
+
+
+Callback = Callable[[Step], Array | None]
+
+
+def denoise(
+    predict: Predict,
+    sampler: Sampler,
+    z: Array,
+    rng: NoiseSource | None = None,
+    *,
+    start: int = 0,
+    callback: Callback | None = None,
+) -> Array:  # (N, …) -> (N, …)
+    """The latent `z` from before step `start` to the end of the run.
+
+    `predict` is called `sampler.calls(start)` times. `callback` is called after every step: a latent that it returns
+    takes the place of the step's; with `Stopped` it ends the run.
+    """
+    asked = sampler.asked  # the timestep of every call of the model that went through `Sampler.ask`
+    first = len(asked)
+    for i in range(start, len(sampler)):
+        before = len(asked)
+        z = sampler.step(predict, i, z, rng)
+        if callback is not None:
+            t = asked[before] if len(asked) > before else sampler.timesteps[i]
+            changed = callback(Step(i, len(sampler), t, z, sampler.clean, len(asked) - first))
+            z = z if changed is None else changed
+    return z

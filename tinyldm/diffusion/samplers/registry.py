@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from tinyldm.diffusion.config import checked, field_types, read_config
+from tinyldm.diffusion.config import field_types, read_config
 from tinyldm.diffusion.samplers.base import Sampler
 from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
 from tinyldm.errors import ConfigError, InputError
@@ -33,9 +33,6 @@ class Listed(NamedTuple):
 SAMPLERS: dict[str, Entry] = {}
 NAMES: dict[str, str] = {}  # what samplers are called anywhere, `plain`, and their names here
 FIELDS: dict[type[Sampler], dict[str, Any]] = {}  # the fields of each one's config, and what each takes
-
-# The classes that models are published with whatever suits them; a run of these that names no sampler takes DDIM.
-OF_EVERY_MODEL = (None, "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler")
 
 # Fields that change nothing here: bookkeeping, what only old releases had, and what matters only together with a field
 # whose other value is refused.
@@ -135,36 +132,25 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], steps: int, **o
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise InputError(f"steps: {steps!r} is not an integer")
     sampler, of_name = SAMPLERS[name] if name in SAMPLERS else entry_of(name)
-    check_family(scheduler_config, sampler, name)
-    given = dict(of_name) | (checked_options(name, sampler, options) if options else {})
-    made = sampler(read_config(scheduler_config, sampler.Config, FIELDS[sampler], name, given), steps)
-    made.name = name
-    return made
-
-
-def checked_options(name: str, sampler: type[Sampler], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options given by hand, if the sampler has them and takes their values."""
     types = FIELDS[sampler]
-    for option in options:
-        if option not in types:
-            near = difflib.get_close_matches(option, types, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(types)}"
-            raise InputError(f"sampler {name} has no option {option}{hint}")
-    return {k: checked(k, v, types[k], f"sampler {name}", InputError) for k, v in options.items()}
-
-
-def check_family(config: Mapping[str, Any], kind: type[Sampler], name: str) -> None:
-    """Raise `ConfigError` for a field that no sampler has, or a scheduler class of models that `kind` cannot run."""
-    for field in config:
+    for field in scheduler_config:
         if field not in INERT and not any(field in fields for fields in FIELDS.values()):
-            raise ConfigError(f"scheduler config: unknown field {field!r} (value {config[field]!r})")
-    published = config.get("_class_name")
-    known = [s.scheduler_class for s in FIELDS if s.scheduler_class is not None and s.family == kind.family]
+            raise ConfigError(f"scheduler config: unknown field {field!r} (value {scheduler_config[field]!r})")
+    published = scheduler_config.get("_class_name")
+    known = [s.scheduler_class for s in FIELDS if s.scheduler_class is not None and s.family == sampler.family]
     if published is not None and published not in known:
         raise ConfigError(
             f"scheduler config: _class_name {published!r} is not of a model that {name} can run; it runs those of "
             f"{', '.join(known)}"
         )
+    for option in options:
+        if option not in types:
+            near = difflib.get_close_matches(option, types, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(types)}"
+            raise InputError(f"sampler {name} has no option {option}{hint}")
+    made = sampler(read_config(scheduler_config, sampler.Config, types, name, {**of_name, **options}), steps)
+    made.name = name
+    return made
 
 
 def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
@@ -181,17 +167,3 @@ def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
             f"scheduler config: _class_name {published!r} has no sampler here; name one of {', '.join(SAMPLERS)}"
         )
     return max(fitting, key=lambda name: len(SAMPLERS[name].options))
-
-
-def usual_sampler(scheduler_config: Mapping[str, Any]) -> str:
-    """The sampler for a run that names none: that of the checkpoint, but DDIM for those that most models come with.
-
-    A model distilled to few steps is published with LCM's or TCD's, or with an Euler one that begins at the noisiest
-    timestep (`trailing`).
-    """
-    published = scheduler_config.get("_class_name")
-    if published in OF_EVERY_MODEL:
-        return "ddim"
-    if published in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"):
-        return default_sampler(scheduler_config) if scheduler_config.get("timestep_spacing") == "trailing" else "ddim"
-    return default_sampler(scheduler_config)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tinyldm.diffusion import loop, prediction, schedule, spacing
+from tinyldm.diffusion import prediction, schedule, spacing
 from tinyldm.diffusion.samplers import Sampler, make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 from tinyldm.diffusion.samplers.sigma import SigmaConfig
 from tinyldm.errors import InputError
 from tinyldm.models import blocks
@@ -146,7 +147,7 @@ def likeness(a: Any, b: Any) -> float:
 def walk_functions(parts: Parts, samplers: Sequence[Sampler]) -> list[Callable[..., Any]]:
     """Of the walk."""
     steps = [type(sampler).step for sampler in samplers]
-    return [loop.denoise, *steps, Sampler.ask, prediction.to_sample, Parts.decode, type(parts.vae).picture]
+    return [denoise, *steps, Sampler.ask, prediction.to_sample, Parts.decode, type(parts.vae).picture]
 
 
 # The decoder's input --------------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def levels_apart(a: Image.Image, b: Image.Image) -> float:
 
 def samplers_functions(parts: Parts, samplers: Sequence[Sampler]) -> list[Callable[..., Any]]:
     """Of the samplers."""
-    return [make_sampler, loop.denoise, *(type(sampler).step for sampler in samplers)]
+    return [make_sampler, denoise, *(type(sampler).step for sampler in samplers)]
 
 
 # Cross-attention by word ----------------------------------------------------------------------------------------------
