@@ -12,10 +12,11 @@ import numpy as np
 from drawing import write_numbers, write_table
 
 import tinyldm
-from tinyldm import bench, cost
-from tinyldm.diffusion import random as stream
-from tinyldm.diffusion.brownian import POOL, BrownianTree, Seeds
+from tinyldm import bench, cost, kernels
+from tinyldm.diffusion.brownian import POOL, Seeds, brownian_halves
+from tinyldm.diffusion.random import TorchGenerator, torch_randn
 from tinyldm.diffusion.samplers import make_sampler
+from tinyldm.diffusion.samplers.base import denoise
 from tinyldm.diffusion.samplers.base import denoise
 
 SIDE, STEPS, REPEAT = 64, 25, 7  # of the pictures, in pixels; of the sampler; of which the best counts
@@ -73,45 +74,37 @@ def blocks(folder: Path, model: tinyldm.LatentDiffusion) -> None:
 
 def own_arithmetic(name: str) -> float:
     """Seconds that a sampler takes for a call of the model, without the model."""
-    noise = stream.TorchGenerator(0).randn(LATENT)
+    noise = torch_randn(LATENT, 0)
     config = tinyldm.load().scheduler_config
 
     def run() -> None:
-        sampler = make_sampler(name, config, STEPS)
-        denoise(lambda z, t: noise, sampler, noise, stream.TorchGenerator(1))
+        sampler: Any = make_sampler(name, config, STEPS)
+        if hasattr(sampler, "path"):
+            sampler.path.halving = kernels.brownian_halves  # as a model has it
+        denoise(lambda z, t: noise, sampler, noise, TorchGenerator(1))
 
     return best(run) / make_sampler(name, config, STEPS).calls()
 
 
 def path_of_noise(folder: Path) -> None:
-    """The parts of a question of the Brownian path: as they are computed, and as they could be written down first."""
-    tree = BrownianTree(0.03, 14.6, LATENT, 1, np.dtype(np.float32))
+    """The parts of a question of the Brownian path: as they are defined, and as they are computed."""
     places = [(1 << 20) + 1000 * k for k in range(INTERVALS)]
-    seeds, size = tree.seeds(places), int(np.prod(LATENT))
-    uniforms = stream.TorchGenerator(0).rand(INTERVALS * size)
-    u1, u2 = np.split(uniforms.reshape(-1, stream.BLOCK), 2, axis=1)
-
-    def transformed(add: stream.MultiplyAdd) -> None:
-        stream.log_f32(np.float32(1) - u1, add)
-        stream.sincos_f32(stream.TWO_PI * u2, add)
+    known, first = Seeds(1), torch_randn(LATENT, 0).ravel()
+    seeds, scales, sides = known(places), np.ones((INTERVALS, 3), np.float32), [0] * INTERVALS
 
     def by_numpy() -> None:
         for place in places:
             key = (place - (1 << 20), 20)
             np.random.SeedSequence(1, spawn_key=key, pool_size=POOL).generate_state(4)
 
-    def one_by_one() -> None:
-        for seed in seeds:
-            stream.torch_randn(LATENT, seed)
-
-    known = Seeds(1)
     seeding = in_turns(by_numpy, lambda: known(places))
-    adding = in_turns(lambda: transformed(stream.fma), lambda: transformed(stream.rounded_twice))
-    drawing = in_turns(one_by_one, lambda: tree.generator.randn_each(LATENT, seeds))
+    halving = in_turns(
+        lambda: brownian_halves(first, seeds, scales, sides),
+        lambda: kernels.brownian_halves(first, seeds, scales, sides),
+    )
     pairs = {
         "their seeds: by NumPy's class, or the one word that is used": seeding,
-        "logarithm, sine, cosine of their uniforms: with `fma`, or with `rounded_twice`": adding,
-        "their normals, with the line above: a generator for each, or one for all and one pass": drawing,
+        "their halves, with the normals: by NumPy, or compiled": halving,
     }
     rows = [(what, f"{1e6 * a:.0f} µs", f"{1e6 * b:.0f} µs") for what, (a, b) in pairs.items()]
     write_table(folder / "profiling-path.md", (f"of {INTERVALS} intervals", "plain", "as it is"), rows)

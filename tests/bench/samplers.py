@@ -21,6 +21,8 @@ from scipy.special import ndtr
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.page import table, write_section
 
+import tinyldm
+from tinyldm import kernels
 from tinyldm.bench import machine
 from tinyldm.diffusion.random import TorchGenerator
 from tinyldm.diffusion.samplers import SAMPLERS, Sampler, make_sampler
@@ -151,24 +153,47 @@ def is_stochastic(name: str) -> bool:
     return bool(drawn) or name == "dpm++_sde"
 
 
-def overhead(name: str) -> float:
-    """Microseconds of a step's own arithmetic on the embedded checkpoint's latent, beside the model and the noise."""
-    shape = (1, 4, 16, 16)
-    noise = TorchGenerator(0).randn(shape)
+LATENT = (1, 4, 16, 16)  # of the embedded checkpoint
+BROWNIAN = ("dpm++_2m_sde", "dpm++_3m_sde")  # whose noise is from a path on request
 
-    class Source:
-        def randn(self, shape: tuple[int, ...]) -> np.ndarray:
-            return noise
 
+def overhead(name: str, **options: Any) -> float:
+    """Seconds of a call's own arithmetic on the embedded checkpoint's latent, its noise included, without the model."""
+    noise = TorchGenerator(0).randn(LATENT)
     times = []
-    for _ in range(9):
-        options = {"noise_sampler_seed": 1} if name == "dpm++_sde" else {}
+    for _ in range(25):
         flow = SAMPLERS[name].sampler.family == "flow"
-        sampler = make_sampler(name, {} if flow else CONFIG, 25, **options)
+        sampler: Any = make_sampler(name, {} if flow else CONFIG, 25, **options)
+        if hasattr(sampler, "path"):
+            sampler.path.halving = kernels.brownian_halves  # as a model has it
         start = time.process_time()
-        denoise(lambda z, t: noise, sampler, noise, Source())
+        denoise(lambda z, t: noise, sampler, noise, TorchGenerator(1))
         times.append((time.process_time() - start) / sampler.calls())
-    return 1e6 * min(times)
+    return min(times)
+
+
+def guided_step() -> float:
+    """Seconds of a call of the embedded checkpoint's UNet, without and with a prompt, on one thread."""
+    model = tinyldm.load(threads=1)
+    prepared = model.unet.prepare(model.text_encoder(model.tokenizer.encode(["", "red apple"])))
+    z = TorchGenerator(0).randn((2, *LATENT[1:]))
+    times = []
+    for _ in range(30):
+        start = time.process_time()
+        model.unet(z, 500, prepared)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def overheads() -> str:
+    """The table of all samplers, beside the model."""
+    step = guided_step()
+    with kernels.using_threads(1):
+        found = {f"`{name}`": overhead(name) for name in SAMPLERS}
+        found |= {f"`{name}`, `brownian=True`": overhead(name, brownian=True) for name in BROWNIAN}
+    rows = [[name, f"{1e6 * seconds:.0f}", f"{seconds / step:.2%}"] for name, seconds in found.items()]
+    where = f"On {machine()}, one thread, where a guided call of the UNet takes {1e3 * step:.1f} ms; processor time."
+    return f"{table(['sampler', 'µs a call', 'of the call'], rows)}\n\n{where}"
 
 
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf", "#7f7f7f", "#bcbd22")
@@ -232,8 +257,7 @@ def main() -> None:
         [f"`{name}`", str(made(name, 16).calls()), *(f"{run(name, steps)[1]:.3f}" for steps in STEPS)] for name in noisy
     ]
     write_section(page, "stochastic", table(["sampler", "calls for 16 steps", *(f"{s} steps" for s in STEPS)], rows))
-    rows = [[f"`{name}`", f"{overhead(name):.0f}"] for name in SAMPLERS]
-    write_section(page, "overhead", table(["sampler", "µs a call"], rows) + f"\n\nOn {machine()}, one thread.")
+    write_section(page, "overhead", overheads())
     (ROOT / "docs" / "samplers.svg").write_text(plot(curves), encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from tinyldm.diffusion.random import F32, Seeded, check_seed, checked, fma, log_f32, sincos_f32
+from tinyldm.diffusion.random import F32, Seeded, check_seed, checked, log_f32, sincos_f32
 from tinyldm.errors import InputError
 
 THREADS = 270_336  # of an H100: 132 multiprocessors of 2,048; no usual latent has as many elements
@@ -36,6 +36,9 @@ HALF = np.uint64(32)
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL = 0x9E3779B9, 0xBB67AE85  # what the key grows by from round to round: the golden ratio, and √3 - 1
 ROUNDS = 10
+
+BELOW_FLOAT32 = np.int64((1 << 29) - 1)  # the 29 bits of a float64 that a float32 has no room for
+HALFWAY = np.int64(1 << 28)
 
 
 class CudaGenerator(Seeded):
@@ -115,3 +118,20 @@ def box_muller(x: np.ndarray, y: np.ndarray, dtype: np.dtype) -> tuple[np.ndarra
         v = math.pi * (y * 2.0**-52 + 2.0**-53)
         sin, cos, radius = np.sin(v), np.cos(v), np.sqrt(-2 * np.log(u))
     return radius * sin, radius * cos
+
+
+def fma(a: np.ndarray | F32, b: np.ndarray | F32, c: np.ndarray | F32) -> np.ndarray:
+    r"""$a b + c$ of float32 values with a single rounding to float32, as the processor's instruction gives it.
+
+    The product of two float32 is exact in float64. The sum rounds to float64 and then again to float32; the second
+    rounding goes wrong only where the first one landed exactly halfway between two float32 values, so there the part
+    that the first rounding lost (Knuth's two-sum) decides.
+    """
+    product = np.multiply(a, b, dtype=np.float64)
+    total = np.asarray(product + c)
+    halfway = (total.view(np.int64) & BELOW_FLOAT32) == HALFWAY
+    if halfway.any():
+        rest = total - product
+        lost = (product - (total - rest)) + (c - rest)
+        total = np.where(halfway & (lost != 0), np.nextafter(total, np.copysign(np.inf, lost)), total)
+    return total.astype(np.float32)

@@ -18,18 +18,19 @@ transformed anew. Smaller arrays take one value at a time in float64, from two u
 The blocks of float32 run in PyTorch's AVX2 code, on AVX-512 processors too. A seed gives the same picture here and
 there only if the noise has the same bits, so logarithm, sine and cosine are rounded exactly as that code rounds them:
 these are the polynomials of the Cephes library (S. L. Moshier, "Methods and Programs for Mathematical Functions", 1989;
-single precision), with a fused multiply-add wherever the compiled original has one. Every other operation is one IEEE
-float32 operation, which NumPy rounds as any processor does. Bits are the same as PyTorch 2.13's, except in the float64
-blocks, whose last digit is the C library's.
+single precision), with a fused multiply-add wherever the compiled original has one. Here that is a product and a sum in
+float64, rounded to float32: which differs in one case of some 2**29, and in none of those that uniforms of 24 bits lead
+to (a test tries them all). Every other operation is one IEEE float32 operation, which NumPy rounds as any processor
+does. Bits are the same as PyTorch 2.13's, except in the float64 blocks, whose last digit is the C library's.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -39,7 +40,6 @@ BLOCK = 16
 
 LOW_HALF = 2**32 - 1  # of a seed: all that the twister is told
 F32 = np.float32
-TWO_PI = F32(2 * math.pi)
 
 SQRT_HALF_BITS = F32(0.707106781186547524).view(np.int32)
 LOG_POLYNOMIAL = [
@@ -64,12 +64,6 @@ FOUR_OVER_PI = F32(1.27323954473516)
 PI_4 = sum(map(float, (F32(0.78515625), F32(2.4187564849853515625e-4), F32(3.77489497744594108e-8))))
 SIN_POLYNOMIAL = [F32(c) for c in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)]
 COS_POLYNOMIAL = [F32(c) for c in (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)]
-
-# a b + c of float32 values: `fma`, or what does the same where it is called.
-MultiplyAdd = Callable[[Any, Any, Any], np.ndarray]
-
-BELOW_FLOAT32 = np.int64((1 << 29) - 1)  # the 29 bits of a float64 that a float32 has no room for
-HALFWAY = np.int64(1 << 28)
 
 
 def check_seed(seed: int) -> int:
@@ -111,18 +105,8 @@ class TorchGenerator(Seeded):
     def __init__(self, seed: int = 0):
         self._initial_seed = check_seed(seed)
         self._twister = np.random.MT19937(0)
-        self._state = np.random.RandomState(self._twister)
-        self._state.seed(self._initial_seed & LOW_HALF)  # `init_genrand`
+        np.random.RandomState(self._twister).seed(self._initial_seed & LOW_HALF)  # `init_genrand`
         self._kept: float | None = None  # the second normal of a pair, from the one-at-a-time path
-
-    def manual_seed(self, seed: int) -> TorchGenerator:
-        """Start the stream of `seed` from its beginning; returns the generator itself.
-
-        The twister is kept: making one takes longer than many a draw.
-        """
-        self._initial_seed, self._kept = check_seed(seed), None
-        self._state.seed(self._initial_seed & LOW_HALF)
-        return self
 
     def rand(self, shape: int | tuple[int, ...], dtype: type | str | np.dtype = np.float32) -> np.ndarray:
         """Uniforms in [0, 1) of the shape, float32 or float64: `torch.rand(shape, generator=self, dtype=dtype)`."""
@@ -135,31 +119,22 @@ class TorchGenerator(Seeded):
         size = math.prod(shape)
         if size < BLOCK:
             return np.array([self._one_normal() for _ in range(size)], dtype).reshape(shape)
-        values = self._uniforms(size, dtype)
-        whole = size - size % BLOCK
-        values[:whole] = box_muller(values[:whole])
-        if whole < size:
-            values[-BLOCK:] = box_muller(self._uniforms(BLOCK, dtype))
-        return values.reshape(shape)
+        uniforms, rest = self._uniforms(size, dtype), size % BLOCK
+        if rest:
+            uniforms = np.concatenate([uniforms[:-rest], self._uniforms(BLOCK, dtype)])
+        u1, u2 = uniforms.reshape(-1, 2, BLOCK // 2).swapaxes(0, 1)
+        theta = 2 * math.pi * u2
+        f32 = dtype == np.float32
+        log, sin, cos = (log_f32(1 - u1), *sincos_f32(theta)) if f32 else (np.log(1 - u1), np.sin(theta), np.cos(theta))
+        pairs = np.stack([cos, sin], axis=1) * np.sqrt(-2 * log)[:, None]
+        normals = pairs.reshape(-1) + 0  # turns -0 into 0, as adding the mean does
+        return np.concatenate([normals[: size - BLOCK], normals[-BLOCK:]]).reshape(shape)
 
-    def randn_each(self, shape: tuple[int, ...], seeds: Sequence[int]) -> np.ndarray:  # -> (len(seeds), *shape)
-        """`torch_randn` of each seed, float32; in one go where the blocks of one do not run into another's.
-
-        The stream begins anew with each of the seeds, and goes on behind the last one's normals.
-        """
-        size = math.prod(shape)
-        if size % BLOCK:
-            return np.stack([self.manual_seed(seed).randn(shape) for seed in seeds])
-        return box_muller(self._uniforms(size, np.dtype(np.float32), seeds)).reshape(-1, *shape)
-
-    def _uniforms(self, size: int, dtype: np.dtype, seeds: Sequence[int] = ()) -> np.ndarray:
-        """The next uniforms, `(size,)`; or float32 ones of seeds that begin the stream anew, `(len(seeds), size)`."""
+    def _uniforms(self, size: int, dtype: np.dtype) -> np.ndarray:  # -> (size,)
+        """The next uniforms."""
         if dtype == np.float32:
-            words = np.empty((len(seeds), size), np.uint32) if seeds else self._twister.random_raw(size)
-            for k, seed in enumerate(seeds):
-                words[k] = self.manual_seed(seed)._twister.random_raw(size)
-            low: np.ndarray = words.astype(np.uint32, copy=False) & np.uint32(2**24 - 1)
-            return low.view(np.int32).astype(np.float32) * F32(2**-24)
+            low = self._twister.random_raw(size).astype(np.int32) & (2**24 - 1)
+            return low.astype(np.float32) * F32(2**-24)
         words = self._twister.random_raw(2 * size)
         wide = (words[0::2] << np.uint64(32)) | words[1::2]
         return (wide & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
@@ -175,60 +150,7 @@ class TorchGenerator(Seeded):
         return radius * math.cos(theta)
 
 
-def box_muller(uniforms: np.ndarray) -> np.ndarray:  # (16 k,) -> (16 k,)
-    """Uniforms in [0, 1) to standard normals, in blocks of 16 whose elements j and j + 8 make a pair.
-
-    Those of float32 have 24 bits, as the stream's do: for the numbers that can come of these, `rounded_twice` is `fma`.
-    """
-    u1, u2 = np.split(uniforms.reshape(-1, BLOCK), 2, axis=1)
-    if uniforms.dtype == np.float32:
-        log = log_f32(F32(1) - u1, rounded_twice)
-        sin, cos = sincos_f32(TWO_PI * u2, rounded_twice)
-    else:
-        theta = 2 * math.pi * u2
-        log, sin, cos = np.log(1 - u1), np.sin(theta), np.cos(theta)
-    radius = np.sqrt(-2 * log)
-    pairs = np.empty((len(u1), 2, BLOCK // 2), uniforms.dtype)
-    np.multiply(radius, cos, out=pairs[:, 0])
-    np.multiply(radius, sin, out=pairs[:, 1])
-    pairs += 0  # turns -0 into 0, as adding the mean does
-    return pairs.reshape(-1)
-
-
-def rounded_twice(a: np.ndarray | F32, b: np.ndarray, c: np.ndarray | F32) -> np.ndarray:
-    """$a b + c$ of float32 values, rounded to float64 and then to float32: `fma` but for one case in some 2**29."""
-    total: np.ndarray = np.multiply(a, b, dtype=np.float64)
-    total += c
-    return total.astype(np.float32)
-
-
-def fma(a: np.ndarray | F32, b: np.ndarray | F32, c: np.ndarray | F32) -> np.ndarray:
-    r"""$a b + c$ of float32 values with a single rounding to float32, as the processor's instruction gives it.
-
-    The product of two float32 is exact in float64. The sum rounds to float64 and then again to float32; the second
-    rounding goes wrong only where the first one landed exactly halfway between two float32 values, so there the part
-    that the first rounding lost (Knuth's two-sum) decides.
-    """
-    product = np.multiply(a, b, dtype=np.float64)
-    total = np.asarray(product + c)
-    halfway = (total.view(np.int64) & BELOW_FLOAT32) == HALFWAY
-    if halfway.any():
-        rest = total - product
-        lost = (product - (total - rest)) + (c - rest)
-        total = np.where(halfway & (lost != 0), np.nextafter(total, np.copysign(np.inf, lost)), total)
-    return total.astype(np.float32)
-
-
-def horner(coefficients: list[F32], x: np.ndarray, multiply_add: MultiplyAdd) -> np.ndarray:
-    """The polynomial with these coefficients, highest power first, at `x`; one `multiply_add` a coefficient."""
-    wide = x.astype(np.float64)  # once, not in every product
-    y: np.ndarray | F32 = coefficients[0]
-    for c in coefficients[1:]:
-        y = multiply_add(y, wide, c)
-    return np.asarray(y)
-
-
-def log_f32(x: np.ndarray, multiply_add: MultiplyAdd = fma) -> np.ndarray:
+def log_f32(x: np.ndarray) -> np.ndarray:
     r"""$\ln x$ for positive, normal float32 `x`.
 
     With $x = m 2^e$ and $m$ in $[\sqrt{1/2}, \sqrt 2)$: $\ln x = e \ln 2 + f - f^2/2 + f^3 P(f)$, $f = m - 1$. The
@@ -237,13 +159,16 @@ def log_f32(x: np.ndarray, multiply_add: MultiplyAdd = fma) -> np.ndarray:
     bits = x.view(np.int32)
     exponent = (bits - SQRT_HALF_BITS) >> 23
     f = (bits - (exponent << 23)).view(np.float32) - F32(1)
-    e, square = exponent.astype(np.float32), f * f
-    y = multiply_add(horner(LOG_POLYNOMIAL, f, multiply_add) * f, square, e * LN2_LOW)
+    e, square, wide = exponent.astype(np.float32), f * f, f.astype(np.float64)
+    y: np.ndarray | F32 = LOG_POLYNOMIAL[0]
+    for c in LOG_POLYNOMIAL[1:]:
+        y = F32(y * wide + c)
+    y = F32((y * f) * square.astype(np.float64) + e * LN2_LOW)
     # These products are exact: by a power of two, and of few bits.
     return e * LN2_HIGH + (f + (y - F32(0.5) * square))
 
 
-def sincos_f32(x: np.ndarray, multiply_add: MultiplyAdd = fma) -> tuple[np.ndarray, np.ndarray]:
+def sincos_f32(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r"""$(\sin x, \cos x)$ for float32 `x` in $[0, 8)$.
 
     $x = j \pi/4 + r$ with even $j$ and $|r| \le \pi/4$; one polynomial serves the sine of $r$, one the cosine, and
@@ -252,8 +177,11 @@ def sincos_f32(x: np.ndarray, multiply_add: MultiplyAdd = fma) -> tuple[np.ndarr
     j = ((x * FOUR_OVER_PI).astype(np.int32) + 1) & ~1
     r = (x - j * PI_4).astype(np.float32)  # all that comes before is exact
     square = r * r
-    cos_r = multiply_add(horner(COS_POLYNOMIAL, square, multiply_add) * square, square, -(square * F32(0.5))) + F32(1)
-    sin_r = multiply_add(horner(SIN_POLYNOMIAL, square, multiply_add) * square, r, r)
+    wide, sin_r, cos_r = square.astype(np.float64), SIN_POLYNOMIAL[0], COS_POLYNOMIAL[0]
+    for a, b in zip(SIN_POLYNOMIAL[1:], COS_POLYNOMIAL[1:], strict=True):
+        sin_r, cos_r = F32(sin_r * wide + a), F32(cos_r * wide + b)
+    sin_r = F32((sin_r * square) * r.astype(np.float64) + r)
+    cos_r = F32((cos_r * square) * wide - square * F32(0.5)) + F32(1)
     # On the bits: exchanged where bit 1 of j is set, with the sign of bit 2 of j for the sine, of j + 2 for the cosine.
     sin_bits, cos_bits = sin_r.view(np.int32), cos_r.view(np.int32)
     exchanged = (sin_bits ^ cos_bits) & -((j >> 1) & 1)

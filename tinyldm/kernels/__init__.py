@@ -8,7 +8,8 @@
 **Operators**: `linear`, `conv2d`, `layer_norm`, `group_norm`, `silu`, `gelu`, `quick_gelu`, `geglu`, `softmax`,
 `attention`, `moments`, `upsample_nearest`, `avg_pool2d`, `embedding`, `timestep_embedding`. **Composites**, each one
 pass: `linears`, `linear_activation`, `linear_geglu`, `linear_residual`, `norm_silu`, `norm_silu_conv2d`,
-`affine_silu_conv2d`, `conv2d_residual`, `upsample_conv2d`.
+`affine_silu_conv2d`, `conv2d_residual`, `upsample_conv2d`. And `brownian_halves`, for a sampler's noise, whose
+reference is in `tinyldm.diffusion`.
 
 **Weights.** Where an operator takes the matrix of a linear layer or the filters of a convolution, it takes the array
 in its published layout (float16, float32, float64, or `BFLOAT16` of `ops.bfloat16`) or what was prepared from it:
@@ -44,6 +45,7 @@ another folder).
 
 from tinyldm.kernels.activation import geglu, gelu, quick_gelu, silu, softmax
 from tinyldm.kernels.attention import attention
+from tinyldm.kernels.brownian import brownian_halves
 from tinyldm.kernels.buffers import frugal
 from tinyldm.kernels.conv import (
     PreparedConv,
@@ -82,6 +84,7 @@ __all__ = [
     "affine_silu_conv2d",
     "attention",
     "avg_pool2d",
+    "brownian_halves",
     "choose_conv2d",
     "conv2d",
     "conv2d_residual",

@@ -165,6 +165,7 @@ class FileCache(_Cache):
 
 # What a kernel's parameters are, for Numba and for a reader: an array's axes, without gaps but where it is spaced.
 Numbers = Annotated[np.ndarray, types.int64[::1]]
+Words = Annotated[np.ndarray, types.uint32[::1]]
 Row = Annotated[np.ndarray, types.float32[::1]]
 Rows = Annotated[np.ndarray, types.float32[:, ::1]]
 Images = Annotated[np.ndarray, types.float32[:, :, ::1]]

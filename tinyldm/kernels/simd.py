@@ -229,6 +229,10 @@ class Lanes:
         """The absolute value."""
         return self._intrinsic("llvm.fabs", a)
 
+    def square_root(self, a: Value) -> Value:
+        """The square root, rounded as IEEE wants it."""
+        return self._intrinsic("llvm.sqrt", a)
+
     def shifted_left(self, a: Value, bits: int) -> Value:
         """The bits of each float32, moved up as those of an integer."""
         whole = self.builder.bitcast(a.raw, self.integers)

@@ -119,6 +119,9 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         if request.drawn:
             rng.randn((len(streams), *request.drawn))
         sampler, first = request.begun(parts)
+        path = getattr(sampler, "path", None)  # of Brownian motion, whose noise some samplers add
+        if path is not None and parts.runtime.backend == "numba":
+            path.halving = parts.runtime.ops.brownian_halves
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
         counted = calls
         watch: base.Callback | None = after_step if tracing() or how.callback is not None else None

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tinyldm.diffusion.brownian import BrownianTree
+from tinyldm.diffusion.brownian import BrownianTree, brownian_halves
 from tinyldm.diffusion.samplers.sigma import SigmaSampler
 from tinyldm.diffusion.types import Array, NoiseSource
 
@@ -15,11 +15,11 @@ class BrownianNoise:
     """Normals for steps between noise levels: the path's increment over the root of the step's length.
 
     `seed`, if there is one, is that of a path for the whole batch. Otherwise the generators' own seeds are taken: of
-    each picture's generator for its picture.
+    each picture's generator for its picture. `halving` computes the path: this one, or its compiled twin.
     """
 
     def __init__(self, seed: int | None = None):
-        self.seed = seed
+        self.seed, self.halving = seed, brownian_halves
         self.trees: list[BrownianTree] = []
 
     def between(
@@ -41,4 +41,5 @@ class BrownianNoise:
             seeds = [abs(int(sampler.draw_noise(rng, z[:1]).ravel()[0] * 2**24))]
         shape = z.shape if len(seeds) == 1 else z.shape[1:]
         levels = sampler.sigmas[sampler.sigmas > 0]
-        return [BrownianTree(float(levels.min()), float(levels.max()), shape, seed, z.dtype) for seed in seeds]
+        ends = float(levels.min()), float(levels.max())
+        return [BrownianTree(*ends, shape, seed, z.dtype, self.halving) for seed in seeds]
