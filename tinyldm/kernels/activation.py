@@ -29,7 +29,7 @@ from tinyldm.kernels.rows import (
     finish_gate,
     finish_row,
     row_maximum,
-    scaled_row,
+    scale_row,
 )
 from tinyldm.kernels.simd import address, next_unit
 
@@ -67,7 +67,7 @@ def softmax_kernel(counter: Numbers, units: int, scratch: Row, x: Rows, chunk: i
             destination = address(y) + row * channels * 4
             scratch[0] = row_maximum(source, channels)
             scratch[0] = np.float32(1) / exp_row(source, destination, address(scratch), channels)
-            scaled_row(destination, destination, address(scratch), channels, 0)
+            scale_row(destination, address(scratch), channels)
         unit = next_unit(counter)
 
 

@@ -24,7 +24,6 @@ al. 2022, arXiv 2205.14135.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ from llvmlite import ir
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import distance, token_rows
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.compile import Images, Kernel, Numbers, Row, Rows, Spaced, stage
+from tinyldm.kernels.compile import Images, Kernel, Numbers, Row, Rows, Spaced, Stage, stage
 from tinyldm.kernels.formulas import exp_negative
 from tinyldm.kernels.matmul import ROW_BYTES, TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
 from tinyldm.kernels.pool import run
@@ -142,9 +141,6 @@ def add_mask(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, mask: ir.
 
 
 # The kernels ---------------------------------------------------------------------------------------------------------
-
-
-Stage = Callable[..., None]
 
 
 def turning(rounded: bool) -> Stage:

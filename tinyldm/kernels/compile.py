@@ -242,6 +242,9 @@ class Kernel(Native):
         return numba.njit(nogil=True)(scope[name])
 
 
+Stage = Callable[..., None]  # of kernels
+
+
 def stage(function: Function) -> Function:
     """Make a function a stage of kernels: compiled once for all that call it."""
     return cast(Function, numba.njit(error_model="numpy", inline="always")(function))

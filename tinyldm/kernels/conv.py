@@ -38,10 +38,9 @@ from tinyldm.kernels.matmul import (
 )
 from tinyldm.kernels.norm import affine, group_norm_affine
 from tinyldm.kernels.resample import upsample_nearest
-from tinyldm.kernels.rows import SILU
 from tinyldm.kernels.simd import TILES, unit
 from tinyldm.kernels.tile import tile_rows_of
-from tinyldm.kernels.winograd import COPY, OUTPUTS, PLACES, column_blocks, winograd
+from tinyldm.kernels.winograd import OUTPUTS, PLACES, column_blocks, winograd
 from tinyldm.ops.bfloat16 import BFLOAT16, widened
 from tinyldm.ops.conv import Padding, conv2d_sizes, enlarged_size
 from tinyldm.ops.norm import check_affine
@@ -174,7 +173,6 @@ def _conv2d(
             top=top - first,
             left=left,
             gain_shift=gain_shift,
-            prologue=COPY if gain_shift is None else SILU,
             residual=residual,
         )
     if gain_shift is not None:

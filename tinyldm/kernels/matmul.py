@@ -31,7 +31,7 @@ import numpy as np
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import distance, parameters
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, SpacedImages, stage
+from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, SpacedImages, Stage, stage
 from tinyldm.kernels.pool import aligned, run, threads
 from tinyldm.kernels.rounding import (
     ROW_MULTIPLE,
@@ -237,9 +237,6 @@ def _memory(scratch: np.ndarray, block: Block, columns: int, taps: int, c_in: in
     for i in range(block.rows):
         put_address(copied_rows + i * 8, copies + i * copies_pitch)
     return Memory(sums, rows, copied_rows, zeros, copies, widened, sums_pitch, copies_pitch)
-
-
-Stage = Callable[..., None]
 
 
 def gathering(form: int) -> Stage:

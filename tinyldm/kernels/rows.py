@@ -139,27 +139,10 @@ def normalise_row(
     for_lanes(builder, count, body)
 
 
-@emitted(5)
-def scaled_row(
-    builder: ir.IRBuilder,
-    source: ir.Value,
-    destination: ir.Value,
-    scalar: ir.Value,
-    count: ir.Value,
-    accumulate: ir.Value,
-) -> None:
-    """destination (+)= source * the number at address `scalar`."""
-
-    def emit(add: bool) -> Callable[[], None]:
-        def body(lanes: Lanes, at: ir.Value) -> None:
-            factor = lanes.broadcast(scalar)
-            x = lanes.load(source, at)
-            y = lanes.fma(x, factor, lanes.load(destination, at)) if add else x * factor
-            lanes.store(y, destination, at)
-
-        return lambda: for_lanes(builder, count, body)
-
-    _choose(builder, accumulate, {0: emit(add=False), 1: emit(add=True)})
+@emitted(3)
+def scale_row(builder: ir.IRBuilder, row: ir.Value, scalar: ir.Value, count: ir.Value) -> None:
+    """row = row * the number at address `scalar`."""
+    for_lanes(builder, count, lambda lanes, at: lanes.store(lanes.load(row, at) * lanes.broadcast(scalar), row, at))
 
 
 @emitted(4)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from llvmlite import ir
 
@@ -56,40 +57,43 @@ def _merged(builder: ir.IRBuilder, *ways: tuple[ir.Block, Value]) -> Value:
     return Value(ways[0][1].lanes, phi)
 
 
-def _tile(
-    builder: ir.IRBuilder,
-    height: int,
-    table: ir.Value,
-    a_offset: ir.Value,
-    b: ir.Value,
-    c: ir.Value,
-    c_stride: ir.Value,
-    depth: ir.Value,
-    accumulate: ir.Value,
-    ahead: ir.Value,
-    product: Product,
-) -> None:
-    """Emit the tile of `height` rows; `table` is a pointer to the addresses of its rows."""
+class Operands(NamedTuple):
+    """What a product is given: addresses in bytes, and counts."""
+
+    rows: ir.Value  # of a table of addresses, one a row of A, valid up to `tile_rows_of(count)`; one tile more is read
+    a_offset: ir.Value  # bytes added to each of them
+    b: ir.Value  # of the packed columns
+    c: ir.Value  # of the panel, with room for `tile_rows_of(count)` rows
+    c_stride: ir.Value  # the bytes from row to row of C
+    depth: ir.Value  # steps of k
+    accumulate: ir.Value  # 0 to overwrite C, else to add to it
+    count: ir.Value  # rows
+    ahead: ir.Value  # of the panel that comes next, of the same size
+
+
+def _tile(builder: ir.IRBuilder, height: int, of: Operands, product: Product) -> None:
+    """Emit the tile of the first `height` rows."""
     lanes = Lanes(builder, target().width)
+    table = builder.inttoptr(of.rows, POINTER)
 
     def row_of_a(r: int) -> ir.Value:
         start = builder.load(builder.gep(table, [constant(r)], source_etype=I64), typ=I64, align=8)
-        return builder.inttoptr(builder.add(start, a_offset), POINTER)
+        return builder.inttoptr(builder.add(start, of.a_offset), POINTER)
 
     a = [row_of_a(r) for r in range(height)]
     # Rows of the next tile and of C are too far apart for the processor to foresee them.
     for r in range(height):
         for line in range(PREFETCHED_LINES):
             lanes.prefetch(row_of_a(height + r), line * CACHE_LINE)
-        lanes.prefetch(c, builder.mul(c_stride, constant(r)))
-    packed = builder.inttoptr(b, POINTER)
-    ahead_at = builder.inttoptr(ahead, POINTER)
-    sums = _sums(lanes, height, depth, partial(_steps, lanes, a, packed, ahead_at, product))
-    with builder.if_else(builder.icmp_signed("!=", accumulate, constant(0))) as (then, otherwise):
+        lanes.prefetch(of.c, builder.mul(of.c_stride, constant(r)))
+    packed = builder.inttoptr(of.b, POINTER)
+    ahead = builder.inttoptr(of.ahead, POINTER)
+    sums = _sums(lanes, height, of.depth, partial(_steps, lanes, a, packed, ahead, product))
+    with builder.if_else(builder.icmp_signed("!=", of.accumulate, constant(0))) as (then, otherwise):
         with then:
-            _write(lanes, sums, c, c_stride, add=True)
+            _write(lanes, sums, of.c, of.c_stride, add=True)
         with otherwise:
-            _write(lanes, sums, c, c_stride, add=False)
+            _write(lanes, sums, of.c, of.c_stride, add=False)
 
 
 def _steps(
@@ -158,34 +162,19 @@ def _write(lanes: Lanes, sums: list[Value], c: ir.Value, c_stride: ir.Value, add
 def multiply_rows(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
     """C (+)= A @ packed B for `count` rows of A and one panel of B, `depth` steps of k.
 
-    The arguments: `rows`, the address of a table of addresses, one a row of A, valid up to `tile_rows_of(count)` (one
-    tile more of them is read, and may hold anything); `a_offset`, bytes added to each of them; `b`, the address of the
-    packed columns; `c`, the address of the panel, with room for `tile_rows_of(count)` rows; `c_stride`, the bytes from
-    row to row of C; `depth`; `accumulate`, 0 to overwrite C, else to add to it; `count`; `ahead`, the address of the
-    panel that comes next, of the same size.
+    The arguments are those of `Operands`; what lies behind the valid part of the table may be anything.
     """
-    _multiply(builder, lambda lanes, a, b, c: lanes.fma(a, b, c), *arguments)
+    _multiply(builder, lambda lanes, a, b, c: lanes.fma(a, b, c), Operands(*arguments))
 
 
 @emitted(9)
 def multiply_pairs(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
     """The same of pairs of bfloat16 values: each step of k takes two, which lie together in 4 bytes of A and of B."""
-    _multiply(builder, lambda lanes, a, b, c: lanes.dot_pairs(a, b, c), *arguments)
+    _multiply(builder, lambda lanes, a, b, c: lanes.dot_pairs(a, b, c), Operands(*arguments))
 
 
-def _multiply(
-    builder: ir.IRBuilder,
-    product: Product,
-    rows: ir.Value,
-    a_offset: ir.Value,
-    b: ir.Value,
-    c: ir.Value,
-    c_stride: ir.Value,
-    depth: ir.Value,
-    accumulate: ir.Value,
-    count: ir.Value,
-    ahead: ir.Value,
-) -> None:
+def _multiply(builder: ir.IRBuilder, product: Product, of: Operands) -> None:
+    """Emit the tiles of all rows, one below the other."""
     heights = sorted(target().tile_heights)  # lowest first
     entry = builder.block
     head, after = builder.append_basic_block("rows"), builder.append_basic_block("rows_done")
@@ -195,7 +184,7 @@ def _multiply(
     first.add_incoming(constant(0), entry)
     turn = builder.phi(I64)
     turn.add_incoming(constant(0), entry)
-    left = builder.sub(count, first)
+    left = builder.sub(of.count, first)
     builder.cbranch(builder.icmp_signed(">", left, constant(0)), inside := builder.append_basic_block("tile"), after)
     builder.position_at_end(inside)
     for height in heights:
@@ -203,11 +192,11 @@ def _multiply(
             this, other = (builder.append_basic_block(f"tile{height}") for _ in range(2))
             builder.cbranch(builder.icmp_signed("<=", left, constant(height)), this, other)
             builder.position_at_end(this)
-        table = builder.inttoptr(builder.add(rows, builder.mul(first, constant(8))), POINTER)
-        c_at = builder.add(c, builder.mul(first, c_stride))
-        quarter = builder.mul(depth, constant(target().tile_columns * FLOAT_BYTES // 4))
-        ahead_at = builder.add(ahead, builder.mul(builder.and_(turn, constant(3)), quarter))
-        _tile(builder, height, table, a_offset, b, c_at, c_stride, depth, accumulate, ahead_at, product)
+        rows = builder.add(of.rows, builder.mul(first, constant(8)))
+        c = builder.add(of.c, builder.mul(first, of.c_stride))
+        quarter = builder.mul(of.depth, constant(target().tile_columns * FLOAT_BYTES // 4))
+        ahead = builder.add(of.ahead, builder.mul(builder.and_(turn, constant(3)), quarter))
+        _tile(builder, height, of._replace(rows=rows, c=c, ahead=ahead), product)
         turn.add_incoming(builder.add(turn, constant(1)), builder.block)
         first.add_incoming(builder.add(first, constant(height)), builder.block)
         builder.branch(head)

@@ -40,7 +40,7 @@ import numpy as np
 from llvmlite import ir
 
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, stage
+from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, Stage, stage
 from tinyldm.kernels.matmul import (
     FLOAT32,
     HALVES,
@@ -54,7 +54,7 @@ from tinyldm.kernels.matmul import (
 )
 from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rounding import round_row
-from tinyldm.kernels.rows import NONE, RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
+from tinyldm.kernels.rows import NONE, RESIDUAL, SILU, affine_row, copy_row, finish_row, put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
 from tinyldm.kernels.tile import multiply_rows, tile_rows_of
 
@@ -272,18 +272,16 @@ def _transform_filters(
 
 # The kernel ----------------------------------------------------------------------------------------------------------
 
-COPY = -1  # prologue: the pixels as they are; NONE: gain and shift; SILU: gain, shift and SiLU
 VECTOR = target().width
 
 
 class View(NamedTuple):
-    """How the image is read: as if it were height × width pixels large (nearest neighbours), and what is done to it."""
+    """How the image is read: as if it were height × width pixels large (nearest neighbours)."""
 
     height: int
     width: int
     top: int  # rows of zeros around it
     left: int
-    prologue: int
 
 
 class Region(NamedTuple):
@@ -334,9 +332,6 @@ def _memory(scratch: np.ndarray, region: Region) -> Memory:
     return Memory(patch, v, m, u, out, table, v_place, m_place, u_place, pixel, patch_row)
 
 
-Stage = Callable[..., None]
-
-
 def gathering(form: int) -> Stage:
     """The stage that gathers pixels, for filters of that form: where they are bfloat16, so are the pixels rounded."""
 
@@ -345,7 +340,10 @@ def gathering(form: int) -> Stage:
         x: np.ndarray, gain: np.ndarray, shift: np.ndarray, view: View, part: Region, memory: Memory, sample0: int,
         y0: int, x0: int, k0: int,
     ) -> None:  # fmt: skip
-        """The patch: pixels with their border, `part.depth` channels of each, ready for the transform."""
+        """The patch: pixels with their border, `part.depth` channels of each, ready for the transform.
+
+        Where there are a gain and a shift, a pixel is multiplied, shifted and put through SiLU on the way.
+        """
         _, height, width, c_in = x.shape
         padded = (part.depth + VECTOR - 1) // VECTOR * VECTOR
         patch_h = part.tiles_h * OUTPUTS + 2
@@ -360,11 +358,11 @@ def gathering(form: int) -> Stage:
                         iy, ix = vy * height // view.height, vx * width // view.width
                     source = address(x) + (((sample * height + iy) * width + ix) * c_in + k0) * 4
                     filled = part.depth
-                    if view.prologue == COPY:
+                    if gain.shape[0] == 0:
                         copy_row(source, to, filled)
                     else:
                         at = (sample * c_in + k0) * 4
-                        affine_row(source, to, address(gain) + at, address(shift) + at, filled, view.prologue)
+                        affine_row(source, to, address(gain) + at, address(shift) + at, filled, SILU)
                     if form == HALVES:
                         round_row(to, to, filled)
                 zero_row(to + filled * 4, padded - filled)
@@ -533,13 +531,12 @@ def winograd(
     top: int = 1,
     left: int = 1,
     gain_shift: tuple[np.ndarray, np.ndarray] | None = None,
-    prologue: int = COPY,
     residual: np.ndarray | None = None,
 ) -> np.ndarray:
     """A 3×3 convolution of stride 1: `(N, H, W, C_in) -> (N, *out_size, C_out)`.
 
     `bias` comes from `pad_bias`. The image is first enlarged to `virtual_size` by nearest neighbours, then multiplied
-    and shifted by `gain_shift` (N, C_in) and put through SiLU as `prologue` says.
+    and shifted by `gain_shift` (N, C_in), if there is one, and put through SiLU.
     """
     n, height, width, c_in = x.shape
     c_out = weight.shape[0]
@@ -556,7 +553,7 @@ def winograd(
     scratch = patch + PLACES * slabs + OUTPUTS**2 * block_columns + 2 * most + 64 + 4 * TILE_ROWS
     gain, shift = gain_shift or (np.empty((0, 0), np.float32),) * 2
     height, width = virtual_size or (height, width)
-    view = View(height, width, top, left, prologue)
+    view = View(height, width, top, left)
     region = Region(samples, region_h, region_w, depth, block_columns)
     work = y.size * c_in * PLACES / OUTPUTS**2
     added, ending = (NO_RESIDUAL, NONE) if residual is None else (residual.reshape(-1), RESIDUAL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tinyldm.checkpoints.learned_word import Inversion, extend_encoder, read_inv
 from tinyldm.checkpoints.lora import LoraSource, Strength, apply_lora
 from tinyldm.checkpoints.lora_facts import distilled_for, open_lora
 from tinyldm.checkpoints.opening import open_checkpoint
+from tinyldm.checkpoints.partial_control import partial_control
 from tinyldm.checkpoints.recognised import Component, Recognised, only_one
 from tinyldm.checkpoints.source import open_source
 from tinyldm.errors import CheckpointError, InputError
@@ -25,6 +26,7 @@ from tinyldm.text.wordpiece import WordPiece
 FIRST_STAGES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "VQModel", "Flow", "PixelScaling")
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")  # the components that a LoRA may change
 IMAGE_ENCODER = "CLIPVisionModelWithProjection"
+CONTROLS = ("ControlNetModel", "T2IAdapter")  # the networks that read a picture to guide the UNet
 Paths = str | Path | Sequence[str | Path]  # one or several
 Scaled = str | Path | tuple[str | Path, float]  # a LoRA file, and how strongly it is applied
 
@@ -62,13 +64,13 @@ def add_ip_adapters(found: Recognised, paths: Paths, encoder: str | Path | None)
     """
     if not paths:
         raise InputError("image_encoder is given without the ip_adapter that reads by it")
-    files = [local(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    for i, file in enumerate(files):
-        found.components[f"ip_adapter_{i}" if i else "ip_adapter"] = only_component(file, "IPAdapter", "an IP-Adapter")
+    files = {name: local(path) for name, path in named("ip_adapter", paths)}
+    for name, file in files.items():
+        found.components[name] = only_component(file, ("IPAdapter",), "an IP-Adapter")
     if encoder is not None:
-        found.components["image_encoder"] = only_component(encoder, IMAGE_ENCODER, "an image encoder")
+        found.components["image_encoder"] = only_component(encoder, (IMAGE_ENCODER,), "an image encoder")
     elif "image_encoder" not in found.components:
-        found.components["image_encoder"] = encoder_beside(files[0], found.components["ip_adapter"])
+        found.components["image_encoder"] = encoder_beside(files["ip_adapter"], found.components["ip_adapter"])
 
 
 def encoder_beside(file: Path, adapter: Component) -> Component:
@@ -76,7 +78,7 @@ def encoder_beside(file: Path, adapter: Component) -> Component:
     wanted, beside = IPAdapter.read(adapter.config), file.absolute().parent
     for folder in (beside / "image_encoder", beside.parent / "models" / "image_encoder"):
         if (folder / "config.json").is_file():
-            component = only_component(folder, IMAGE_ENCODER, "an image encoder")
+            component = only_component(folder, (IMAGE_ENCODER,), "an image encoder")
             if reads(wanted, ImageEncoder.read(component.config)):
                 return component
     what = "tokens" if wanted.reads_tokens else "embeddings"
@@ -86,10 +88,27 @@ def encoder_beside(file: Path, adapter: Component) -> Component:
     )
 
 
-def only_component(path: str | Path, class_name: str, what: str) -> Component:
-    """The one component of a class that a folder or a file has. Raises `CheckpointError` for anything else."""
+def add_controlnets(found: Recognised, paths: Paths) -> None:
+    """Take ControlNets and T2I-Adapters, `controlnet`, `controlnet_1`, …, each of a folder, a file or the hub.
+
+    A file may be stored as a difference to the checkpoint's UNet or a LoRA of it. Raises `CheckpointError` for others.
+    """
+    unet = found.components.get("unet")
+    for name, path in named("controlnet", paths):
+        partial = partial_control(path, unet)
+        found.components[name] = partial or only_component(path, CONTROLS, "a ControlNet or a T2I-Adapter")
+
+
+def named(kind: str, paths: Paths) -> Iterator[tuple[str, str | Path]]:
+    """One or several paths with the names that components of a kind have: `kind`, `kind_1`, …"""
+    for i, path in enumerate([paths] if isinstance(paths, str | Path) else paths):
+        yield f"{kind}_{i}" if i else kind, path
+
+
+def only_component(path: str | Path, classes: Sequence[str], what: str) -> Component:
+    """The one component of these classes that a folder or a file has. Raises `CheckpointError` for anything else."""
     found = open_checkpoint(path)
-    return only_one([c for c in found.components.values() if c.class_name == class_name], path, found, what)
+    return only_one([c for c in found.components.values() if c.class_name in classes], path, found, what)
 
 
 @dataclass(frozen=True)
@@ -106,14 +125,14 @@ def merge_loras(found: Recognised, loras: Iterable[Scaled]) -> list[AppliedLora]
 
     Source: Hu et al. 2021, arXiv:2106.09685, equation 3. Raises `CheckpointError` for a file that does not fit.
     """
-    named = [name for name in found.components if name in ADAPTED]
+    adapted = [name for name in found.components if name in ADAPTED]
     applied = []
     for lora in loras:
         path, scale = lora if isinstance(lora, tuple) else (lora, 1.0)
         if not math.isfinite(scale):
             raise InputError(f"{path}: the scale of a LoRA must be a finite number, not {scale}")
         strength, modules = Strength(float(scale)), dict[str, list[str]]()
-        sources = {name: found.components[name].source for name in named}
+        sources = {name: found.components[name].source for name in adapted}
         file = open_lora(local_file(path))
         if usual := distilled_for(path, file.metadata):
             found.notes.append(f"{path}: {usual}")
@@ -130,10 +149,8 @@ def add_words(found: Recognised, tokenizers: dict[str, Tokenizer | WordPiece], p
 
     Source: Gal et al. 2022, arXiv:2208.01618, section 4. A file that names no word is called as the file.
     """
-    words, homes = (
-        [read_word(path) for path in paths],
-        [name.replace("tokenizer", "text_encoder") for name in tokenizers],
-    )
+    words = [read_word(path) for path in paths]
+    homes = [name.replace("tokenizer", "text_encoder") for name in tokenizers]
     for word in words:
         if not any(home in word.vectors and home in found.components for home in homes):
             has = ", ".join(home for home in homes if home in found.components) or "no text encoder that reads words"

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,11 @@ class Joined(NamedTuple):
         """All of them, the negative one first."""
         return [*([] if self.negative is None else [self.negative]), *(prompt for _, prompt in self.prompts)]
 
+    def told(self, name: str, value: Array) -> Joined:
+        """The same with one array more in every row."""
+        prompts = tuple((weight, prompt.told(name, value)) for weight, prompt in self.prompts)
+        return Joined(None if self.negative is None else self.negative.told(name, value), prompts)
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -76,15 +81,7 @@ class Composed:
 
     def told(self, name: str, value: Array) -> Composed:
         """These prompts with one thing more that the model is told at each."""
-        return Composed(
-            tuple(
-                Joined(
-                    None if joined.negative is None else joined.negative.told(name, value),
-                    tuple((weight, prompt.told(name, value)) for weight, prompt in joined.prompts),
-                )
-                for joined in self.pictures
-            )
-        )
+        return Composed(tuple(joined.told(name, value) for joined in self.pictures))
 
     def state(self, call: int) -> tuple[int, ...]:
         """Which stretch each of the prompts is in, picture by picture."""
@@ -154,9 +151,14 @@ def one_batch(condition: Conditioning, places: Places, rows: list[Row]) -> Condi
     count, concat = len(condition.composed.pictures), condition.concat
     if concat is not None:
         concat = concat[[n + count * bool(condition.guided and k) for n, k in places]]
-    arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
     images = None if condition.images is None else of_rows(condition.images, pictured(condition.composed, places))
-    return Conditioning(np.stack([row.context for row in rows]), arrays, concat, images=images, guide=condition.guide)
+    return replace(stacked(rows), concat=concat, images=images, guide=condition.guide)
+
+
+def stacked(rows: Sequence[Row], guided: bool = False) -> Conditioning:
+    """The condition of a batch of rows, all of one length."""
+    arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
+    return Conditioning(np.stack([row.context for row in rows]), arrays, guided=guided)
 
 
 def pictured(composed: Composed, places: Places) -> list[int]:

@@ -7,7 +7,7 @@ as in the original.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,6 +21,7 @@ from tinyldm.typing import Array, Integers
 
 AESTHETIC_SCORES = (6.0, 2.5)  # what the XL refiner is told of a picture to make, and of one to stay away from
 Prompts = Sequence[str | None]  # one a picture; None where none is given
+Size = tuple[int, int]  # height and width of a picture, in pixels
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,19 @@ class Conditioning:
                 f"{what} takes prompts that stay the same at every step: no AND, no [from:to:step], no [a|b]"
             )
 
+    def each(self, change: Callable[[Array], Array]) -> Conditioning:
+        """This with `change` made to the context, to `arrays` and to what stands behind the latent."""
+        arrays = {name: change(array) for name, array in self.arrays.items()}
+        context = None if self.context is None else change(self.context)
+        return replace(
+            self, context=context, arrays=arrays, concat=None if self.concat is None else change(self.concat)
+        )
+
     def of_pictures(self, pictures: range, count: int) -> Conditioning:
         """The rows of some of the `count` pictures that this is the condition of."""
         rows = [*pictures, *(count + k for k in pictures)] if self.guided else list(pictures)
-        return Conditioning(
-            None if self.context is None else self.context[rows],
-            {name: array[rows] for name, array in self.arrays.items()},
-            None if self.concat is None else self.concat[rows],
-            self.guided,
-            None if self.composed is None else self.composed.of_pictures(pictures),
-        )
+        composed = None if self.composed is None else self.composed.of_pictures(pictures)
+        return replace(self.each(lambda array: array[rows]), composed=composed)
 
     def told(self, name: str, value: Array, rows: int) -> Conditioning:
         """This with one thing more that the model is told, the same for all of its `rows`."""
@@ -95,10 +99,8 @@ class Conditioner:
         if given is not None:
             raise InputError(f"{self.path}: takes no prompt; leave out {given!r}")
 
-    def encode(
-        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
-    ) -> Conditioning:
-        """The condition of pictures of `size` (height, width) in pixels, one for each prompt."""
+    def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
+        """The condition of pictures of `size`, one for each prompt."""
         return Conditioning()
 
     def readers(self) -> list[TextReader]:
@@ -143,9 +145,7 @@ class ClassConditioner(Conditioner):
             if int(prompt) >= count:
                 raise InputError(f"{self.path}: class numbers are 0 to {count - 1}, not {prompt}")
 
-    def encode(
-        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
-    ) -> Conditioning:
+    def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """A context of one token for each class: `(M, 1, D)`."""
         none, guided = self.embedder.config.num_classes - 1, guidance_scale > 1
         labels = [int(prompt or 0) for prompt in prompts]
@@ -174,9 +174,7 @@ class TextConditioner(Conditioner):
         if any(prompt is None for prompt in prompts):
             raise InputError(f"{self.path}: wants a prompt")
 
-    def encode(
-        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
-    ) -> Conditioning:
+    def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """The context of the prompts, `(M, L, D)`; a text that stands several times is encoded once."""
         guided = guidance_scale > 1 and self.guidance_width is None
         texts, rows = distinct([*negatives, *prompts] if guided else prompts)
@@ -198,7 +196,7 @@ class TextConditioner(Conditioner):
         """Whether zeros stand for a negative prompt's context."""
         return False
 
-    def row_arrays(self, negative: bool, guidance_scale: float, size: tuple[int, int]) -> dict[str, Array]:
+    def row_arrays(self, negative: bool, guidance_scale: float, size: Size) -> dict[str, Array]:
         """What the UNet is told besides the text, for a prompt or a negative one, each `(…)`."""
         width = self.guidance_width
         return {} if width is None else {"guidance": guidance_embedding(guidance_scale - 1, width)[0]}
@@ -217,9 +215,7 @@ class XLConditioner(TextConditioner):
         super().__init__(path, *encoders[-1])
         self.encoders, self.options = encoders, options
 
-    def encode(
-        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
-    ) -> Conditioning:
+    def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """The context `(M, L, D)`, the pooled texts `(M, D')` and the sizes `(M, 5 or 6)`."""
         guided = guidance_scale > 1
         texts, rows = distinct([*negatives, *prompts] if guided else prompts)
@@ -240,11 +236,11 @@ class XLConditioner(TextConditioner):
         """Whether no negative prompt is nothing, and not the text ""."""
         return not negative and bool(self.options.get("force_zeros_for_empty_prompt"))
 
-    def row_arrays(self, negative: bool, guidance_scale: float, size: tuple[int, int]) -> dict[str, Array]:
+    def row_arrays(self, negative: bool, guidance_scale: float, size: Size) -> dict[str, Array]:
         """The sizes of a picture, as a prompt or a negative one is told."""
         return {"time_ids": self.size_ids(size, 1, guided=True)[0 if negative else 1]}
 
-    def size_ids(self, size: tuple[int, int], count: int, guided: bool) -> Array:  # -> (M, 5 or 6)
+    def size_ids(self, size: Size, count: int, guided: bool) -> Array:  # -> (M, 5 or 6)
         """Original size, crop, and target size, or of the refiner the aesthetic score."""
         original_and_crop = [*size, 0, 0]
         if self.options.get("requires_aesthetics_score"):
@@ -274,9 +270,7 @@ class RetrievalConditioner(TextConditioner):
                 f"{self.path}: its context is a projected embedding; this text encoder has no text_projection"
             )
 
-    def encode(
-        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
-    ) -> Conditioning:
+    def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """A context of one token for each prompt: `(M, 1, D)`."""
         pooled = self.encoder.pooled(self.tokenizer.encode(list(prompts)))
         context = (pooled / np.linalg.norm(pooled, axis=1, keepdims=True))[:, None]
@@ -309,9 +303,7 @@ class LayoutConditioner(Conditioner):
         """Raise `InputError` unless every prompt is a layout."""
         self.tokens(prompts)
 
-    def encode(
-        self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: tuple[int, int]
-    ) -> Conditioning:
+    def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """The context of the layouts: `(N, L, D)`."""
         return Conditioning(self.encoder(self.tokens(prompts)))
 

@@ -8,22 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.partial_control import partial_control
-from tinyldm.checkpoints.recognised import Component, only_one
 from tinyldm.errors import CheckpointError, InputError
 from tinyldm.models.controlnet import ControlNet, skip_widths
 from tinyldm.models.t2i_adapter import T2IAdapter, taken_at
 from tinyldm.typing import Array
 
-CLASSES = ("ControlNetModel", "T2IAdapter")  # the networks that read a picture
 Reader = ControlNet | T2IAdapter
 
 
@@ -127,18 +122,6 @@ class Guide:
                 before = said.get(name, levels)
                 said[name] = levels if before is levels else [a + b for a, b in zip(before, levels, strict=True)]
         return said
-
-
-def read_controlnet(path: str | Path, unet: Component | None = None) -> Component:
-    """The ControlNet or T2I-Adapter of a folder, a file or a name on the hub. Raises `CheckpointError` for others.
-
-    `unet` is that of the checkpoint, to which a file may be stored as a difference or a LoRA.
-    """
-    if partial := partial_control(path, unet):
-        return partial
-    found = open_checkpoint(path)
-    candidates = [c for c in found.components.values() if c.class_name in CLASSES]
-    return only_one(candidates, path, found, "a ControlNet or a T2I-Adapter")
 
 
 def check_fits(network: Reader, unet: Any, path: object) -> None:

@@ -80,9 +80,7 @@ class EditingCalls:
         `image_guidance_scale` from 1 is the pull of the picture (1.5, as published), as `guidance_scale` is that of the
         instruction. With a `mask` only what is white in it changes. `more` as in `text_to_image`.
         """
-        settings: dict[str, Any] = {"image": image}
-        settings |= {} if image_guidance_scale is None else {"image_guidance_scale": image_guidance_scale}
-        settings |= {} if mask is None else {"mask": mask}
+        settings = {"image": image, "image_guidance_scale": image_guidance_scale, "mask": mask}
         return self._made("text", prompt, negative_prompt, **settings, **more)
 
     def layout_to_image(self, layouts: Sequence[Sequence[Box]], **more: Any) -> list[Image.Image]:

@@ -160,9 +160,8 @@ def read_sampler(pairs: dict[str, str]) -> tuple[str, dict[str, Any]]:
     asked = pairs.pop("Schedule type", "Uniform")
     if of_name is not None or not takes_schedules(own):
         return name, options
-    known = {shown: schedule for schedule, shown in SCHEDULE_LABELS.items()} | {
-        "Automatic": AUTOMATIC.get(own, "uniform")
-    }
+    known = {shown: schedule for schedule, shown in SCHEDULE_LABELS.items()}
+    known["Automatic"] = AUTOMATIC.get(own, "uniform")
     if asked not in known:
         raise InputError(f"schedule {asked!r} is not known; take one of {', '.join(SCHEDULE_LABELS)}")
     return f"{own}_{known[asked]}", options

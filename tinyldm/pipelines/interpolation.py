@@ -57,5 +57,4 @@ def mixed(condition: Conditioning, shares: Array) -> Conditioning:
         halves = np.split(array, 2) if condition.guided else [array]
         return np.concatenate([np.tensordot(shares, half, axes=1).astype(array.dtype, copy=False) for half in halves])
 
-    arrays = {name: rows(array) for name, array in condition.arrays.items()}
-    return Conditioning(None if condition.context is None else rows(condition.context), arrays, guided=condition.guided)
+    return condition.each(rows)

@@ -14,7 +14,7 @@ channels in another order, a scale, a shift. The one after which the latent look
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations, permutations
 from pathlib import Path
@@ -111,15 +111,10 @@ class LatentStatistics:
 
     def write(self, path: Path) -> None:
         """Write them as JSON, whole or not at all."""
-        plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in rounded(asdict(self)).items()}
+        digits = np.vectorize(lambda value: float(f"{value:.7g}"))  # seven, which are more than statistics have
+        plain = {k: digits(v).tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
         text = json.dumps({"format": 1, **plain}) + "\n"
         write_whole(path, lambda file: file.write(text.encode()))
-
-
-def rounded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers to seven digits, which are more than statistics have."""
-    digits = np.vectorize(lambda value: float(f"{value:.7g}"))
-    return {k: digits(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()}
 
 
 def round_trips(latents: Array, vae: FirstStage[Any]) -> Array:  # (N, C, h, w) -> (N,)
@@ -338,7 +333,7 @@ def scale_faults(z: Array, vae: FirstStage[Any]) -> Iterator[Fault]:
         yield Fault("flat", f"all values are about {z.mean():.3g}", "this is no picture")
         return
     seen = f"the standard deviation is {deviation:.3g} and should be about 1"
-    apart = {how: abs(np.log(float(change(z[None], vae).std()))) for how, change in SCALINGS.items()}
+    apart = {how: abs(np.log(float(change(vae, z[None]).std()))) for how, change in SCALINGS.items()}
     best = min(apart, key=lambda how: float(apart[how]))
     if apart[best] < np.log(WIDEST):
         yield Fault("scaling factor", seen, f"{best} the scaling factor, {vae.config.scaling_factor:g}")
@@ -346,17 +341,8 @@ def scale_faults(z: Array, vae: FirstStage[Any]) -> Iterator[Fault]:
         yield Fault("scale", seen, f"divide by {deviation:.3g}")
 
 
-def scaled(z: Array, vae: FirstStage[Any]) -> Array:
-    """As if the scaling was forgotten."""
-    return vae.scale(z)
-
-
-def unscaled(z: Array, vae: FirstStage[Any]) -> Array:
-    """As if it was done twice."""
-    return vae.unscale(z)
-
-
-SCALINGS = {"multiply by": scaled, "it was applied twice, divide by": unscaled}
+# The scaling was forgotten, or done twice: what undoes it, in words and in deed.
+SCALINGS = {"multiply by": FirstStage.scale, "it was applied twice, divide by": FirstStage.unscale}
 
 
 def faults_of(z: Array, score: float, vae: FirstStage[Any], statistics: LatentStatistics) -> Iterator[Fault]:
@@ -407,7 +393,7 @@ def exact_remedies(z: Array, vae: FirstStage[Any]) -> Iterator[tuple[Array, Faul
         for how, change in SCALINGS.items():
             seen = f"the standard deviation is {z.std():.2f}"
             fault = Fault("scaling factor", seen, f"{how} the scaling factor, {vae.config.scaling_factor:g}")
-            yield change(z[None], vae)[0], fault
+            yield change(vae, z[None])[0], fault
     yield -z, Fault("sign", "all signs are turned", "negate it")
     for order in orders(len(z)):
         fault = Fault("channels swapped", "the channels are in another order", f"take z[:, {list(order)}]")

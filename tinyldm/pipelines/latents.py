@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
-from tinyldm.errors import InputError, TinyldmError
+from tinyldm.errors import InputError
 from tinyldm.pipelines.parts import Parts
 from tinyldm.typing import Array
 from tinyldm.version import __version__
@@ -54,7 +54,5 @@ def write_latent(path: Path, latent: Array, *, parts: Parts, source: str, seed: 
     }
     try:
         write_safetensors(path, {"latent": latent.astype(np.float32)}, metadata)
-    except TinyldmError:
-        raise
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from None

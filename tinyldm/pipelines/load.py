@@ -14,11 +14,13 @@ from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.errors import CheckpointError
 from tinyldm.models.build import MODELS
 from tinyldm.pipelines.adapters import (
+    CONTROLS,
     FIRST_STAGES,
     IMAGE_ENCODER,
     AppliedLora,
     Paths,
     Scaled,
+    add_controlnets,
     add_ip_adapters,
     add_words,
     merge_loras,
@@ -26,8 +28,7 @@ from tinyldm.pipelines.adapters import (
     replace_vae,
 )
 from tinyldm.pipelines.conditioners import choose_conditioner
-from tinyldm.pipelines.control import CLASSES as READERS
-from tinyldm.pipelines.control import check_fits, read_controlnet
+from tinyldm.pipelines.control import check_fits
 from tinyldm.pipelines.image_prompt import check_image_prompt
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import Parts
@@ -41,7 +42,7 @@ CLASSES = {
     "unet": ("UNet2DConditionModel", "UNet2DModel"),
     "vae": FIRST_STAGES,
     "class_embedder": ("ClassEmbedder",),
-    "controlnet": READERS,
+    "controlnet": CONTROLS,
     "image_encoder": (IMAGE_ENCODER,),
     "ip_adapter": ("IPAdapter",),
     "spatial_rescaler": ("SpatialRescaler",),
@@ -166,13 +167,6 @@ def put_on_top(
         add_ip_adapters(found, ip_adapter, image_encoder)
 
 
-def add_controlnets(found: Recognised, paths: Paths) -> None:
-    """Take ControlNets from other checkpoints: `controlnet`, `controlnet_1`, … Raises `CheckpointError`."""
-    for i, path in enumerate([paths] if isinstance(paths, str | Path) else paths):
-        component = read_controlnet(path, found.components.get("unet"))
-        found.components[f"controlnet_{i}" if i else "controlnet"] = component
-
-
 def check_components(found: Recognised) -> None:
     """Raise `CheckpointError` unless the components are those of latent diffusion, each of a class that it has."""
     path, has = found.path, ", ".join(found.components) or "nothing"
@@ -227,11 +221,9 @@ def file_extras(found: Recognised) -> tuple[Tokenizers, dict[str, Any]]:
     """
     found.notes.insert(0, f"recognised as {found.title}")
     first, second = found.components.get("text_encoder"), found.components.get("text_encoder_2")
-    tokenizers = {
-        "tokenizer": usual_tokenizer(first) if first is not None else None,
-        "tokenizer_2": usual_tokenizer(second) if second is not None else None,
-    }
-    known = {name: tokenizer for name, tokenizer in tokenizers.items() if tokenizer is not None}
+    encoders = {"tokenizer": first, "tokenizer_2": second}
+    usual_ones = {name: usual_tokenizer(encoder) for name, encoder in encoders.items() if encoder is not None}
+    known = {name: tokenizer for name, tokenizer in usual_ones.items() if tokenizer is not None}
     usual = {"force_zeros_for_empty_prompt": bool(first), "requires_aesthetics_score": not first}
     return known, usual | found.pipeline
 

@@ -21,15 +21,9 @@ class PictureWarning(UserWarning):
     """Something was done to a picture that its owner may not expect."""
 
 
-def to_pixels(image: Image.Image, size: tuple[int, int] | None = None) -> Array:
-    """A picture as the autoencoder takes it: `(1, 3, H, W)` float32 in [-1, 1]; what is transparent becomes white.
-
-    `size` is `(width, height)` to resize to (Lanczos).
-    """
-    image, _ = as_rgb(image)
-    if size is not None and size != image.size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    levels = np.asarray(image, np.float32) / 255
+def to_pixels(image: Image.Image) -> Array:
+    """A picture as the autoencoder takes it: `(1, 3, H, W)` float32 in [-1, 1]; what is transparent becomes white."""
+    levels = np.asarray(as_rgb(image)[0], np.float32) / 255
     return np.moveaxis(2 * levels - 1, -1, 0)[None]
 
 
@@ -154,10 +148,10 @@ def read_stored(path: Path) -> Image.Image:
     return read_image(path, lambda image: (image.copy(), []))
 
 
-def write_whole(path: str | Path, write: Callable[[IO[bytes]], object], lasting: bool = True) -> None:
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all: to a temporary file beside it, which then takes its name.
 
-    One that is to be `lasting` is on the disk before it does, so that not even a failure of power leaves half of it.
+    It is on the disk before it does, so that not even a failure of power leaves half of it.
     Raises `InputError` where that can't be done; nothing is left behind.
     """
     path = Path(path)
@@ -166,9 +160,8 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object], lasting:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             write(file)
-            if lasting:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

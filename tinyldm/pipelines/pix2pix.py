@@ -44,9 +44,7 @@ def threefold(condition: Conditioning, picture: Array) -> Conditioning:
     rows = [*range(count), *range(count), *range(count, 2 * count)]
     images = condition.images
     return replace(
-        condition,
-        context=None if condition.context is None else condition.context[rows],
-        arrays={name: array[rows] for name, array in condition.arrays.items()},
+        condition.each(lambda array: array[rows]),
         concat=np.concatenate([np.zeros_like(picture), picture, picture]),
         guided=False,
         images=None if images is None else of_rows(images, rows),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyldm.pipelines.composed import Composed, Joined, Row, Stretches
+from tinyldm.pipelines.composed import Composed, Joined, Row, Stretches, stacked
 from tinyldm.pipelines.conditioners import Conditioning, TextConditioner, TextReader
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.prompt_checks import length_of_run
@@ -46,8 +46,7 @@ def fixed(pictures: Sequence[Joined], guided: bool) -> Conditioning | None:
     rows = [stretches.rows[0] for stretches in halves if stretches is not None and len(stretches.rows) == 1]
     if len(rows) < len(halves) or len({row.context.shape for row in rows}) > 1:
         return None
-    arrays = {name: np.stack([row.arrays[name] for row in rows]) for name in rows[0].arrays}
-    return Conditioning(np.stack([row.context for row in rows]), arrays, guided=guided)
+    return stacked(rows, guided)
 
 
 class TextEncoding:

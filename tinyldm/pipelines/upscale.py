@@ -35,6 +35,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "shown": {"steps": 100, "guidance_scale": 1.0},
     "tiles": {"scale": 2.0, "strength": 0.3},
 }
+SHOWN = "trained to enlarge, and is shown the whole picture"
 MOST_NOISE = 350  # the level up to which the published ×4 upscaler was trained
 MOST_PIXELS = 1 << 30  # of a picture to make
 READING = ("prompt_syntax", "clip_skip", "rng")  # how prompts and seeds are read
@@ -80,7 +81,8 @@ class Upscaling:
             own["overlap"] = (own["tile"] if self.tile is None else self.tile) // 4
         for name in ("scale", "strength", "noise_level", "tile", "overlap"):
             if name not in own and getattr(self, name) is not None:
-                raise InputError(f"{parts.path}: has no use for {name}; it was {TRAINED[kind]}")
+                trained = "not trained to enlarge" if kind == "tiles" else SHOWN
+                raise InputError(f"{parts.path}: has no use for {name}; it was {trained}")
         prompt = "" if self.prompt is None and parts.conditioner.takes == "text" else self.prompt
         parts.conditioner.check([prompt])
         filled = {name: value for name, value in own.items() if getattr(self, name) is None}
@@ -145,13 +147,6 @@ class Upscaling:
         said |= {"sampler_options": dict(self.sampler_options)} if self.sampler_options else {}
         said |= {name: value for name in READING if (value := getattr(self, name)) not in ("plain", "torch", None)}
         return {name: "" if value is None else str(value) for name, value in said.items()}
-
-
-TRAINED = {
-    "noised": "trained to enlarge, and is shown the whole picture",
-    "shown": "trained to enlarge, and is shown the whole picture",
-    "tiles": "not trained to enlarge",
-}
 
 
 def kind_of(parts: Parts) -> str:
@@ -221,11 +216,8 @@ def in_tiles(parts: Parts, wanted: Upscaling, how: Walk) -> Image.Image:
         for left in starts(canvas.width, sides[0], overlap)
     ]
     window = faded(sides[1], overlap)[:, None] * faded(sides[0], overlap)
-    total, weight = (
-        np.zeros((canvas.height, canvas.width, 3), np.float32),
-        np.zeros((canvas.height, canvas.width, 1), np.float32),
-    )
-
+    total = np.zeros((canvas.height, canvas.width, 3), np.float32)
+    weight = np.zeros((canvas.height, canvas.width, 1), np.float32)
     generators(wanted.rng)((wanted.seed + len(places) - 1) % 2**64)  # of the last tile, too
     base = replace(wanted.tile_request(canvas), width=sides[0], height=sides[1])
     condition = condition_of(parts, base, range(1))

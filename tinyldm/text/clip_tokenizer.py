@@ -192,11 +192,13 @@ class Tokenizer:
     - `vocab`: token to id; `vocab_size`: how many ids there are; `ranks`: pair of tokens to place in the merge list
     - `bos_token`, `eos_token`, `pad_token`, `unk_token`, and their ids `bos_id`, `eos_id`, `pad_id`, `unk_id`
     - `max_length`: the length L of every row that `encode` returns
+    - `content`: what it was made of
     - `added`: the tokens that are recognised as they are written in a prompt, before it is cut into words, the longest
       first; `spelled`: those of them that stand for several tokens
     """
 
     def __init__(self, content: TokenizerFiles) -> None:
+        self.content = content
         self.vocab = content.vocab
         self.ranks = {pair: rank for rank, pair in enumerate(content.merges)}
         self.tokens = {index: token for token, index in content.vocab.items()}

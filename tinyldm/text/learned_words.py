@@ -6,11 +6,12 @@ Source: Gal et al. 2022, arXiv:2208.01618.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tinyldm.checkpoints.learned_word import Inversion
 from tinyldm.errors import InputError
 from tinyldm.text.clip_tokenizer import Tokenizer
-from tinyldm.text.tokenizer_files import AddedToken, TokenizerFiles
+from tinyldm.text.tokenizer_files import AddedToken
 
 
 def extend_tokenizer(tokenizer: Tokenizer, inversions: Sequence[Inversion]) -> Tokenizer:
@@ -23,16 +24,4 @@ def extend_tokenizer(tokenizer: Tokenizer, inversions: Sequence[Inversion]) -> T
             vocab[token] = len(vocab)
             added.append(AddedToken(token, normalized=True, special=False))
     several = {i.word: tuple(i.tokens) for i in inversions if len(i.tokens) > 1}
-    return Tokenizer(
-        TokenizerFiles(
-            vocab,
-            list(tokenizer.ranks),
-            added,
-            tokenizer.bos_token,
-            tokenizer.eos_token,
-            tokenizer.pad_token,
-            tokenizer.unk_token,
-            tokenizer.max_length,
-            tokenizer.spelled | several,
-        )
-    )
+    return Tokenizer(replace(tokenizer.content, vocab=vocab, added=added, spelled=tokenizer.spelled | several))

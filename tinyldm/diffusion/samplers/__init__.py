@@ -10,7 +10,6 @@ from tinyldm.diffusion.samplers import (  # noqa: F401
     dpm_sde,
     dpm_singlestep,
     euler,
-    euler_ancestral,
     flow,
     heun,
     lcm,

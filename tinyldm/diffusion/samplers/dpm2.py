@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from tinyldm.diffusion.config import Beta
-from tinyldm.diffusion.samplers.ancestral import Ancestral, split_noise
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.samplers.sigma import Churn, SigmaConfig, churned
-from tinyldm.diffusion.samplers.two_calls import MiddleCall
+from tinyldm.diffusion.samplers.sigma import Ancestral, Churn, churned, split_noise
+from tinyldm.diffusion.samplers.two_calls import MiddleCall, MiddleCallConfig
 from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
-
-
-@dataclass(frozen=True)
-class KDPM2Config(SigmaConfig):
-    """The defaults of both."""
-
-    beta_start: Beta = 0.00085
-    beta_end: Beta = 0.012
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
 
 class KDPM2(MiddleCall):
@@ -48,7 +36,7 @@ class DPM2(KDPM2):
     summary = "second order: the slope in the middle of the step"
 
     @dataclass(frozen=True)
-    class Config(KDPM2Config, Churn):
+    class Config(MiddleCallConfig, Churn):
         """Fields of noise levels and of churn."""
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
@@ -74,7 +62,7 @@ class DPM2Ancestral(KDPM2):
     summary = "DPM2 with fresh noise at every step"
 
     @dataclass(frozen=True)
-    class Config(KDPM2Config, Ancestral):
+    class Config(MiddleCallConfig, Ancestral):
         """Fields of noise levels and of fresh noise."""
 
     config: Config

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from tinyldm.diffusion.config import Beta, Range
-from tinyldm.diffusion.samplers.ancestral import Ancestral, split_noise
+from tinyldm.diffusion.config import Range
 from tinyldm.diffusion.samplers.brownian import BrownianNoise
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.samplers.sigma import SigmaConfig
-from tinyldm.diffusion.samplers.two_calls import MiddleCall
+from tinyldm.diffusion.samplers.sigma import Ancestral, SigmaConfig, split_noise
+from tinyldm.diffusion.samplers.two_calls import MiddleCall, MiddleCallConfig
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
@@ -66,15 +65,12 @@ class DPMSDE(MiddleCall):
     summary = "second order with noise in mid-step and at its end, from one Brownian path"
 
     @dataclass(frozen=True)
-    class Config(SigmaConfig, Ancestral):
+    class Config(MiddleCallConfig, Ancestral):
         """Fields of noise levels and of fresh noise.
 
         `noise_sampler_seed` is that of the path, else the generator's own.
         """
 
-        beta_start: Beta = 0.00085
-        beta_end: Beta = 0.012
-        prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
         noise_sampler_seed: Annotated[int, Range(least=0)] | None = None
 
     config: Config

@@ -47,9 +47,7 @@ class DPMSinglestep(DPMSolver):
 
     def whole_timesteps(self) -> Array:
         """The whole timesteps of a run; evenly spread, whatever the config says."""
-        log_snr = np.log(np.sqrt(self.alpha_bar)) - np.log(np.sqrt(1 - self.alpha_bar))
-        clipped = int(np.searchsorted(log_snr[::-1], self.config.lambda_min_clipped))
-        return np.round(np.linspace(0, self.config.num_train_timesteps - 1 - clipped, self.steps + 1)[:0:-1])
+        return np.round(np.linspace(0, self.timesteps_in_reach() - 1, self.steps + 1)[:0:-1])
 
     def spanned(self) -> list[int]:
         """At each level, how many levels back the step to the next one begins: 1, 2, 3, 1, 2, 3, …; the last is 1."""

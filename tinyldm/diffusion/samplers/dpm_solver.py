@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-from tinyldm.diffusion.samplers.ancestral import Ancestral
 from tinyldm.diffusion.samplers.brownian import BrownianNoise
-from tinyldm.diffusion.samplers.log_snr import LogSNRConfig, LogSNRSampler
+from tinyldm.diffusion.samplers.log_snr import DPMAlgorithm, LogSNRConfig, LogSNRSampler
+from tinyldm.diffusion.samplers.sigma import Ancestral
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
 from tinyldm.errors import ConfigError
 
@@ -21,7 +21,7 @@ class DPMSolverConfig(LogSNRConfig, Ancestral):
     """
 
     solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
-    algorithm_type: Literal["dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis"] = "dpmsolver++"
+    algorithm_type: DPMAlgorithm = "dpmsolver++"
     brownian: bool = False
 
     def __post_init__(self) -> None:
@@ -77,8 +77,7 @@ class DPMSolver(LogSNRSampler):
     def ask_for(self, predict: Predict, z: Array, i: int) -> None:
         """One call of the model; its prediction, of the kind that the algorithm wants, heads the history."""
         noise = self.config.algorithm_type in ("dpmsolver", "sde-dpmsolver")
-        predicted = (self.noise_prediction if noise else self.data_prediction)(predict, z, i)
-        self.history = [predicted, *self.history][: self.config.solver_order]
+        self.history = [self.predicted(predict, z, i, noise), *self.history][: self.config.solver_order]
 
     def integral(self, i: int, j: int) -> Integral:
         """The step from level `i` to level `j`."""

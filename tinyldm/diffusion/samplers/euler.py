@@ -1,4 +1,4 @@
-"""Euler's method on the probability-flow ODE."""
+"""Euler's method on the probability-flow ODE, with and without fresh noise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Literal
 
 from tinyldm.diffusion.config import ZeroSNR
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.samplers.sigma import Churn, SigmaConfig, VarianceExplodingSampler, churned
+from tinyldm.diffusion.samplers.sigma import (
+    Ancestral,
+    Churn,
+    SigmaConfig,
+    VarianceExplodingSampler,
+    churned,
+    split_noise,
+)
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
@@ -35,3 +42,33 @@ class Euler(VarianceExplodingSampler):
         z, sigma, t = churned(self, i, z, self.timesteps[i], rng)
         d = self.slope(predict, z, sigma, t)
         return z + d * (self.sigma(i + 1) - sigma)
+
+
+@register
+class EulerAncestral(VarianceExplodingSampler):
+    r"""Ancestral sampling in k-diffusion's form (K. Crowson, `sample_euler_ancestral`), after Song et al. (2021).
+
+    An Euler step to a level $\sigma_{down}$ below the next one, then fresh noise of $\sigma_{up}$ that lifts it there.
+    """
+
+    name = "euler_a"
+    aliases = ("euler_ancestral", "euler_ancestral_discrete")
+    scheduler_class = "EulerAncestralDiscreteScheduler"
+    summary = "Euler with fresh noise at every step"
+
+    @dataclass(frozen=True)
+    class Config(SigmaConfig, ZeroSNR, Ancestral):
+        """Fields of noise levels and of fresh noise."""
+
+        prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+    config: Config
+
+    def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
+        """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
+        sigma = self.sigma(i)
+        sigma_down, sigma_up = split_noise(sigma, self.sigma(i + 1), self.config.eta)
+        d = self.slope(predict, z, sigma, self.timesteps[i])
+        # Noise is drawn in the last step too, where it is multiplied by 0: the stream moves on as in the original.
+        z = z + d * (sigma_down - sigma)
+        return z + (self.config.s_noise * sigma_up) * self.draw_noise(rng, z)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from tinyldm.diffusion.config import Positive, Range, SchedulerConfig
 from tinyldm.diffusion.samplers.base import Sampler
 from tinyldm.diffusion.samplers.registry import register
+from tinyldm.diffusion.samplers.sigma import ScheduleSwitches
 from tinyldm.diffusion.samplers.two_calls import TwoCalls
 from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
@@ -80,7 +81,7 @@ class FlowEuler(FlowSampler):
     summary = "for flow-matching models: a straight line at every step"
 
     @dataclass(frozen=True)
-    class Config(FlowConfig):
+    class Config(FlowConfig, ScheduleSwitches):
         """The fields of flow-matching samplers.
 
         With `use_dynamic_shifting` the shift depends on the picture's size, by `mu`.
@@ -95,17 +96,9 @@ class FlowEuler(FlowSampler):
         max_image_seq_len: int = 4096
         shift_terminal: Positive | None = None
         invert_sigmas: Literal[False] = False
-        use_karras_sigmas: bool = False
-        use_exponential_sigmas: bool = False
-        use_beta_sigmas: bool = False
         stochastic_sampling: bool = False
 
     config: Config
-    SWITCHES: ClassVar = {
-        "karras": "use_karras_sigmas",
-        "exponential": "use_exponential_sigmas",
-        "beta": "use_beta_sigmas",
-    }
 
     def shifted(self, sigma: Array | np.floating) -> Array | np.floating:
         """The noise levels shifted towards noise; a dynamic shift leaves the range of levels as it is."""
@@ -125,10 +118,10 @@ class FlowEuler(FlowSampler):
             levels = shift / (shift + 1 / levels - 1)
         if c.shift_terminal is not None:
             levels = 1 - (1 - levels) * (1 - c.shift_terminal) / (1 - levels[-1])
-        for name, switch in self.SWITCHES.items():
-            if getattr(c, switch):
-                return SIGMA_SCHEDULES[name](float(levels[0]), float(levels[-1]), self.steps, levels)
-        return levels
+        name = c.chosen_schedule()
+        if name is None:
+            return levels
+        return SIGMA_SCHEDULES[name](float(levels[0]), float(levels[-1]), self.steps, levels)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""

@@ -30,19 +30,24 @@ class DistilledConfig(ZeroSNR, Clipping):
     timestep_scaling: Positive = 10.0
 
 
-def distilled_timesteps(config: DistilledConfig, steps: int, sampler: str) -> Timesteps:  # -> (steps,)
-    """A subset of the timesteps that the model was distilled on, evenly spread and beginning with the noisiest."""
-    total, original = config.num_train_timesteps, config.original_inference_steps
-    if original > total:
-        raise InputError(f"original_inference_steps is {original}; it must be at most {total}")
-    if steps > original:
-        raise InputError(f"steps: {steps} is out of range for {sampler}; it must be from 1 to {original}")
-    distilled = (np.arange(original, 0, -1) * (total // original)) - 1
-    return distilled[np.linspace(0, original, steps, endpoint=False).astype(np.int64)]
+class DistilledSampler(AlphaBarSampler):
+    """A sampler of models that were distilled on some of the timesteps."""
+
+    config: DistilledConfig
+
+    def make_timesteps(self) -> Timesteps:
+        """A subset of the timesteps that the model was distilled on, int64, evenly spread, the noisiest first."""
+        total, original = self.config.num_train_timesteps, self.config.original_inference_steps
+        if original > total:
+            raise InputError(f"original_inference_steps is {original}; it must be at most {total}")
+        if self.steps > original:
+            raise InputError(f"steps: {self.steps} is out of range for {self.name}; it must be from 1 to {original}")
+        distilled = (np.arange(original, 0, -1) * (total // original)) - 1
+        return distilled[np.linspace(0, original, self.steps, endpoint=False).astype(np.int64)]
 
 
 @register
-class LCM(AlphaBarSampler):
+class LCM(DistilledSampler):
     r"""Luo et al. (2023), "Latent Consistency Models", arXiv 2310.04378, Algorithm 3.
 
     The model jumps to a clean latent, $f = c_{skip}(t)\, z + c_{out}(t)\, x_0$ (eq. 9), which is made noisy again for
@@ -56,11 +61,6 @@ class LCM(AlphaBarSampler):
     summary = "for latent consistency models: a jump to the clean latent, made noisy again"
 
     Config = DistilledConfig
-    config: DistilledConfig
-
-    def make_timesteps(self) -> Timesteps:
-        """A part of the timesteps that the model was distilled on, int64, noisiest first."""
-        return distilled_timesteps(self.config, self.steps, self.name)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""

@@ -14,6 +14,8 @@ from tinyldm.diffusion.samplers.sigma import SigmaConfig, SigmaSampler
 from tinyldm.diffusion.spacing import sigma_to_timestep
 from tinyldm.diffusion.types import Array, Predict, Timesteps
 
+DPMAlgorithm = Literal["dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis"]  # of DPM-Solver's files
+
 
 @dataclass(frozen=True)
 class LogSNRConfig(SigmaConfig, Thresholding):
@@ -56,14 +58,18 @@ class LogSNRSampler(SigmaSampler):
     def whole_timesteps(self) -> Array:
         """The timesteps of a run without a schedule, float64: one step more, and then without the last.
 
-        The final level has a place of its own. `lambda_min_clipped` leaves out those with a lower log-SNR.
+        The final level has a place of its own.
         """
-        c, total = self.config, self.config.num_train_timesteps
-        log_snr = np.log(np.sqrt(self.alpha_bar)) - np.log(np.sqrt(1 - self.alpha_bar))
-        last = total - int(np.searchsorted(log_snr[::-1], c.lambda_min_clipped))
+        c, total, last = self.config, self.config.num_train_timesteps, self.timesteps_in_reach()
         if c.timestep_spacing == "trailing":
             return np.round(np.arange(last, 0, -total / self.steps)) - 1
         return np.round(schedule.spaced_timesteps(c.timestep_spacing, self.steps + 1, last, c.steps_offset)[:-1])
+
+    def timesteps_in_reach(self) -> int:
+        """How many timesteps there are, without those whose log-SNR is lower than `lambda_min_clipped`."""
+        log_snr = np.log(np.sqrt(self.alpha_bar)) - np.log(np.sqrt(1 - self.alpha_bar))
+        clipped = int(np.searchsorted(log_snr[::-1], self.config.lambda_min_clipped))
+        return self.config.num_train_timesteps - clipped
 
     def log_snr(self, i: int) -> float:
         r"""$\lambda_i$; infinite where no noise is left."""
@@ -73,14 +79,15 @@ class LogSNRSampler(SigmaSampler):
         r"""$(\alpha_i, s_i, \alpha_j, s_j)$."""
         return *self.signal_and_noise(self.sigma(i)), *self.signal_and_noise(self.sigma(j))
 
-    def noise_prediction(self, predict: Predict, z: Array, i: int) -> Array:
-        r"""The noise $\epsilon$ that the model sees in `z`; that of the clean latent in bounds, if there are any."""
-        signal, noise = self.signal_and_noise(self.sigma(i))
-        output, clean = self.ask(predict, z, self.timesteps[i], signal, noise)
-        if self.config.thresholding:
-            return (z - signal * clean) / noise
-        return prediction.to_epsilon(self.config.prediction_type, output, z, signal, noise)
+    def predicted(self, predict: Predict, z: Array, i: int, noise: bool) -> Array:
+        r"""The clean latent that the model sees in `z`, or with `noise` its $\epsilon$; one call of the model.
 
-    def data_prediction(self, predict: Predict, z: Array, i: int) -> Array:
-        """The clean latent that the model sees in `z`."""
-        return self.denoised(predict, z, self.sigma(i), self.timesteps[i])
+        The noise is that of the clean latent in bounds, if there are any.
+        """
+        alpha, s = self.signal_and_noise(self.sigma(i))
+        output, clean = self.ask(predict, z, self.timesteps[i], alpha, s)
+        if not noise:
+            return clean
+        if self.config.thresholding:
+            return (z - alpha * clean) / s
+        return prediction.to_epsilon(self.config.prediction_type, output, z, alpha, s)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tinyldm.diffusion.samplers.lagrange import lagrange_weights
-from tinyldm.diffusion.samplers.log_snr import LogSNRConfig, LogSNRSampler
+from tinyldm.diffusion.samplers.log_snr import DPMAlgorithm, LogSNRConfig, LogSNRSampler
 from tinyldm.diffusion.samplers.registry import register
 from tinyldm.diffusion.samplers.sigma import NotNegative
 from tinyldm.diffusion.types import Array, NoiseSource, Predict
@@ -33,16 +33,8 @@ class SASolver(LogSNRSampler):
 
         predictor_order: Literal[1, 2, 3, 4] = 2
         corrector_order: Literal[1, 2, 3, 4] = 2
-        # The others are of DPM-Solver's files and mean nothing here.
-        algorithm_type: Literal[
-            "data_prediction",
-            "noise_prediction",
-            "dpmsolver++",
-            "dpmsolver",
-            "sde-dpmsolver++",
-            "sde-dpmsolver",
-            "deis",
-        ] = "data_prediction"
+        # The last are of DPM-Solver's files and mean nothing here.
+        algorithm_type: Literal["data_prediction", "noise_prediction", DPMAlgorithm] = "data_prediction"
         tau: NotNegative = 1.0
         tau_start: NotNegative = 200.0
         tau_end: NotNegative = 800.0
@@ -62,8 +54,7 @@ class SASolver(LogSNRSampler):
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         c = self.config
-        data = c.algorithm_type != "noise_prediction"
-        predicted = (self.data_prediction if data else self.noise_prediction)(predict, z, i)
+        predicted = self.predicted(predict, z, i, noise=c.algorithm_type == "noise_prediction")
         left = len(self) - i if c.lower_order_final else 4  # steps left: near the end the orders fall
         if self.last is not None:
             order = min(c.corrector_order, left + 2, len(self.history) + 1)

@@ -34,7 +34,23 @@ Level = Annotated[float, Range(least=0, below=math.inf)]
 
 
 @dataclass(frozen=True)
-class SigmaConfig(SchedulerConfig):
+class ScheduleSwitches(SchedulerConfig):
+    """The schedules of noise levels that a published config chooses by a switch each."""
+
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+
+    def chosen_schedule(self) -> str | None:
+        """The schedule that is switched on, if one is. Raises `ConfigError` for several."""
+        chosen = [name for name in ("karras", "exponential", "beta") if getattr(self, f"use_{name}_sigmas")]
+        if len(chosen) > 1:
+            raise ConfigError(f"scheduler config: use_{'_sigmas and use_'.join(chosen)}_sigmas are both on; take one")
+        return chosen[0] if chosen else None
+
+
+@dataclass(frozen=True)
+class SigmaConfig(ScheduleSwitches):
     """Which noise levels are visited.
 
     They are those of the timesteps that are visited, or of a schedule between the largest and the smallest of them
@@ -42,9 +58,6 @@ class SigmaConfig(SchedulerConfig):
     """
 
     timestep_spacing: Literal["leading", "linspace", "trailing"] = "linspace"
-    use_karras_sigmas: bool = False
-    use_exponential_sigmas: bool = False
-    use_beta_sigmas: bool = False
     sigma_schedule: ScheduleName | None = None
     sigmas: tuple[Level, ...] | None = None
     sigma_min: Positive | None = None
@@ -55,11 +68,7 @@ class SigmaConfig(SchedulerConfig):
         """What chooses the noise levels: those given by hand, a schedule by name, or a schedule's switch."""
         if self.sigmas is not None or self.sigma_schedule is not None:
             return "sigmas" if self.sigmas is not None else self.sigma_schedule
-        switches = {"karras": self.use_karras_sigmas, "exponential": self.use_exponential_sigmas}
-        chosen = [name for name, on in (switches | {"beta": self.use_beta_sigmas}).items() if on]
-        if len(chosen) > 1:
-            raise ConfigError(f"scheduler config: use_{'_sigmas and use_'.join(chosen)}_sigmas are both on; take one")
-        return chosen[0] if chosen else None
+        return super().chosen_schedule()
 
 
 class SigmaSampler(Sampler):
@@ -190,3 +199,21 @@ def churned(
         return z, sigma, t
     noise = config.s_noise * sampler.draw_noise(rng, z)
     return z + math.sqrt(sigma_hat**2 - sigma**2) * noise, sigma_hat, sampler.timestep_of(sigma_hat)
+
+
+@dataclass(frozen=True)
+class Ancestral(SchedulerConfig):
+    """`eta` is the share of the noise of a step that is drawn anew, `s_noise` a factor on its deviation."""
+
+    eta: NotNegative = 1.0
+    s_noise: NotNegative = 1.0
+
+
+def split_noise(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    r"""$(\sigma_{down}, \sigma_{up})$: the level to step down to, and the deviation of the noise that lifts it again.
+
+    $\sigma_{up} = \eta\, \sigma_{i+1} \sqrt{\sigma_i^2 - \sigma_{i+1}^2} / \sigma_i$, for $\eta = 1$ that of the
+    posterior (Song et al. 2021, arXiv 2011.13456, eq. 47), and $\sigma_{down}^2 + \sigma_{up}^2 = \sigma_{i+1}^2$.
+    """
+    sigma_up = min(sigma_next, eta * sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma)
+    return math.sqrt(sigma_next**2 - sigma_up**2), sigma_up

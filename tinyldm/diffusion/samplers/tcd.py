@@ -8,14 +8,13 @@ from typing import Annotated
 
 from tinyldm.diffusion import prediction
 from tinyldm.diffusion.config import Range
-from tinyldm.diffusion.samplers.base import AlphaBarSampler
-from tinyldm.diffusion.samplers.lcm import DistilledConfig, distilled_timesteps
+from tinyldm.diffusion.samplers.lcm import DistilledConfig, DistilledSampler
 from tinyldm.diffusion.samplers.registry import register
-from tinyldm.diffusion.types import Array, NoiseSource, Predict, Timesteps
+from tinyldm.diffusion.types import Array, NoiseSource, Predict
 
 
 @register
-class TCD(AlphaBarSampler):
+class TCD(DistilledSampler):
     r"""Zheng et al. (2024), "Trajectory Consistency Distillation", arXiv 2402.19159, Algorithm 4.
 
     A DDIM step to a timestep $s = \lfloor (1 - \gamma)\, t_{next} \rfloor$ beyond the next one, then noise that leads
@@ -34,10 +33,6 @@ class TCD(AlphaBarSampler):
         eta: Annotated[float, Range(0, 1)] = 0.3
 
     config: Config
-
-    def make_timesteps(self) -> Timesteps:
-        """A part of the timesteps that the model was distilled on, int64, noisiest first."""
-        return distilled_timesteps(self.config, self.steps, self.name)
 
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""

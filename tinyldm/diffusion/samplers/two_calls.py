@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
+from tinyldm.diffusion.config import Beta
 from tinyldm.diffusion.samplers.base import Sampler
-from tinyldm.diffusion.samplers.sigma import VarianceExplodingSampler
+from tinyldm.diffusion.samplers.sigma import SigmaConfig, VarianceExplodingSampler
 from tinyldm.diffusion.types import Array, Timesteps
 
 
@@ -42,6 +44,15 @@ class TwoCalls(Sampler):
         """The timesteps of the calls in step `i`: two, or one."""
         first = self.calls() - self.calls(i)
         return self.timesteps[first : first + 1 + int(self.sigmas[i + 1] > 0)]
+
+
+@dataclass(frozen=True)
+class MiddleCallConfig(SigmaConfig):
+    """The defaults that the published schedulers of this kind share."""
+
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
 
 class MiddleCall(TwoCalls, VarianceExplodingSampler):

@@ -52,7 +52,7 @@ class UniPC(LogSNRSampler):
     def step(self, predict: Predict, i: int, z: Array, rng: NoiseSource | None = None) -> Array:
         """The less noisy latent after step `i`: `(N, …) -> (N, …)`."""
         c = self.config
-        predicted = (self.data_prediction if c.predict_x0 else self.noise_prediction)(predict, z, i)
+        predicted = self.predicted(predict, z, i, noise=not c.predict_x0)
         if self.last is not None and i - 1 not in c.disable_corrector:
             z = self.update(i - 1, *self.last, predicted)
         self.history = [predicted, *self.history][: c.solver_order]
