@@ -28,7 +28,7 @@ INERT = [*UNET_INERT, "global_pool_conditions"]  # a hint for image preprocessin
 
 @dataclass(frozen=True)
 class ControlNetConfig(UNetConfig):
-    """The fields of a published ControlNetModel's `config.json`: the UNet's whose way down is copied, and the hint's."""
+    """The fields of a published ControlNetModel's `config.json`: those of the UNet that it copies, and the hint's."""
 
     conditioning_channels: int = 3
     conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
