@@ -19,7 +19,6 @@ from numpy.typing import DTypeLike, NDArray
 from tinyldm import ops, tracing
 from tinyldm.models.bert import BertEncoder
 from tinyldm.models.build import rebuilt
-from tinyldm.models.conditioners import ClassEmbedder, SpatialRescaler
 from tinyldm.models.first_stage import FirstStage
 from tinyldm.models.network import Network
 from tinyldm.models.text_encoder import TextEncoder
@@ -101,11 +100,7 @@ SHAPES = SimpleNamespace(
     upsample_nearest=_upsample_nearest,
     attention=lambda q, k, v, heads, mask=None: empty(*q.shape[:2], v.shape[2]),
     geglu=lambda x: empty(*x.shape[:-1], x.shape[-1] // 2),
-    group_norm=_same,
-    layer_norm=_same,
-    silu=_same,
-    gelu=_same,
-    quick_gelu=_same,
+    **dict.fromkeys(("group_norm", "layer_norm", "silu", "gelu", "quick_gelu"), _same),
     embedding=ops.embedding,
     timestep_embedding=ops.timestep_embedding,
 )
@@ -151,13 +146,13 @@ class WithoutValues(TensorSource):
         return np.broadcast_to(np.float32(0), self._shapes[name])
 
 
-def costs_of(network: N, run: Callable[[N], Any]) -> dict[str, Cost]:
-    """The cost of every module by its path, in the order of execution, of a run of a twin that computes nothing."""
+def costs_of(network: N, run: Callable[[N], Any]) -> list[Cost]:
+    """The cost of every module, in the order of execution, of a run of a twin that computes nothing."""
     twin = rebuilt(network, Runtime("reference", operators=SHAPES), WithoutValues(network.parameters))
     trace = CostTrace()
     with tracing.trace(into=trace):
         run(twin)
-    return trace.costs
+    return with_attention(trace.costs)
 
 
 def condition_shapes(config: UNetConfig, batch: int) -> dict[str, Shape]:
@@ -180,12 +175,12 @@ def unet_costs(unet: UNet | UNet2D, height: int, width: int, tokens: int = 77, b
     z = empty(batch, unet.config.in_channels, height, width)
     if isinstance(unet, UNet2D):
         labels = None if unet.config.num_class_embeds is None else np.zeros(batch, np.int64)
-        return with_attention(costs_of(unet, lambda twin: twin(z, 0, labels)))
+        return costs_of(unet, lambda twin: twin(z, 0, labels))
     conditions: dict[str, Any] = {
         name: np.zeros(shape, np.int64) for name, shape in condition_shapes(unet.config, batch).items()
     }
     context = empty(batch, tokens, unet.config.context_dim)
-    return with_attention(costs_of(unet, lambda twin: twin(z, 0, context, **conditions)))
+    return costs_of(unet, lambda twin: twin(z, 0, context, **conditions))
 
 
 def vae_costs(vae: FirstStage[Any], height: int, width: int) -> tuple[list[Cost], list[Cost]]:
@@ -199,37 +194,25 @@ def vae_costs(vae: FirstStage[Any], height: int, width: int) -> tuple[list[Cost]
     pixels, z = empty(1, config.in_channels, height, width), empty(1, vae.latent_channels, h, w)
     encoding = costs_of(vae, lambda twin: twin.encode(pixels))
     if not isinstance(vae, VQModel):
-        return with_attention(encoding), with_attention(costs_of(vae, lambda twin: twin.decode(z)))
+        return encoding, costs_of(vae, lambda twin: twin.decode(z))
     entries = math.prod(vae.parameters["quantize.embedding.weight"])
-    decoding = costs_of(vae, lambda twin: twin.decode(z, quantize=False))
     search = Cost("quantize", z.shape, entries, h * w * entries)
-    return with_attention(encoding), [search, *with_attention(decoding)]
+    return encoding, [search, *costs_of(vae, lambda twin: twin.decode(z, quantize=False))]
 
 
 def text_encoder_costs(encoder: TextEncoder | BertEncoder, batch: int = 1) -> list[Cost]:
     """Every module of a text encoder for prompts of its full length, and of its pooled text where it projects that."""
     length = encoder.config.max_position_embeddings
-    costs = costs_of(encoder, lambda twin: twin(np.zeros((batch, length), np.int64)))
-    found, context = with_attention(costs), [*costs.values()][-1].shape
+    found = costs_of(encoder, lambda twin: twin(np.zeros((batch, length), np.int64)))
+    listed, context = {cost.path for cost in found}, found[-1].shape
     # Positions are added where they are looked up, which is no module; the projection takes one row a prompt.
     for name, shape in encoder.parameters.items():
         path = name.rpartition(".")[0]
-        if path not in costs and path.endswith("text_projection"):
+        if path not in listed and path.endswith("text_projection"):
             found.append(Cost(path, (batch, shape[0]), math.prod(shape), batch * math.prod(shape)))
-        elif path not in costs:
+        elif path not in listed:
             found.insert(0, Cost(path, context, math.prod(shape), 0))
     return found
-
-
-def class_embedder_costs(embedder: ClassEmbedder) -> list[Cost]:
-    """The table of classes: a row is taken, nothing is multiplied."""
-    return [Cost("embedding", (1, 1, embedder.config.embed_dim), sum(map(math.prod, embedder.parameters.values())), 0)]
-
-
-def spatial_rescaler_costs(rescaler: SpatialRescaler, height: int, width: int) -> list[Cost]:
-    """What brings a map as large as the picture to the size of the latents."""
-    segments = empty(1, rescaler.config.in_channels, height, width)
-    return list(costs_of(rescaler, lambda twin: twin(segments)).values())
 
 
 def context_tokens(model: Any) -> int:
@@ -251,10 +234,13 @@ def picture_costs(model: Any, height: int, width: int, steps: int) -> dict[str, 
         if getattr(model, name) is not None:
             conditions[name] = (2, text_encoder_costs(getattr(model, name)))
     if model.class_embedder is not None:
-        conditions["class_embedder"] = (2, class_embedder_costs(model.class_embedder))
+        classes, width_of_one = model.class_embedder.parameters["embedding.weight"]
+        table = Cost("embedding", (1, 1, width_of_one), classes * width_of_one, 0)  # a row is taken, no product made
+        conditions["class_embedder"] = (2, [table])
     guided = bool(conditions)
-    if getattr(model, "spatial_rescaler", None) is not None:
-        conditions["spatial_rescaler"] = (1, spatial_rescaler_costs(model.spatial_rescaler, height, width))
+    if (rescaler := getattr(model, "spatial_rescaler", None)) is not None:
+        segments = empty(1, rescaler.config.in_channels, height, width)
+        conditions["spatial_rescaler"] = (1, costs_of(rescaler, lambda twin: twin(segments)))
     _, decoder = vae_costs(model.vae, height, width)
     return {
         **conditions,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -26,19 +27,19 @@ SIDE = 3  # pixels wide and high: what the published slices show of the last cha
 
 @dataclass(frozen=True)
 class Case:
-    """A published case: what to run, and the pixels that must come out."""
+    """A published case, as the file of cases has it: what to run, and the pixels that must come out."""
 
     name: str
     checkpoint: str
     source: str
+    family: str
     hint: str
-    embedded: bool
     noise: str
     prompt: str | None
     arguments: dict[str, Any]
     scheduler: dict[str, Any]
-    shape: tuple[int, int, int]
-    corner: tuple[int, int]
+    shape: Sequence[int]
+    corner: Sequence[int]
     pixels: np.ndarray
     tolerance: float
 
@@ -72,26 +73,14 @@ class Verdict:
 
 
 def read_cases() -> list[Case]:
-    """All published cases."""
+    """All published cases; what one does not state is the usual."""
     data = json.loads(files("tinyldm").joinpath("verify_cases.json").read_text(encoding="utf-8"))
-    return [
-        Case(
-            name=c["name"],
-            checkpoint=c["checkpoint"],
-            source=c["source"],
-            hint=c["hint"],
-            embedded=c["family"] == "embedded",
-            noise=c["noise"],
-            prompt=c.get("prompt", data["prompt"]),
-            arguments=c["arguments"],
-            scheduler=c.get("scheduler", {}),
-            shape=tuple(c["shape"]),
-            corner=tuple(c.get("corner", [size - SIDE for size in c["shape"][1:]])),
-            pixels=np.array(c["slice"]).reshape(SIDE, SIDE),
-            tolerance=c["tolerance"],
-        )
-        for c in data["cases"]
-    ]
+    cases = []
+    for stated in data["cases"]:
+        pixels = np.array(stated.pop("slice")).reshape(SIDE, SIDE)
+        usual = {"prompt": data["prompt"], "scheduler": {}, "corner": [size - SIDE for size in stated["shape"][1:]]}
+        cases.append(Case(**usual | stated, pixels=pixels))
+    return cases
 
 
 def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
@@ -106,9 +95,9 @@ def choose_cases(model: LatentDiffusion, name: str | None = None) -> list[Case]:
             raise InputError(f"case {name!r} is unknown; known: {', '.join(case.name for case in cases)}")
         return chosen
     if model.path.resolve() == embedded().resolve():
-        return [case for case in cases if case.embedded]
+        return [case for case in cases if case.family == "embedded"]
     path = model.path.as_posix().lower().replace("_", "-")
-    chosen = [case for case in cases if not case.embedded and re.search(case.hint, path)]
+    chosen = [case for case in cases if case.family != "embedded" and re.search(case.hint, path)]
     if not chosen:
         known = ", ".join(f"{case.name} ({case.checkpoint})" for case in cases)
         raise InputError(f"{model.path}: its name does not tell which published checkpoint it is; say --case: {known}")

@@ -7,8 +7,8 @@ from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.families import Facts, Family, Heads
-from tinyldm.checkpoints.names.autoencoder import consecutive
-from tinyldm.checkpoints.names.unet import attention_modules, convolution_modules, original_levels
+from tinyldm.checkpoints.names.links import consecutive
+from tinyldm.checkpoints.names.unet import Level, attention_modules, convolution_modules, original_levels
 from tinyldm.errors import CheckpointError
 
 Config = dict[str, Any]
@@ -45,7 +45,8 @@ def unet_facts(source: TensorSource) -> Facts:
 
 def unet_config(source: TensorSource, family: Family | None, heads: Heads, factor: int = 8) -> Config:
     """The config of a UNet with original names: of a UNet2DConditionModel, or a UNet2DModel if it takes no context."""
-    facts, up = unet_facts(source), original_levels(frozenset(source.names))
+    facts, names = unet_facts(source), frozenset(source.names)
+    up = original_levels(names)
     down = up[::-1]
     module = {canonical: original for original, canonical, _ in convolution_modules(up)}
     widths = [sizes(source, f"{first_resnet(source, module, i)}.out_layers.3.weight", 4)[0] for i in range(len(down))]
@@ -66,10 +67,14 @@ def unet_config(source: TensorSource, family: Family | None, heads: Heads, facto
         "center_input_sample": False,
         "resnet_time_scale_shift": "scale_shift" if shift else "default",
     }
-    attended = [level.attended for level in down]
     if facts.context is not None:
-        return config | _conditional(source, facts, heads)
-    return config | _unconditional(source, attended, heads) | ({"attn_norm_num_groups": 32} if shift else {})
+        config["attention_head_dim"] = heads.count or [heads(width) for width in widths]
+        return config | _conditional(source, facts, up, names)
+    return (
+        config
+        | _unconditional(source, [level.attended for level in down], heads)
+        | ({"attn_norm_num_groups": 32} if shift else {})
+    )
 
 
 def _unconditional(source: TensorSource, attended: list[bool], heads: Heads) -> Config:
@@ -84,9 +89,7 @@ def _unconditional(source: TensorSource, attended: list[bool], heads: Heads) -> 
     } | ({"num_attention_heads": heads.count} if heads.count else {"attention_head_dim": heads.channels})
 
 
-def _conditional(source: TensorSource, facts: Facts, heads: Heads) -> Config:
-    names = frozenset(source.names)
-    up = original_levels(names)
+def _conditional(source: TensorSource, facts: Facts, up: list[Level], names: frozenset[str]) -> Config:
     down = up[::-1]
     modules = {canonical: original for original, canonical in attention_modules(up)}
     depths, only_cross = [], []
@@ -105,16 +108,8 @@ def _conditional(source: TensorSource, facts: Facts, heads: Heads) -> Config:
         "use_linear_projection": facts.linear,
         "transformer_layers_per_block": depths[-1] if len(alike) == 1 else depths,
         "only_cross_attention": only_cross if any(only_cross) else False,
-        "attention_head_dim": heads.count or _heads_by_level(source, heads),
     }
     return config | _added(source, facts)
-
-
-def _heads_by_level(source: TensorSource, heads: Heads) -> list[int]:
-    up = original_levels(frozenset(source.names))
-    module = {canonical: original for original, canonical, _ in convolution_modules(up)}
-    first = (first_resnet(source, module, i) for i in range(len(up)))
-    return [heads(sizes(source, f"{resnet}.out_layers.3.weight", 4)[0]) for resnet in first]
 
 
 def _added(source: TensorSource, facts: Facts) -> Config:

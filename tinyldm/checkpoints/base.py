@@ -163,10 +163,6 @@ class TensorSource(ABC):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def missing(self, name: str) -> CheckpointError:
-        """The error for a name that is not there."""
-        return CheckpointError(f"{self.path}: has no tensor {quoted(name)}")
-
 
 # Element types -------------------------------------------------------------------------------------------------------
 
@@ -318,7 +314,7 @@ class FileTensor:
 
     def read(self, dtype: DTypeLike | None) -> np.ndarray:
         """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
-        values = np.frombuffer(self.file.view(self.begin, self.end), STORED[self.tag])
+        values = np.frombuffer(self.raw, STORED[self.tag])
         return from_stored(values.reshape(self.shape), self.tag, dtype)
 
 

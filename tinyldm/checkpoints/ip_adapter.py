@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyldm.checkpoints.architecture import sizes
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.names.autoencoder import consecutive
+from tinyldm.checkpoints.names.links import consecutive
 from tinyldm.checkpoints.names.published import vision_names
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.errors import CheckpointError

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.views import ChangedSource
@@ -71,8 +70,8 @@ class ExtendedTable(ChangedSource):
 
     def __init__(self, source: TensorSource, rows: np.ndarray):
         super().__init__(source)
-        if rows.shape[1] != source.shape(TABLE)[1]:
-            width = source.shape(TABLE)[1]
+        width = source.shape(TABLE)[1]
+        if rows.shape[1] != width:
             raise CheckpointError(
                 f"{source.path}: its tokens are {width} wide, those of the learned word {rows.shape[1]}"
             )
@@ -83,18 +82,13 @@ class ExtendedTable(ChangedSource):
         shape = super().shape(name)
         return (shape[0] + len(self._rows), shape[1]) if name == TABLE else shape
 
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A tensor; of the table, with the further rows."""
-        value = super().read(name, dtype)
-        if not self.changes(name):
-            return value
-        value = np.concatenate([value, self._rows.astype(value.dtype)])
-        value.flags.writeable = False
-        return value
-
     def changes(self, name: str) -> bool:
         """Whether it is the table."""
         return name == TABLE
+
+    def shown(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The table with the further rows."""
+        return np.concatenate([value, self._rows.astype(value.dtype)])
 
 
 def extend_encoder(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.foreign import foreign_kind
@@ -68,19 +67,14 @@ class LoraSource(ChangedSource):
         """The names of the weights that the LoRA changes."""
         return list(self._changes)
 
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """The tensor, changed if the LoRA changes it; the sum is made in float32 at least."""
-        value = super().read(name, dtype)
-        if not self.changes(name):
-            return value
-        computed = np.promote_types(value.dtype, np.float32)
-        merged = self._changes[name].apply(value.astype(computed)).astype(value.dtype, copy=False)
-        merged.flags.writeable = False
-        return merged
-
     def changes(self, name: str) -> bool:
         """Whether the LoRA changes a tensor, at its present scale."""
         return name in self._changes and self._changes[name].strength.value != 0
+
+    def shown(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The sum, which is made in float32 at least."""
+        computed = np.promote_types(value.dtype, np.float32)
+        return self._changes[name].apply(value.astype(computed)).astype(value.dtype, copy=False)
 
 
 def apply_lora(

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from tinyldm.checkpoints import components
 from tinyldm.checkpoints.base import TensorSource, quoted
@@ -86,16 +85,12 @@ class ControlOnUNet(SourceView):
         if not fits or (len(shapes) == 2 and shapes[0][1:2] != shapes[1][:1]):
             raise CheckpointError(f"{self.path}: {quoted(parts[0])} {shapes[0]} does not fit {name} of shape {shape}")
 
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A tensor of the file or of the UNet, or the sum of both."""
-        value = super().read(name, dtype)
-        if not self.changes(name):
-            return value
+    def shown(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The sum of a tensor of the UNet and what the file adds."""
         parts = [self._file.read(part, value.dtype) for part in self._added[name]]
         matrices = [part.reshape(len(part), -1) for part in parts]
         added = parts[0] if len(parts) == 1 else matrices[0] @ matrices[1]
         total: np.ndarray = value + added.reshape(value.shape)
-        total.flags.writeable = False
         return total
 
     def changes(self, name: str) -> bool:

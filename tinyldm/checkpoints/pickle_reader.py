@@ -120,14 +120,7 @@ class PickleReader:
         if not newline:
             raise CheckpointError("has a name without end")
         self.position += len(line) + 1
-        return self.decode(line)
-
-    def decode(self, text: bytes | memoryview) -> str:
-        """UTF-8, strictly."""
-        try:
-            return str(text, "utf-8")
-        except UnicodeDecodeError:
-            raise CheckpointError("has text that is not UTF-8") from None
+        return text(line)
 
     # The stack ------------------------------------------------------------------------------------------------------
 
@@ -273,16 +266,22 @@ def opcode_name(code: int) -> str:
     return names.get(chr(code), f"0x{code:02x}")
 
 
-def _text(width: int) -> Callable[[PickleReader], None]:
-    return lambda r: r.push(r.decode(r.take(r.take_unsigned(width))))
+def _counted(width: int, made: Callable[[memoryview], Any]) -> Callable[[PickleReader], None]:
+    """An action that pushes what is made of bytes, in front of which `width` bytes say how many."""
+    return lambda r: r.push(made(r.take(r.take_unsigned(width))))
 
 
-def _bytes(width: int) -> Callable[[PickleReader], None]:
-    return lambda r: r.push(bytes(r.take(r.take_unsigned(width))))
+def text(encoded: bytes | memoryview) -> str:
+    """UTF-8, strictly."""
+    try:
+        return str(encoded, "utf-8")
+    except UnicodeDecodeError:
+        raise CheckpointError("has text that is not UTF-8") from None
 
 
-def _latin(width: int) -> Callable[[PickleReader], None]:  # the text of Python 2: bytes, one a character
-    return lambda r: r.push(str(r.take(r.take_unsigned(width)), "latin-1"))
+def latin(encoded: memoryview) -> str:
+    """The text of Python 2: bytes, one a character."""
+    return str(encoded, "latin-1")
 
 
 ACTIONS: dict[int, Callable[[PickleReader], None]] = {
@@ -302,15 +301,15 @@ ACTIONS: dict[int, Callable[[PickleReader], None]] = {
         "\x8a": lambda r: r.push(r.take_integer(r.take_unsigned(1))),  # LONG1
         "\x8b": lambda r: r.push(r.take_integer(r.take_unsigned(4))),  # LONG4
         "G": lambda r: r.push(struct.unpack(">d", r.take(8))[0]),  # BINFLOAT
-        "\x8c": _text(1),  # SHORT_BINUNICODE
-        "X": _text(4),  # BINUNICODE
-        "\x8d": _text(8),  # BINUNICODE8
-        "U": _latin(1),  # SHORT_BINSTRING
-        "T": _latin(4),  # BINSTRING
-        "C": _bytes(1),  # SHORT_BINBYTES
-        "B": _bytes(4),  # BINBYTES
-        "\x8e": _bytes(8),  # BINBYTES8
-        "\x96": _bytes(8),  # BYTEARRAY8
+        "\x8c": _counted(1, text),  # SHORT_BINUNICODE
+        "X": _counted(4, text),  # BINUNICODE
+        "\x8d": _counted(8, text),  # BINUNICODE8
+        "U": _counted(1, latin),  # SHORT_BINSTRING
+        "T": _counted(4, latin),  # BINSTRING
+        "C": _counted(1, bytes),  # SHORT_BINBYTES
+        "B": _counted(4, bytes),  # BINBYTES
+        "\x8e": _counted(8, bytes),  # BINBYTES8
+        "\x96": _counted(8, bytes),  # BYTEARRAY8
         ")": lambda r: r.push(()),
         "t": lambda r: r.push(tuple(r.pop_to_mark())),  # TUPLE
         "\x85": lambda r: r.push(r.take_tuple(1)),

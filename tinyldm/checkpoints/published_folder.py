@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from tinyldm.checkpoints.names.published import VISION
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
-from tinyldm.checkpoints.temporary import held, reason, temporary_for
+from tinyldm.checkpoints.temporary import held, temporary_for, writing
 from tinyldm.checkpoints.writing import write_json, write_tensors
-from tinyldm.errors import CheckpointError
 
 TokenizerFolder = tuple[str, dict[str, str]]  # the class of a tokenizer, and its files' texts by name
 
@@ -46,15 +45,14 @@ def write_folder(destination: Path, found: Recognised, tag: str | None, source: 
     """Write the published folder, whole or not at all; `source` is the folder or file that `found` is of."""
     temporary = temporary_for(destination)
     try:
-        temporary.mkdir(parents=True)
-        with held(temporary):
-            if len(found.components) == 1:
-                write_component(temporary, next(iter(found.components.values())), tag)
-            else:
-                write_pipeline(temporary, found, tag, source, tokenizers)
-            temporary.rename(destination)
-    except OSError as error:
-        raise CheckpointError(f"{destination}: cannot be written: {reason(error)}") from None
+        with writing(destination):
+            temporary.mkdir(parents=True)
+            with held(temporary):
+                if len(found.components) == 1:
+                    write_component(temporary, next(iter(found.components.values())), tag)
+                else:
+                    write_pipeline(temporary, found, tag, source, tokenizers)
+                temporary.rename(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -37,7 +37,7 @@ from tinyldm.checkpoints.base import (
     to_stored,
 )
 from tinyldm.checkpoints.file_kinds import kind_in_words
-from tinyldm.checkpoints.temporary import held, reason, temporary_for
+from tinyldm.checkpoints.temporary import held, temporary_for, writing
 from tinyldm.errors import CheckpointError
 
 PREFIX = 8  # bytes of the header's length
@@ -254,10 +254,8 @@ class SafetensorsWriter:
         self._temporary, self._lock = temporary_for(self.path), ExitStack()
 
     def __enter__(self) -> Self:
-        try:
+        with writing(self.path):
             self._file = self._temporary.open("xb")
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {reason(error)}") from None
         self._lock.enter_context(held(self._temporary))
         try:
             self._put(0, self._header)
@@ -284,26 +282,20 @@ class SafetensorsWriter:
         self._pending.remove(name)
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is not None:
-            self._discard()
-            return
-        if self._pending:
-            self._discard()
-            raise CheckpointError(f"{self.path}: tensor {quoted(min(self._pending))} was declared but not written")
         try:
-            self._file.close()
-            self._temporary.replace(self.path)
-            self._lock.close()
-        except OSError as error:
-            self._discard()
-            raise CheckpointError(f"{self.path}: cannot be written: {reason(error)}") from None
+            if kind is None and self._pending:
+                raise CheckpointError(f"{self.path}: tensor {quoted(min(self._pending))} was declared but not written")
+            if kind is None:
+                with writing(self.path):
+                    self._file.close()
+                    self._temporary.replace(self.path)
+        finally:
+            self._discard()  # by then a whole file has its own name
 
     def _put(self, position: int, data: bytes | memoryview) -> None:
-        try:
+        with writing(self.path):
             self._file.seek(position)
             self._file.write(data)
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {reason(error)}") from None
 
     def _discard(self) -> None:
         with suppress(OSError):  # what is still unwritten may not fit: it is to go anyway

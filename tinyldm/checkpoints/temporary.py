@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from tinyldm.errors import CheckpointError
+
 STALE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # a folder, or a file if it is a safetensors one
 
 
@@ -83,6 +85,15 @@ def ended_cleanly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise `CheckpointError` where the block can't write to a path."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {reason(error)}") from None
 
 
 def reason(error: OSError) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from tinyldm.checkpoints.base import STORED, MappedFile, Table, TableSource, quoted
 from tinyldm.checkpoints.pickle_globals import NumpyArray
 from tinyldm.checkpoints.pickle_reader import Name, PickleReader
-from tinyldm.checkpoints.torch_tensors import BUILDERS, LazyTensor, Storage, TypedStorage, typed_storage
+from tinyldm.checkpoints.torch_tensors import BUILDERS, LazyTensor, Storage, typed_storage
 from tinyldm.checkpoints.zip_entries import ZipEntry, read_directory, read_entry
 from tinyldm.errors import CheckpointError
 
@@ -81,15 +81,14 @@ def open_zip(file: MappedFile) -> tuple[Any, int]:
     prefix = zip_prefix(entries, file)
     big_endian = zip_byte_order(file, entries.get(prefix + "byteorder"))
 
-    def resolve(identity: Any) -> TypedStorage:
+    def resolve(identity: Any) -> Storage:
         key, tag, count = typed_storage(identity, fields=5)
         entry = entries.get(f"{prefix}data/{key}")
         if entry is None:
             raise CheckpointError(f"refers to the storage {quoted(key)}, which is not in the archive")
         if entry.size != count * STORED[tag].itemsize:
             raise CheckpointError(f"says {count} elements {tag} of the storage {quoted(key)} of {entry.size} bytes")
-        storage = Storage(key, entry.size, file.size, lambda: read_entry(file, entry), big_endian)
-        return TypedStorage(storage, tag)
+        return Storage(tag, entry.size, file.size, lambda: read_entry(file, entry), big_endian)
 
     pickle = read_entry(file, entries[prefix + "data.pkl"])
     reader = PickleReader(pickle, f"{file.path}: {quoted(prefix + 'data.pkl')}", BUILDERS, resolve)
@@ -123,7 +122,7 @@ def open_legacy(file: MappedFile) -> tuple[Any, int]:
     sizes: dict[str, tuple[int, int]] = {}  # storage key: bytes, width of an element
     begins: dict[str, int] = {}  # where the bytes are, known after the structure has been read
 
-    def resolve(identity: Any) -> TypedStorage | Name:
+    def resolve(identity: Any) -> Storage | Name:
         if type(identity) is tuple and identity[:1] == ("module",):
             return module_class(identity)
         key, tag, count = typed_storage(identity, fields=6)
@@ -131,8 +130,7 @@ def open_legacy(file: MappedFile) -> tuple[Any, int]:
         size, _ = sizes.setdefault(key, (count * width, width))
         if size != count * width:
             raise CheckpointError(f"says {count * width} and {size} bytes of the same storage {quoted(key)}")
-        storage = Storage(key, size, file.size, lambda: file.view(begins[key], begins[key] + size))
-        return TypedStorage(storage, tag)
+        return Storage(tag, size, file.size, lambda: file.view(begins[key], begins[key] + size))
 
     reader = PickleReader(file.view(0, file.size), str(file.path), BUILDERS, resolve)
     if reader.load() != MAGIC_NUMBER or reader.load() != LEGACY_VERSION:

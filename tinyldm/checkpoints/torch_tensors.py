@@ -10,26 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import STORED, from_stored, quoted
+from tinyldm.checkpoints.base import STORED, TAG_OF_NUMPY, from_stored, quoted
 from tinyldm.checkpoints.pickle_globals import PLAIN, NumpyArray, is_shape
 from tinyldm.checkpoints.pickle_reader import Builder, Name, PickleReader
 from tinyldm.errors import CheckpointError
 
-TORCH_DTYPES = {
-    "torch.float64": "F64",
-    "torch.float32": "F32",
-    "torch.float16": "F16",
-    "torch.bfloat16": "BF16",
-    "torch.int64": "I64",
-    "torch.int32": "I32",
-    "torch.int16": "I16",
-    "torch.int8": "I8",
-    "torch.uint8": "U8",
-    "torch.uint16": "U16",
-    "torch.uint32": "U32",
-    "torch.uint64": "U64",
-    "torch.bool": "BOOL",
-}
+TORCH_DTYPES = {f"torch.{dtype.name}": tag for dtype, tag in TAG_OF_NUMPY.items()} | {"torch.bfloat16": "BF16"}
 TORCH_STORAGES = {
     "torch.DoubleStorage": "F64",
     "torch.FloatStorage": "F32",
@@ -47,24 +33,16 @@ TORCH_STORAGES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """The bytes of one storage: how many, where to get them, and in which order.
+    """The bytes of one storage: of which type, how many, where to get them, and in which order.
 
     `available` is the size of the whole file, by which a tensor that repeats elements (stride 0) is bounded.
     """
 
-    key: str
+    tag: str
     size: int
     available: int
     load: Callable[[], memoryview]
     big_endian: bool = False
-
-
-@dataclass(frozen=True)
-class TypedStorage:
-    """A storage seen as elements of a type."""
-
-    storage: Storage
-    tag: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +86,7 @@ def typed_storage(identity: Any, fields: int) -> tuple[str, str, int]:
 
 def make_tensor(storage: Any, tag: str | None, offset: Any, shape: Any, strides: Any) -> LazyTensor:
     """Check that a tensor lies in its storage, and that it is no larger than the file can justify."""
-    if not isinstance(storage, TypedStorage):
+    if not isinstance(storage, Storage):
         raise CheckpointError("builds a tensor without a storage")
     if not is_shape(shape) or type(strides) not in (tuple, list) or len(strides) != len(shape):
         raise CheckpointError("builds a tensor whose sizes and strides are not two lists of the same length")
@@ -118,45 +96,37 @@ def make_tensor(storage: Any, tag: str | None, offset: Any, shape: Any, strides:
     width, count = STORED[tag].itemsize, math.prod(shape)
     if count:
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if (last + 1) * width > storage.storage.size:
+        if (last + 1) * width > storage.size:
             raise CheckpointError(
                 f"builds a tensor {tag} of shape {quoted(tuple(shape))} that reaches element {quoted(last)} "
-                f"of a storage of {storage.storage.size} bytes"
+                f"of a storage of {storage.size} bytes"
             )
-        if count > max(storage.storage.size, storage.storage.available):
+        if count > max(storage.size, storage.available):
             raise CheckpointError(f"builds a tensor of {count} elements that repeats those of a smaller storage")
-    return LazyTensor(storage.storage, tag, offset if count else 0, tuple(shape), tuple(strides))
+    return LazyTensor(storage, tag, offset if count else 0, tuple(shape), tuple(strides))
 
 
 # The builders: from the reader, the name that is called, and the arguments, the value --------------------------------
 
 
 def rebuild_tensor(reader: PickleReader, name: str, arguments: tuple[Any, ...]) -> LazyTensor:
-    """`_rebuild_tensor(storage, offset, size, stride)` and `_v2`, which adds `requires_grad, hooks[, metadata]`."""
-    fewest, most = (4, 4) if name.endswith("_rebuild_tensor") else (6, 7)
-    if not fewest <= len(arguments) <= most:
-        raise CheckpointError(f"calls {name} with {len(arguments)} arguments")
-    refuse_metadata(arguments[6:])
-    storage, offset, shape, strides = arguments[:4]
-    return make_tensor(storage, None, offset, shape, strides)
+    """`_rebuild_tensor(storage, offset, size, stride)`; `_v2` adds `requires_grad, hooks[, metadata]`.
 
-
-def rebuild_tensor_v3(reader: PickleReader, name: str, arguments: tuple[Any, ...]) -> LazyTensor:
-    """`_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])`."""
-    if not 7 <= len(arguments) <= 8:
+    `_v3` has a dtype in front of the metadata, which torch writes for tensors that are to be conjugated or negated when
+    read; weights are not.
+    """
+    fewest = {"_v2": 6, "_v3": 7}.get(name[-3:], 4)
+    if not fewest <= len(arguments) <= (fewest + 1 if fewest > 4 else 4):
         raise CheckpointError(f"calls {name} with {len(arguments)} arguments")
-    refuse_metadata(arguments[7:])
-    storage, offset, shape, strides, _, _, dtype = arguments[:7]
-    tag = TORCH_DTYPES.get(dtype.name) if isinstance(dtype, Name) else None
+    if any(arguments[fewest:]):
+        raise CheckpointError("refuses a tensor with metadata (a lazily conjugated or negated one)")
+    storage, offset, shape, strides, *more = arguments
+    if fewest < 7:
+        return make_tensor(storage, None, offset, shape, strides)
+    tag = TORCH_DTYPES.get(more[2].name) if isinstance(more[2], Name) else None
     if tag is None:
         raise CheckpointError("builds a tensor of an unknown dtype")
     return make_tensor(storage, tag, offset, shape, strides)
-
-
-def refuse_metadata(metadata: tuple[Any, ...]) -> None:
-    """Torch writes metadata for tensors that are to be conjugated or negated when read, which weights are not."""
-    if any(metadata):
-        raise CheckpointError("refuses a tensor with metadata (a lazily conjugated or negated one)")
 
 
 def rebuild_parameter(reader: PickleReader, name: str, arguments: tuple[Any, ...]) -> LazyTensor:
@@ -193,7 +163,7 @@ def size(reader: PickleReader, name: str, arguments: tuple[Any, ...]) -> tuple[i
 REBUILD: dict[str, Callable[[PickleReader, str, tuple[Any, ...]], LazyTensor]] = {
     "torch._utils._rebuild_tensor": rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": rebuild_tensor,
-    "torch._utils._rebuild_tensor_v3": rebuild_tensor_v3,
+    "torch._utils._rebuild_tensor_v3": rebuild_tensor,
     "torch._utils._rebuild_parameter": rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": rebuild_parameter,
 }

@@ -15,8 +15,8 @@ Place = tuple[TensorSource, str]  # a source, and the name of a tensor there
 class SourceView(TensorSource):
     """Tensors of other sources under names of its own, in the order of `places`: where each name's tensor is.
 
-    A view that changes what it shows overrides `shape`, `read` and `changes`. `sources` are those whose files are the
-    view's, too: it lets go of them with `close`.
+    A view that changes what it shows overrides `shown`, and where it has to `changes` and `shape`. `sources` are those
+    whose files are the view's, too: it lets go of them with `close`.
     """
 
     def __init__(
@@ -43,9 +43,13 @@ class SourceView(TensorSource):
         return source.dtype(inner)
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """The tensor behind a name."""
+        """The tensor behind a name, as the view shows it."""
         source, inner = self._places[name]
-        return source.read(inner, dtype)
+        value = source.read(inner, dtype)
+        if self.changes(name):
+            value = self.shown(name, value)
+            value.flags.writeable = False
+        return value
 
     def read_half(self, name: str) -> np.ndarray | None:
         """The tensor behind a name, where the view shows it as it is."""
@@ -53,8 +57,12 @@ class SourceView(TensorSource):
         return None if self.changes(name) else source.read_half(inner)
 
     def changes(self, name: str) -> bool:
-        """Whether `read` gives something else than the tensor behind a name: a view of its own `read` says of what."""
-        return type(self).read is not SourceView.read
+        """Whether the view shows something else than the tensor behind a name."""
+        return type(self).shown is not SourceView.shown
+
+    def shown(self, name: str, value: np.ndarray) -> np.ndarray:
+        """What the view shows in place of the value of a tensor that it `changes`, in the same dtype."""
+        return value
 
     def path_of(self, name: str) -> str:
         """The file that holds the tensor behind a name."""
@@ -75,8 +83,7 @@ class RenamedSource(SourceView):
 
     def __init__(self, source: TensorSource, names: Mapping[str, str]):
         for old in names.values():
-            if old not in source:
-                raise source.missing(old)
+            source.shape(old)  # a `CheckpointError` where it is not there
         super().__init__(source.path, source.metadata, {new: (source, old) for new, old in names.items()}, [source])
 
 

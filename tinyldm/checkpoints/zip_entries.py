@@ -33,9 +33,8 @@ def read_directory(file: MappedFile) -> dict[str, ZipEntry]:
         with zipfile.ZipFile(file.path) as archive:
             found = archive.infolist()
     except Exception as error:  # on a damaged directory zipfile raises whatever it stumbles over
-        raise CheckpointError(
-            f"{file.path}: damaged zip archive (truncated?): {error or type(error).__name__}"
-        ) from None
+        what = error or type(error).__name__
+        raise CheckpointError(f"{file.path}: damaged zip archive (truncated?): {what}") from None
     entries: dict[str, ZipEntry] = {}
     position = 0
     for info in sorted(found, key=lambda info: info.header_offset):
@@ -74,24 +73,16 @@ def locate(file: MappedFile, info: zipfile.ZipInfo) -> ZipEntry:
 
 
 def read_entry(file: MappedFile, entry: ZipEntry) -> memoryview:
-    """The bytes of an entry: a view of the file, or decompressed."""
-    stored = file.view(entry.begin, entry.end)
-    if not entry.deflated:
-        check_sum(file, entry, stored)
-        return stored
-    try:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, entry.size + 1)
-    except zlib.error as error:
-        raise CheckpointError(f"{file.path}: damaged zip entry at byte {entry.begin}: {error}") from None
-    if len(data) != entry.size:
-        raise CheckpointError(
-            f"{file.path}: damaged zip entry at byte {entry.begin}: not the {entry.size} bytes claimed"
-        )
-    check_sum(file, entry, data)
-    return memoryview(data)
-
-
-def check_sum(file: MappedFile, entry: ZipEntry, data: bytes | memoryview) -> None:
-    """Raise `CheckpointError` where an entry's bytes are not those that were written; a sum of 0 was not computed."""
-    if entry.checksum and zlib.crc32(data) != entry.checksum:
-        raise CheckpointError(f"{file.path}: damaged zip entry at byte {entry.begin}: its checksum is another")
+    """The bytes of an entry: a view of the file, or decompressed. Raises `CheckpointError` where they are damaged."""
+    where = f"{file.path}: damaged zip entry at byte {entry.begin}"
+    data = file.view(entry.begin, entry.end)
+    if entry.deflated:
+        try:
+            data = memoryview(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry.size + 1))
+        except zlib.error as error:
+            raise CheckpointError(f"{where}: {error}") from None
+        if len(data) != entry.size:
+            raise CheckpointError(f"{where}: not the {entry.size} bytes claimed")
+    if entry.checksum and zlib.crc32(data) != entry.checksum:  # a sum of 0 was not computed
+        raise CheckpointError(f"{where}: its checksum is another")
+    return data

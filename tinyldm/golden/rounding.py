@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 
 from tinyldm import ops
 from tinyldm.checkpoints.base import TensorSource
-from tinyldm.checkpoints.views import RenamedSource
+from tinyldm.checkpoints.views import ChangedSource
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import integers, stream_key
 from tinyldm.models.build import rebuilt
@@ -257,16 +257,15 @@ class RoundedOps:
         return self._out(np.concatenate([*parts, np.zeros((len(angles), dim % 2), f)], axis=1))
 
 
-class RoundedSource(RenamedSource):
-    """A view of a source, under its own names, whose floating tensors are rounded to a type when they are read."""
+class RoundedSource(ChangedSource):
+    """A view of a source whose floating tensors are rounded to a type when they are read."""
 
     def __init__(self, source: TensorSource, round_: Round) -> None:
-        super().__init__(source, {name: name for name in source.names})
+        super().__init__(source)
         self._round = round_
 
-    def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+    def shown(self, name: str, value: np.ndarray) -> np.ndarray:
         """A tensor, rounded."""
-        value = super().read(name, dtype)
         return as_rounded(self._round(value), self._round) if value.dtype.kind == "f" else value
 
 

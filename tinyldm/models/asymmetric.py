@@ -6,15 +6,15 @@ part as it was. Source: Zhu et al. 2023 (Asymmetric VQGAN), arXiv:2306.04632.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.first_stage import FirstStage
+from tinyldm.models.network import Supported
 from tinyldm.models.vae import (
     BlocksConfig,
     decoder_parameters,
@@ -52,7 +52,7 @@ class AsymmetricConfig:
     sample_size: int = 32
     scaling_factor: float = 0.18215
 
-    supported: ClassVar[Mapping[str, list[Any]]] = BlocksConfig.supported
+    supported: ClassVar[Supported] = BlocksConfig.supported
 
     def __post_init__(self) -> None:
         self.half("down")
@@ -145,21 +145,17 @@ def decoder(
 ) -> Array:  # (N,h,w,C), ((N,H,W,3), (N,H,W,1)) -> (N,H,W,3)
     """The usual decoder; in front of every level, and at the end, the known part's features replace its own."""
     x = middle(conv2d(z, w.conv_in), w.mid_block)
-    features: dict[tuple[int, ...], Array] = {}
-    if known is not None:
-        image, mask = known
-        features = condition_features((1 - mask) * image, w.condition_encoder)
+    mask = None if known is None else known[1]
+    features = {} if known is None else condition_features((1 - known[1]) * known[0], w.condition_encoder)
     for block in w.up_blocks:
-        if known is not None:
-            x = mixed(x, features, known[1])
-        x = level(x, block)
-    if known is not None:
-        x = mixed(x, features, known[1])
-    return norm_silu_conv2d(x, w.conv_norm_out, w.conv_out)
+        x = level(mixed(x, features, mask), block)
+    return norm_silu_conv2d(mixed(x, features, mask), w.conv_norm_out, w.conv_out)
 
 
-def mixed(x: Array, features: dict[tuple[int, ...], Array], mask: Array) -> Array:
-    """x where the mask is 1, the known part's features where it is 0: `(N, H, W, C) -> (N, H, W, C)`."""
+def mixed(x: Array, features: dict[tuple[int, ...], Array], mask: Array | None) -> Array:
+    """x where the mask is 1 or there is none, the known part's features where it is 0: `(N, H, W, C)`, as x is."""
+    if mask is None:
+        return x
     mask = upsample_nearest(mask, x.shape[1:3])
     return x * mask + features[x.shape] * (1 - mask)
 

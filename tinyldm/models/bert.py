@@ -6,12 +6,11 @@ norms first), trained together with the UNet (Rombach et al. 2022, arXiv:2112.10
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.network import Network
+from tinyldm.models.network import Network, Supported
 from tinyldm.models.text_encoder import checked_ids
 from tinyldm.nn import attention, embedding, layer_norm, linear_activation, linear_residual, linears
 from tinyldm.tracing import begin, module, note
@@ -34,7 +33,7 @@ class BertConfig:
     head_dim: int = 64
     d_model: int = 1280
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {"activation_function": ["gelu"]}
+    supported: ClassVar[Supported] = {"activation_function": ["gelu"]}
 
 
 def parameters(c: BertConfig) -> Parameters:

@@ -7,16 +7,15 @@ arXiv:2103.00020, section 2.4). Read `ImageEncoder.__call__` first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models import text_encoder
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.network import Network, require
+from tinyldm.models.network import Network, Supported, require
 from tinyldm.models.text_encoder import INERT, encoder
 from tinyldm.nn import conv2d, embedding, layer_norm, linear
 from tinyldm.tracing import begin, channels_last, module, note
@@ -39,7 +38,7 @@ class ImageEncoderConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {"hidden_act": ["quick_gelu", "gelu"]}
+    supported: ClassVar[Supported] = {"hidden_act": ["quick_gelu", "gelu"]}
 
     def __post_init__(self) -> None:
         require("image encoder", "patch_size of 1 or more", self.patch_size >= 1, [True])
@@ -89,12 +88,10 @@ class ImageEncoder(Network[ImageEncoderConfig]):
         Raises `InputError` for another shape, or for no such layer.
         """
         c, w, count = self.config, self.weights, self.config.num_hidden_layers
-        pixels = np.asarray(pixels, self.runtime.dtype)
-        if pixels.ndim != 4 or pixels.shape[1:] != (c.num_channels, c.image_size, c.image_size) or not len(pixels):
-            shape = (c.num_channels, c.image_size, c.image_size)
-            raise InputError(
-                f"image encoder: pixels must have the shape (N, {', '.join(map(str, shape))}), not {pixels.shape}"
-            )
+        pixels, side = np.asarray(pixels, self.runtime.dtype), c.image_size
+        if pixels.ndim != 4 or pixels.shape[1:] != (c.num_channels, side, side) or not len(pixels):
+            wanted = f"(N, {c.num_channels}, {side}, {side})"
+            raise InputError(f"image encoder: pixels must have the shape {wanted}, not {pixels.shape}")
         if not -count - 1 <= layer <= count:
             raise InputError(f"image encoder: layer {layer} is not there; it has {-count - 1} … {count}")
         begin(self.name, pixels=pixels)

@@ -9,14 +9,15 @@ arXiv:2204.14198, section 2.1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.models import unet_config
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.network import Network
-from tinyldm.models.unet_config import UNetConfig, block_name
+from tinyldm.models.network import Network, Supported
+from tinyldm.models.unet_config import UNetConfig
 from tinyldm.nn import attention, layer_norm, linear, linear_activation, linear_residual
 from tinyldm.tracing import begin, module, note
 from tinyldm.tree import Settings, Weights
@@ -47,7 +48,7 @@ class IPAdapterConfig:
     head_dim: int = 64
     inner_dim: int = 0
 
-    supported: ClassVar[dict[str, list[Any]]] = {"kind": list(KINDS)}
+    supported: ClassVar[Supported] = {"kind": list(KINDS)}
 
     @property
     def reads_tokens(self) -> bool:
@@ -101,22 +102,10 @@ def cross_attentions(c: UNetConfig) -> list[tuple[str, int]]:
 
     Down, up, and last the middle, as the original's UNet makes its blocks.
     """
-    found, layers, last = list[tuple[str, int]](), c.per_block("layers_per_block"), c.blocks - 1
-
-    def add(way: str, block: int, index: int, level: int) -> None:
-        base = f"{block_name(way, block)}.attentions.{index}.transformer_blocks"
-        depth = c.transformer_layers(way, block, index)
-        found.extend((f"{base}.{k}.attn2", c.block_out_channels[level]) for k in range(depth))
-
-    for i, kind in enumerate(c.down_block_types):
-        for j in range(layers[i] if kind.startswith("CrossAttn") else 0):
-            add("down", i, j, i)
-    for i, kind in enumerate(c.up_block_types):
-        for j in range(layers[last - i] + 1 if kind.startswith("CrossAttn") else 0):
-            add("up", i, j, last - i)
-    if c.mid_block_type == "UNetMidBlock2DCrossAttn":
-        add("mid", last, 0, last)
-    return found
+    query = ".attn2.to_q.weight"
+    found = {name: shape for name, shape in unet_config.parameters(c) if name.endswith(query)}
+    middle_last = sorted(found, key=lambda name: name.startswith("mid_block."))  # and else in the order of the blocks
+    return [(name.removesuffix(".to_q.weight"), found[name][0]) for name in middle_last]
 
 
 class IPAdapter(Network[IPAdapterConfig]):

@@ -21,6 +21,7 @@ from tinyldm.runtime import Runtime
 from tinyldm.tree import Settings, TensorSource, bind_weights
 
 C = TypeVar("C")
+Supported = Mapping[str, list[Any]]  # of fields of a config, the values that are taken
 
 # Written by the original libraries into every file; says where it came from, not what it computes.
 BOOKKEEPING = frozenset({"_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_use_default_values"})
@@ -87,7 +88,7 @@ def read_config(cls: type[C], config: Mapping[str, Any], *, component: str, iner
     that is not of the field's type.
     """
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    supported: Mapping[str, Iterable[Any]] = getattr(cls, "supported", {})
+    supported: Supported = getattr(cls, "supported", {})
     passed = BOOKKEEPING | frozenset(inert) | frozenset(supported)
     unknown = sorted(set(config) - set(known) - passed)
     if unknown:
@@ -147,15 +148,6 @@ def require(component: str, name: str, value: Any, supported: Iterable[Any]) -> 
             f"{component} config: {name} = {quoted(value)} is not supported; supported: "
             + ", ".join(repr(s) for s in supported)
         )
-
-
-def per_block(component: str, name: str, value: Any, blocks: int) -> tuple[Any, ...]:
-    """A field that is one value for all blocks or a list with one for each, as a tuple with one for each."""
-    if not isinstance(value, tuple):
-        return (value,) * blocks
-    if len(value) != blocks:
-        raise ConfigError(f"{component} config: {name} = {list(value)} has {len(value)} entries for {blocks} blocks")
-    return value
 
 
 def _frozen(value: Any) -> Any:

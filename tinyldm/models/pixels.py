@@ -7,12 +7,12 @@ arXiv:2006.11239, which works on pixels scaled to [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tinyldm.models.blocks import Parameters
 from tinyldm.models.first_stage import FirstStage
+from tinyldm.models.network import Supported
 from tinyldm.typing import Array
 
 
@@ -27,7 +27,7 @@ class PixelConfig:
     latent_channels: ClassVar[int] = 3
     factor: ClassVar[int] = 1
     decoder_widths: ClassVar[tuple[int, ...]] = (3,)
-    supported: ClassVar[Mapping[str, list[Any]]] = {}
+    supported: ClassVar[Supported] = {}
 
 
 def parameters(config: PixelConfig) -> Parameters:

@@ -6,16 +6,15 @@ published code (TencentARC/T2I-Adapter), the light one that of diffusers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters
-from tinyldm.models.network import Network, require
+from tinyldm.models.network import Network, Supported, require
 from tinyldm.models.unet_config import UNetConfig
 from tinyldm.nn import conv2d
 from tinyldm.ops import avg_pool2d
@@ -36,7 +35,7 @@ class T2IAdapterConfig:
     downscale_factor: int = 8
     adapter_type: str = "full_adapter"
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {"adapter_type": list(KINDS)}
+    supported: ClassVar[Supported] = {"adapter_type": list(KINDS)}
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "num_res_blocks", "downscale_factor"):
@@ -93,30 +92,20 @@ def taken_at(unet: UNetConfig) -> list[tuple[int, int]]:
 
 
 def parameters(c: T2IAdapterConfig) -> Parameters:
-    """Name and shape of every weight."""
-    unshuffled = c.in_channels * c.downscale_factor**2
-    if c.adapter_type == "light_adapter":
-        widths = [unshuffled, *(width for width, _ in c.levels)]
-        for i, (c_in, c_out) in enumerate(pairwise(widths)):
-            yield from light_block_parameters(f"adapter.body.{i}", c_in, c_out, c.num_res_blocks)
-        return
-    widths = [c.channels[0], *(width for width, _ in c.levels)]
-    yield from layer_parameters("adapter.conv_in", widths[0], unshuffled, 3, 3)
+    """Name and shape of every weight; a light adapter computes in a quarter of the channels."""
+    light, unshuffled = c.adapter_type == "light_adapter", c.in_channels * c.downscale_factor**2
+    widths = [unshuffled if light else c.channels[0], *(width for width, _ in c.levels)]
+    if not light:
+        yield from layer_parameters("adapter.conv_in", widths[0], unshuffled, 3, 3)
     for i, (c_in, c_out) in enumerate(pairwise(widths)):
-        if c_in != c_out:
-            yield from layer_parameters(f"adapter.body.{i}.in_conv", c_out, c_in, 1, 1)
+        block, inner, kernel = f"adapter.body.{i}", c_out // 4 if light else c_out, 3 if light else 1
+        if light or c_in != c_out:
+            yield from layer_parameters(f"{block}.in_conv", inner, c_in, 1, 1)
         for j in range(c.num_res_blocks):
-            yield from layer_parameters(f"adapter.body.{i}.resnets.{j}.block1", c_out, c_out, 3, 3)
-            yield from layer_parameters(f"adapter.body.{i}.resnets.{j}.block2", c_out, c_out, 1, 1)
-
-
-def light_block_parameters(name: str, c_in: int, c_out: int, count: int) -> Parameters:
-    """The weights of a block of a light adapter, which computes in a quarter of the channels."""
-    yield from layer_parameters(f"{name}.in_conv", c_out // 4, c_in, 1, 1)
-    for j in range(count):
-        for layer in ("block1", "block2"):
-            yield from layer_parameters(f"{name}.resnets.{j}.{layer}", c_out // 4, c_out // 4, 3, 3)
-    yield from layer_parameters(f"{name}.out_conv", c_out, c_out // 4, 1, 1)
+            yield from layer_parameters(f"{block}.resnets.{j}.block1", inner, inner, 3, 3)
+            yield from layer_parameters(f"{block}.resnets.{j}.block2", inner, inner, kernel, kernel)
+        if light:
+            yield from layer_parameters(f"{block}.out_conv", c_out, inner, 1, 1)
 
 
 class T2IAdapter(Network[T2IAdapterConfig]):

@@ -50,8 +50,7 @@ def tiled(first_stage: F, tile: int = TILE) -> F:
         raise InputError(f"tile must be a multiple of {factor} rows of pixels, not {tile!r}")
     if type(first_stage) not in WALKS:
         raise InputError(f"{first_stage.component}: is not computed in tiles")
-    down, up = WALKS[type(first_stage)]
-    (whole_down, down_in_bands), (whole_up, up_in_bands) = down, up
+    (whole_down, down_in_bands), (whole_up, up_in_bands) = WALKS[type(first_stage)]
     result = copy.copy(first_stage)
     result.tile = tile
     result.walk_down = in_tiles(whole_down, down_in_bands, tile)
@@ -66,7 +65,7 @@ def in_tiles(whole: Callable[..., Array], in_bands: Callable[..., Bands], rows: 
         if tracing():
             return whole(x, *args)
         with frugal(args[-1]):
-            return joined(in_bands(x, *args, rows=rows))
+            return stacked(*in_bands(x, *args, rows=rows))
 
     return walk
 
@@ -77,11 +76,6 @@ def in_tiles(whole: Callable[..., Array], in_bands: Callable[..., Bands], rows: 
 def split(x: Array, rows: int) -> Iterator[Array]:
     """The bands of an image, of so many rows each; the last may have fewer."""
     return (x[:, top : top + rows] for top in range(0, x.shape[1], rows))
-
-
-def joined(bands: Bands) -> Array:
-    """The image of bands."""
-    return stacked(*bands)
 
 
 def given_up(bands: deque[Array]) -> Iterator[Array]:
@@ -123,7 +117,10 @@ def stacked(*parts: Array | None) -> Array:
 
 
 def convolved(bands: Bands, w: Weights, stride: int = 1, above: int = 1, below: int = 1) -> Iterator[Array]:
-    """A 3×3 convolution, padded by `above` and to the left, by `below` and to the right."""
+    """A 3×3 convolution, padded by `above` and to the left, by `below` and to the right.
+
+    Where it halves even sizes, it looks no further than by one row and column: above and to the left, or the others.
+    """
     for _, band, (top, bottom) in with_neighbours(bands, w, above, below):
         yield conv2d(band, w, stride, (top, bottom, above, below))
 
@@ -169,7 +166,7 @@ def level(bands: Bands, w: Weights) -> Iterator[Array]:
     """`vae.level`; whole where it has attention."""
     if "attentions" in w:
         kept = list(bands)
-        y = vae.level(joined(kept), w)
+        y = vae.level(stacked(*kept), w)
         return split(y, kept[0].shape[1] * y.shape[1] // sum(band.shape[1] for band in kept))
     for resnet in w.resnets:
         bands = resnet_block(bands, resnet)
@@ -186,7 +183,7 @@ def encoder(x: Array, w: Weights, rows: int) -> Bands:  # (N,H,W,3) -> (N,h,w,2�
     bands: Bands = convolved(split(x, rows), w.conv_in)
     for block in w.down_blocks:
         bands = level(bands, block)
-    return [norm_silu_conv2d(vae.middle(joined(bands), w.mid_block), w.conv_norm_out, w.conv_out)]
+    return [norm_silu_conv2d(vae.middle(stacked(*bands), w.mid_block), w.conv_norm_out, w.conv_out)]
 
 
 def decoder(z: Array, w: Weights, rows: int) -> Bands:  # (N,h,w,C) -> (N,H,W,3)
@@ -216,18 +213,11 @@ def tiny_encoder(x: Array, w: Weights, rows: int) -> Bands:  # (N,H,W,3) -> (N,h
     """`tiny.encoder`: there is no norm in it, so that the bands pass through it one after the other."""
     bands: Bands = ((band + 1) / 2 for band in split(x, rows))
     for layer in w.layers:
-        halves = "bias" not in layer and "conv" not in layer
-        bands = tiny_block(bands, layer) if "conv" in layer else convolved_tiny(bands, layer, halves)
+        if "conv" in layer:
+            bands = tiny_block(bands, layer)
+        else:
+            bands = convolved(bands, layer) if "bias" in layer else convolved(bands, layer, stride=2, below=0)
     return bands
-
-
-def convolved_tiny(bands: Bands, w: Weights, halves: bool) -> Iterator[Array]:
-    """A convolution that keeps the size, or halves it: then the row below a band of even rows is not looked at."""
-    if not halves:
-        yield from convolved(bands, w)
-        return
-    for _, band, (top, _) in with_neighbours(bands, w, below=0):
-        yield conv2d(band, w, 2, (top, 0, 1, 1))
 
 
 def tiny_decoder(z: Array, config: tiny.TinyConfig, w: Weights, rows: int) -> Bands:  # (N,h,w,C) -> (N,H,W,3)

@@ -6,15 +6,14 @@ own: its latents are those that the diffusion works on. Source: O. Boer Bohan 20
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.first_stage import FirstStage
-from tinyldm.models.network import require
+from tinyldm.models.network import Supported, require
 from tinyldm.nn import conv2d
 from tinyldm.ops import upsample_nearest
 from tinyldm.tracing import module
@@ -40,7 +39,7 @@ class TinyConfig:
     shift_factor: float = 0.0
     sample_size: int = 512
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {
+    supported: ClassVar[Supported] = {
         "act_fn": ["relu"],
         "upsample_fn": ["nearest"],
         "upsampling_scaling_factor": [2],

@@ -6,15 +6,14 @@ appendix B; Rombach et al. 2022, arXiv:2112.10752, sections 4.1 and 4.4). Some c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.models.blocks import Parameters, layer_parameters, pixel_attention_parameters
-from tinyldm.models.network import Network, require
+from tinyldm.models.network import Network, Supported, require
 from tinyldm.models.unet import Conditions, checked_latents, unet
 from tinyldm.models.unet_config import FIXED_BLOCKS, BlocksConfig, block_name, parameters, resnet, settings
 from tinyldm.tracing import begin, channels_first, channels_last, note
@@ -44,7 +43,7 @@ class UNet2DConfig(BlocksConfig):
     num_attention_heads: int | None = None
     attn_norm_num_groups: int | None = None
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {
+    supported: ClassVar[Supported] = {
         **FIXED_BLOCKS,
         "mid_block_type": ["UNetMidBlock2D"],
         "class_embed_type": [None],

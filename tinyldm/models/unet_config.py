@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tinyldm.errors import ConfigError, quoted
 from tinyldm.models.blocks import Parameters, layer_parameters, resnet_parameters, transformer_parameters
-from tinyldm.models.network import per_block, require
+from tinyldm.models.network import Supported, require
 from tinyldm.tree import Settings
 
 # Training only, or how the original arranges half precision; none changes what is computed here.
@@ -21,14 +20,14 @@ INERT = ["dropout", "upcast_attention", "addition_embed_type_num_heads", "mid_bl
 
 # Fields of which the original knows more values than are supported, with those that are: most of them one, that of all
 # published checkpoints.
-FIXED_BLOCKS: dict[str, list[Any]] = {
+FIXED_BLOCKS: Supported = {
     "act_fn": ["silu", "swish"],
     "mid_block_scale_factor": [1, 1.0],
     "resnet_time_scale_shift": ["default", "scale_shift"],
     "time_embedding_type": ["positional"],
     "downsample_padding": [0, 1],
 }
-FIXED: dict[str, list[Any]] = {
+FIXED: Supported = {
     **FIXED_BLOCKS,
     "num_attention_heads": [None],
     "dual_cross_attention": [False],
@@ -68,7 +67,7 @@ class BlocksConfig(ABC):
     resnet_time_scale_shift: str = "default"
     time_embedding_dim: int | None = None
 
-    supported: ClassVar[Mapping[str, list[Any]]]
+    supported: ClassVar[Supported]
     down_types: ClassVar[list[str]]
     up_types: ClassVar[list[str]]
 
@@ -87,8 +86,14 @@ class BlocksConfig(ABC):
         return len(self.block_out_channels)
 
     def per_block(self, name: str) -> tuple[Any, ...]:
-        """The field `name`, one value for each level on the way down."""
-        return per_block("UNet", name, getattr(self, name), self.blocks)
+        """The field `name`, which is one value or a list of them, as one value for each level on the way down."""
+        value = getattr(self, name)
+        if not isinstance(value, tuple):
+            return (value,) * self.blocks
+        if len(value) != self.blocks:
+            found = f"{list(value)} has {len(value)} entries for {self.blocks} blocks"
+            raise ConfigError(f"UNet config: {name} = {found}")
+        return value
 
     @property
     def temb_dim(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.first_stage import FirstStage
+from tinyldm.models.network import Supported
 from tinyldm.models.vae import BlocksConfig, decoder, decoder_parameters, encoder, encoder_parameters, settings
 from tinyldm.nn import embedding, linear
 from tinyldm.ops.quantize import nearest_code
@@ -31,7 +32,7 @@ class VQConfig(BlocksConfig):
     num_vq_embeddings: int = 256
     vq_embed_dim: int | None = None
 
-    supported: ClassVar[Mapping[str, list[Any]]] = {
+    supported: ClassVar[Supported] = {
         **BlocksConfig.supported,
         "norm_type": ["group"],
         "lookup_from_codebook": [False],

@@ -85,7 +85,7 @@ class Control:
         """
         if isinstance(self.network, T2IAdapter):
             return "features", self.features
-        z, hint = z[:, : self.network.config.unet.in_channels], np.concatenate([self.hint] * len(z))
+        z, hint = z[:, : self.network.config.in_channels], np.concatenate([self.hint] * len(z))
         read = {name: value for name, value in arrays.items() if name != "guidance"}  # that one is the UNet's alone
         return "residuals", self.network(z, float(t), context, hint, self.scale, **read)
 
@@ -129,7 +129,7 @@ def check_fits(network: Reader, unet: Any, path: object) -> None:
     if isinstance(network, T2IAdapter):
         check_adapter_fits(network, unet, path)
         return
-    mine, its = network.config.unet, unet.config
+    mine, its = network.config, unet.config
     latent = mine.in_channels if mine.in_channels == its.out_channels else its.in_channels  # a mask may stand behind it
     for what, own, wanted in (
         ("latent channels", mine.in_channels, latent),

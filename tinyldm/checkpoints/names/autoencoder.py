@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from tinyldm.checkpoints.names.links import Link, Side, module_links
+from tinyldm.checkpoints.names.links import Link, Side, consecutive, module_links
 
 RESNET = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "conv_shortcut"}
 ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}  # 1×1 convolutions in the original
-TOP = {
-    "quant_conv": "quant_conv",
-    "post_quant_conv": "post_quant_conv",
-    "quantize.embedding": "quantize.embedding",
-}
+TOP = {name: name for name in ("quant_conv", "post_quant_conv", "quantize.embedding")}
 ENDS = {"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"}
 
 
 def autoencoder_links(names: Collection[str], side: Side) -> list[Link]:
     """All links of a first stage, given the names of one side."""
     names = frozenset(names)
-    links: list[Link] = []
-    for original, canonical in TOP.items():
-        for kind in ("weight", "bias"):
-            link = Link(f"{original}.{kind}", (f"{canonical}.{kind}",))
-            if (link.original if side == "original" else link.canonical[0]) in names:
-                links.append(link)
+    links = list(module_links("", "", TOP, names, side))
     for half in ("encoder", "decoder"):
         links += half_links(half, names, side)
     return links
@@ -37,12 +28,12 @@ def autoencoder_links(names: Collection[str], side: Side) -> list[Link]:
 def half_links(half: str, names: Collection[str], side: Side) -> Iterator[Link]:
     """The links of the encoder or the decoder."""
     yield from module_links(half, half, ENDS, names, side)
-    count = level_count(half, names, side)
     way, change = ("down", "downsample") if half == "encoder" else ("up", "upsample")
+    count = resnet_count(f"{half}.{way}.{{}}.block.0", f"{half}.{way}_blocks.{{}}.resnets.0", names, side)
     for i in range(count):
         original = f"{half}.{way}.{i if half == 'encoder' else count - 1 - i}"
         canonical = f"{half}.{way}_blocks.{i}"
-        for j in range(resnet_count(original, canonical, names, side)):
+        for j in range(resnet_count(original + ".block.{}", canonical + ".resnets.{}", names, side)):
             yield from module_links(f"{original}.block.{j}", f"{canonical}.resnets.{j}", RESNET, names, side)
             yield from attention_links(f"{original}.attn.{j}", f"{canonical}.attentions.{j}", names, side)
         yield from module_links(f"{original}.{change}", f"{canonical}.{change}rs.0", {"conv": "conv"}, names, side)
@@ -58,22 +49,6 @@ def attention_links(original: str, canonical: str, names: Collection[str], side:
         yield Link(link.original, link.canonical, unit_axes=2)
 
 
-def level_count(half: str, names: Collection[str], side: Side) -> int:
-    """How many levels the encoder or decoder has."""
-    way = "down" if half == "encoder" else "up"
-    inner = f"{half}.{way}.{{}}.block.0" if side == "original" else f"{half}.{way}_blocks.{{}}.resnets.0"
-    return consecutive(names, inner + ".norm1.weight")
-
-
 def resnet_count(original: str, canonical: str, names: Collection[str], side: Side) -> int:
-    """How many residual blocks a level has."""
-    inner = f"{original}.block.{{}}" if side == "original" else f"{canonical}.resnets.{{}}"
-    return consecutive(names, inner + ".norm1.weight")
-
-
-def consecutive(names: Collection[str], pattern: str) -> int:
-    """How many of the names `pattern.format(0)`, `pattern.format(1)`, … there are without a gap."""
-    count = 0
-    while pattern.format(count) in names:
-        count += 1
-    return count
+    """How many residual blocks of a numbered path there are, `encoder.down.0.block.{}` on the side of the original."""
+    return consecutive(names, (original if side == "original" else canonical) + ".norm1.weight")

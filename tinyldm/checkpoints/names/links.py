@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.base import Table, TensorSource, quoted
 from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
@@ -77,17 +77,22 @@ def rename(names: Mapping[str, str]) -> list[Link]:
     return [Link(original, (canonical,)) for original, canonical in names.items()]
 
 
-# A table of what is below a module: `{original: canonical}`, without a dot in front; an empty name is the module.
-Table = Mapping[str, str]
+# What is below a module: `{original: canonical}`, without a dot in front; an empty name is the module itself.
+Below = Mapping[str, str]
 
 
-def module_links(original: str, canonical: str, table: Table, names: Collection[str], side: Side) -> Iterator[Link]:
-    """The links of one module's weights and biases, those that `names` of the given side has."""
+def module_links(original: str, canonical: str, table: Below, names: Collection[str], side: Side) -> Iterator[Link]:
+    """The links of one module's weights and biases, those that `names` of the given side has; `` is the whole model."""
     for below, canonical_below in table.items():
         for kind in ("weight", "bias"):
-            link = Link(f"{original}.{below}.{kind}", (".".join(filter(None, (canonical, canonical_below, kind))),))
+            link = Link(dotted(original, below, kind), (dotted(canonical, canonical_below, kind),))
             if (link.original if side == "original" else link.canonical[0]) in names:
                 yield link
+
+
+def dotted(*parts: str) -> str:
+    """A path of the parts that are not empty."""
+    return ".".join(filter(None, parts))
 
 
 def prefix_links(original: str, canonical: str, names: Iterable[str], side: Side) -> Iterator[Link]:
@@ -99,6 +104,14 @@ def prefix_links(original: str, canonical: str, names: Iterable[str], side: Side
             yield Link(name, (renamed,)) if side == "original" else Link(renamed, (name,))
 
 
+def consecutive(names: Collection[str], pattern: str) -> int:
+    """How many of the names `pattern.format(0)`, `pattern.format(1)`, … there are without a gap."""
+    count = 0
+    while pattern.format(count) in names:
+        count += 1
+    return count
+
+
 class LinkedSource(SourceView):
     """A view of a source through links: of an original file under canonical names, or the other way round.
 
@@ -107,25 +120,23 @@ class LinkedSource(SourceView):
 
     def __init__(self, source: TensorSource, links: Iterable[Link], to: Side = "canonical"):
         self._source, self._to = source, to
-        self._links: dict[str, tuple[Link, int]] = {}
-        self._shapes: dict[str, Shape] = {}
+        linked: dict[str, tuple[Link, int, Shape]] = {}
         for link in links:
+            shape = self._shape_through(link)
             for i, name in enumerate(link.canonical if to == "canonical" else (link.original,)):
-                self._links[name] = link, i
-                self._shapes[name] = self._shape_through(link)
-        places = {name: (source, self._inputs(link)[0]) for name, (link, _) in self._links.items()}
+                linked[name] = link, i, shape
+        self._links = Table(source.path, linked)
+        places = {name: (source, self._inputs(link)[0]) for name, (link, _, _) in linked.items()}
         super().__init__(source.path, source.metadata, places, [source])
 
     def _shape_through(self, link: Link) -> Shape:
-        first = self._inputs(link)[0]
-        shapes = {self._source.shape(name) for name in self._inputs(link)}
+        first, *others = self._inputs(link)
+        shape = self._source.shape(first)
         try:
-            if len(shapes) > 1:
+            if any(self._source.shape(name) != shape for name in others):
                 raise ValueError("differs in shape from those that it is joined with")
-            shape = shapes.pop()
             return link.part_shape(shape) if self._to == "canonical" else link.whole_shape(shape)
         except ValueError as error:
-            shape = self._source.shape(first)
             where = self._source.path_of(first)
             raise CheckpointError(f"{where}: tensor {quoted(first)} of shape {shape} {error}") from None
 
@@ -134,24 +145,21 @@ class LinkedSource(SourceView):
 
     def shape(self, name: str) -> Shape:
         """The shape of a tensor as the view gives it."""
-        self._places[name]
-        return self._shapes[name]
+        return self._links[name][2]
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
         """The tensor under a new name, split or joined as its link says."""
-        self._places[name]
         return self._linked(name, [self._source.read(old, dtype) for old in self._inputs(self._links[name][0])])
 
     def read_half(self, name: str) -> np.ndarray | None:
         """The same of 16-bit floats, where all that are joined are of one type."""
-        self._places[name]
         halves = [self._source.read_half(old) for old in self._inputs(self._links[name][0])]
         known = [half for half in halves if half is not None]
         alike = len(known) == len(halves) and len({half.dtype for half in known}) == 1
         return self._linked(name, known) if alike else None
 
     def _linked(self, name: str, arrays: list[np.ndarray]) -> np.ndarray:
-        link, i = self._links[name]
+        link, i, _ = self._links[name]
         linked = np.ascontiguousarray(link.part(arrays[0], i) if self._to == "canonical" else link.whole(arrays))
         linked.flags.writeable = False
         return linked

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from tinyldm.checkpoints.names.autoencoder import consecutive
-from tinyldm.checkpoints.names.links import Link, Side, module_links, rename
+from tinyldm.checkpoints.names.links import Link, Side, consecutive, module_links, rename
 
 OPENCLIP_LAYER = {
     "ln_1": "layer_norm1",
@@ -32,9 +31,7 @@ def openclip_links(names: Collection[str], side: Side, layers: int | None = None
     projection of the pooled output belongs to the model.
     """
     original, canonical = "transformer.resblocks.{}", "encoder.layers.{}"
-    found = consecutive(
-        names, (original + ".ln_1.weight") if side == "original" else (canonical + ".layer_norm1.weight")
-    )
+    found = consecutive(names, f"{original}.ln_1.weight" if side == "original" else f"{canonical}.layer_norm1.weight")
     links = rename(OPENCLIP_TOP)
     if projected and side == "original" and "text_projection.weight" in names:
         links += rename({"text_projection.weight": "text_projection.weight"})  # as a linear layer has it

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from tinyldm.checkpoints.names.autoencoder import consecutive
-from tinyldm.checkpoints.names.links import Link, Side, module_links, prefix_links
+from tinyldm.checkpoints.names.links import Below, Link, Side, consecutive, module_links, prefix_links
 
 Heads = Callable[[int], int]  # the number of heads of an attention over so many channels
+ShapeOf = Callable[[str], tuple[int, ...]]  # the shape of a tensor by its name
 
 MAX_SKIPS = 40  # more than any published UNet has
 
@@ -43,18 +43,21 @@ class Level:
     attended: bool
 
 
-def unet_links(names: Collection[str], side: Side, heads: Heads, shape: Callable[[str], tuple[int, ...]]) -> list[Link]:
+def unet_links(names: Collection[str], side: Side, heads: Heads, shape: ShapeOf) -> list[Link]:
     """All links of a UNet, given the names of one side; `heads` matters where one tensor holds q, k and v."""
     names = frozenset(names)
-    links = list(top_links(names, side))
-    for original, canonical in attention_modules(levels(names, side)):
+    links = list(module_links("", "", TOP, names, side))
+    added = "class_embedding" if "class_embedding.linear_1.weight" in names else "add_embedding"
+    links += module_links("label_emb.0", added, {"0": "linear_1", "2": "linear_2"}, names, side)
+    up = original_levels(names) if side == "original" else canonical_levels(names)
+    for original, canonical in attention_modules(up):
         links += attention_links(original, canonical, names, side, heads, shape)
-    for original, canonical, table in convolution_modules(levels(names, side)):
+    for original, canonical, table in convolution_modules(up):
         links += module_links(original, canonical, table, names, side)
     return links
 
 
-def controlnet_links(names: Collection[str], side: Side, shape: Callable[[str], tuple[int, ...]]) -> list[Link]:
+def controlnet_links(names: Collection[str], side: Side, shape: ShapeOf) -> list[Link]:
     """All links of a ControlNet: the UNet's way down and middle, the hint's convolutions, the projections."""
     names = frozenset(names)
     links = unet_links(names, side, lambda width: 1, shape)
@@ -67,24 +70,10 @@ def controlnet_links(names: Collection[str], side: Side, shape: Callable[[str], 
     return links
 
 
-def top_links(names: Collection[str], side: Side) -> Iterator[Link]:
-    """What is not in a block: time and class embeddings, first and last convolution."""
-    for original, canonical in TOP.items():
-        for kind in ("weight", "bias"):
-            link = Link(f"{original}.{kind}", (f"{canonical}.{kind}",))
-            if (link.original if side == "original" else link.canonical[0]) in names:
-                yield link
-    added = "class_embedding" if "class_embedding.linear_1.weight" in names else "add_embedding"
-    yield from module_links("label_emb.0", added, {"0": "linear_1", "2": "linear_2"}, names, side)
-
-
-def levels(names: Collection[str], side: Side) -> list[Level]:
-    """The levels of the way up, from the smallest size to the largest."""
-    return original_levels(names) if side == "original" else canonical_levels(names)
-
-
 def original_levels(names: Collection[str]) -> list[Level]:
-    """A level's last block carries the doubling: a convolution, or a residual block of its own.
+    """The levels of the way up, from the smallest size to the largest.
+
+    A level's last block carries the doubling: a convolution, or a residual block of its own.
 
     A ControlNet has no way up; its levels are told by the halving convolutions of the way down.
     """
@@ -118,7 +107,7 @@ def original_levels_down(names: Collection[str]) -> list[Level]:
 
 
 def canonical_levels(names: Collection[str]) -> list[Level]:
-    """Counted from the modules' numbers, of the way up or, of a ControlNet, the way down."""
+    """The same, counted from the modules' numbers, of the way up or, of a ControlNet, the way down."""
     way = "up" if "up_blocks.0.resnets.0.norm1.weight" in names else "down"
     found: list[Level] = []
     while f"{way}_blocks.{len(found)}.resnets.0.norm1.weight" in names:
@@ -129,53 +118,45 @@ def canonical_levels(names: Collection[str]) -> list[Level]:
     return found if way == "up" else found[::-1]
 
 
-def convolution_modules(up: list[Level]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """The residual blocks and the changes of size: original module, canonical module, what is below."""
+def block_modules(up: list[Level]) -> Iterator[tuple[str, str, Below | None]]:
+    """The modules in the blocks: original, canonical, and what is below; None of an attention, of either kind."""
     down, block = up[::-1], 0
     for i, level in enumerate(down):
         for j in range(level.resnets - 1):
             block += 1
             yield f"input_blocks.{block}.0", f"down_blocks.{i}.resnets.{j}", RESNET
+            if level.attended:
+                yield f"input_blocks.{block}.1", f"down_blocks.{i}.attentions.{j}", None
         if i < len(down) - 1:
             block += 1
             yield f"input_blocks.{block}.0", f"down_blocks.{i}.downsamplers.0", RESNET | {"op": "conv"}
     yield "middle_block.0", "mid_block.resnets.0", RESNET
+    yield "middle_block.1", "mid_block.attentions.0", None
     yield "middle_block.2", "mid_block.resnets.1", RESNET
     block = 0
     for i, level in enumerate(up):
         for j in range(level.resnets):
             yield f"output_blocks.{block}.0", f"up_blocks.{i}.resnets.{j}", RESNET
+            if level.attended:
+                yield f"output_blocks.{block}.1", f"up_blocks.{i}.attentions.{j}", None
             block += 1
         if i < len(up) - 1:
             place = 2 if level.attended else 1
             yield f"output_blocks.{block - 1}.{place}", f"up_blocks.{i}.upsamplers.0", RESNET | {"conv": "conv"}
 
 
+def convolution_modules(up: list[Level]) -> Iterator[tuple[str, str, Below]]:
+    """The residual blocks and the changes of size: original module, canonical module, what is below."""
+    return ((original, canonical, below) for original, canonical, below in block_modules(up) if below is not None)
+
+
 def attention_modules(up: list[Level]) -> Iterator[tuple[str, str]]:
     """The attentions: original module, canonical module."""
-    block = 0
-    for i, level in enumerate(up[::-1]):
-        for j in range(level.resnets - 1):
-            block += 1
-            if level.attended:
-                yield f"input_blocks.{block}.1", f"down_blocks.{i}.attentions.{j}"
-        block += 1
-    yield "middle_block.1", "mid_block.attentions.0"
-    block = 0
-    for i, level in enumerate(up):
-        for j in range(level.resnets):
-            if level.attended:
-                yield f"output_blocks.{block}.1", f"up_blocks.{i}.attentions.{j}"
-            block += 1
+    return ((original, canonical) for original, canonical, below in block_modules(up) if below is None)
 
 
 def attention_links(
-    original: str,
-    canonical: str,
-    names: Collection[str],
-    side: Side,
-    heads: Heads,
-    shape: Callable[[str], tuple[int, ...]],
+    original: str, canonical: str, names: Collection[str], side: Side, heads: Heads, shape: ShapeOf
 ) -> Iterator[Link]:
     """A transformer has the same names within; an attention over pixels keeps q, k, v in one tensor, head by head."""
     query = f"{original}.qkv" if side == "original" else f"{canonical}.to_q"
