@@ -23,12 +23,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinyldm.pipelines.masks import as_mask, masked
-from tinyldm.server.connection import Server, awaited
+from tinyldm.server.connection import Endpoints, awaited
 from tinyldm.server.fields import Fields, read_json
-from tinyldm.server.jobs import Job, Made
+from tinyldm.server.jobs import Job, Made, Queue
 from tinyldm.server.masking import is_transparent, transparent
 from tinyldm.server.refusals import NotThere, Refusal
 from tinyldm.server.security import MOST_BYTES
+from tinyldm.server.studio import Studio
 from tinyldm.server.uploads import opened, resized, rgb, to_base64
 
 MOST = 10  # pictures of a request
@@ -49,9 +50,9 @@ IGNORED = ("moderation", "user", "safety_identifier")  # they change no picture
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
-def routes(server: Server) -> list[Route]:
+def routes(studio: Studio, queue: Queue) -> list[Route]:
     """The addresses."""
-    api = Api(server)
+    api = Api(studio, queue)
     return [
         Route("/v1/images/generations", api.generations, methods=["POST"]),
         Route("/v1/images/edits", api.edits, methods=["POST"]),
@@ -59,11 +60,8 @@ def routes(server: Server) -> list[Route]:
     ]
 
 
-class Api:
+class Api(Endpoints):
     """The endpoints."""
-
-    def __init__(self, server: Server) -> None:
-        self.server, self.studio, self.queue = server, server.studio, server.queue
 
     async def generations(self, asked: Asked) -> Response:
         """Pictures of a prompt."""
@@ -103,8 +101,8 @@ class Api:
         model = fields.text("model", self.studio.name)
         if model != self.studio.name:
             raise NotThere(f"the model {model!r} is not here; this server has {self.studio.name!r}", "model")
-        keep = chosen(fields, "response_format", "b64_json", ("b64_json", "url")) == "url"
-        kind = chosen(fields, "output_format", "png", tuple(FORMATS))
+        keep = fields.choice("response_format", "b64_json", ("b64_json", "url")) == "url"
+        kind = fields.choice("output_format", "png", FORMATS)
         if keep and kind != "png":
             raise Refusal("pictures that are kept at a url are png; take b64_json for other formats", "response_format")
         fields.integer("output_compression", 0, 100)
@@ -126,14 +124,6 @@ class Api:
         )
         fields.end()
         return Job(wanted, "openai", keep=keep, began_from=None if files is None else "image")
-
-
-def chosen(fields: Fields, name: str, default: str, known: tuple[str, ...]) -> str:
-    """A field that takes one of a few words."""
-    word = fields.text(name, default)
-    if word not in known:
-        raise Refusal(f"{name} must be one of {', '.join(known)}, not {word!r}", name)
-    return word
 
 
 def size_of(text: str) -> dict[str, Any]:
