@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from tinyldm.pipelines.infotext import STREAMS
 from tinyldm.pipelines.masks import as_mask, filled
 from tinyldm.server.connection import Endpoints, awaited
 from tinyldm.server.fields import Fields, read_json
-from tinyldm.server.jobs import Job, Queue
+from tinyldm.server.jobs import Job, Progress, Queue
 from tinyldm.server.masking import Closer, mask_of
 from tinyldm.server.refusals import NotThere, Refusal
 from tinyldm.server.studio import MOST_PICTURES, Studio
@@ -178,15 +178,11 @@ class Api(Endpoints):
         """What `info` says of the pictures that were finished."""
         wanted, made = job.request, job.pictures
         indices = [picture.index for picture in made] or [0]
+        each: dict[str, Sequence[Any]] = {"prompt": wanted.prompts, "negative_prompt": wanted.negative_prompts}
+        each |= {"seed": wanted.seeds, "subseed": wanted.seeds}
         return {
-            "prompt": wanted.prompts[0],
-            "all_prompts": [wanted.prompts[k] for k in indices],
-            "negative_prompt": wanted.negative_prompts[0],
-            "all_negative_prompts": [wanted.negative_prompts[k] for k in indices],
-            "seed": wanted.seeds[0],
-            "all_seeds": [wanted.seeds[k] for k in indices],
-            "subseed": wanted.seeds[0],
-            "all_subseeds": [wanted.seeds[k] for k in indices],
+            **{name: values[0] for name, values in each.items()},
+            **{f"all_{name}s": [values[k] for k in indices] for name, values in each.items()},
             "subseed_strength": 0,
             "width": wanted.width,
             "height": wanted.height,
@@ -211,7 +207,8 @@ class Api(Endpoints):
         """How far the job of this API is that is worked on, if one is."""
         job = self.working()
         waiting = sum(other.source == SOURCE for other in self.queue.waiting)
-        how_far, skip = (None, True) if job is None else (job.progress, skips(asked))
+        how_far = Progress() if job is None else job.progress
+        preview = next(iter(how_far.previews.values()), None)
         state = {
             "skipped": False,
             "interrupted": job is not None and job.stopping,
@@ -220,16 +217,15 @@ class Api(Endpoints):
             "job_count": waiting + (job is not None),
             "job_timestamp": time.strftime("%Y%m%d%H%M%S") if job is not None else "0",
             "job_no": 0,
-            "sampling_step": how_far.step if how_far else 0,
-            "sampling_steps": how_far.steps if how_far else 0,
+            "sampling_step": how_far.step,
+            "sampling_steps": how_far.steps,
         }
-        previews = list(how_far.previews.values()) if how_far else []
         return JSONResponse(
             {
-                "progress": how_far.part if how_far else 0.0,
-                "eta_relative": (how_far.seconds or 0.0) if how_far else 0.0,
+                "progress": how_far.part,
+                "eta_relative": how_far.seconds or 0.0,
                 "state": state,
-                "current_image": to_base64(previews[0]) if previews and not skip else None,
+                "current_image": to_base64(preview) if preview and not skips(asked) else None,
                 "textinfo": None,
             }
         )

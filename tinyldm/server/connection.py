@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request as Asked
 
+from tinyldm.pipelines.request import Request
+from tinyldm.server.fields import Fields
 from tinyldm.server.jobs import Job, Queue
 from tinyldm.server.refusals import Ending
 from tinyldm.server.studio import Studio
@@ -19,6 +22,22 @@ class Endpoints:
 
     studio: Studio
     queue: Queue
+
+    def asked_for(self, fields: Fields, most: int, count: str, settings: Mapping[str, Any]) -> Request:
+        """The resolved request of fields that have the same names in several APIs, and of `settings`.
+
+        The field `count` says how many pictures, `most` at most. Raises `InputError` for what can't be honoured, and
+        for a field that nothing has read.
+        """
+        wanted = self.studio.request(
+            fields.text("prompt"),
+            fields.text("negative_prompt"),
+            fields.integer("seed", -1),
+            fields.integer(count, 1, most) or 1,
+            **settings,
+        )
+        fields.end()
+        return wanted
 
 
 async def disconnected(asked: Asked) -> None:

@@ -8,13 +8,11 @@ a stream of partial pictures) is an error unless it has its default. `steps`, `s
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -23,6 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinyldm.pipelines.masks import as_mask, masked
+from tinyldm.pipelines.pictures import as_file
+from tinyldm.pipelines.request import STRENGTH
 from tinyldm.server.connection import Endpoints, awaited
 from tinyldm.server.fields import Fields, read_json
 from tinyldm.server.jobs import Job, Made, Queue
@@ -33,7 +33,6 @@ from tinyldm.server.studio import Studio
 from tinyldm.server.uploads import opened, resized, rgb, to_base64
 
 MOST = 10  # pictures of a request
-STRENGTH = 0.8
 ONLY: Mapping[str, tuple[Any, ...]] = {
     "background": ("auto", "opaque"),
     "complexity": (),
@@ -86,7 +85,7 @@ class Api(Endpoints):
         data = [
             {"url": f"{base}pictures/{picture.name}"}
             if job.keep
-            else {"b64_json": to_base64(as_file(picture, kind, quality))}
+            else {"b64_json": to_base64(converted(picture, kind, quality))}
             for picture in job.pictures
         ]
         size = f"{job.request.width}x{job.request.height}"
@@ -115,14 +114,7 @@ class Api(Endpoints):
         settings |= size if files is None else edited(fields, files, size, self.studio.beside)
         if fields.get("prompt") is None:
             raise Refusal("prompt is missing", "prompt")
-        wanted = self.studio.request(
-            fields.text("prompt"),
-            fields.text("negative_prompt"),
-            fields.integer("seed", -1),
-            fields.integer("n", 1, MOST) or 1,
-            **settings,
-        )
-        fields.end()
+        wanted = self.asked_for(fields, MOST, "n", settings)
         return Job(wanted, "openai", keep=keep, began_from=None if files is None else "image")
 
 
@@ -195,11 +187,8 @@ async def sorted_out(form: FormData) -> tuple[Fields, dict[str, bytes]]:
     return Fields(fields), files
 
 
-def as_file(picture: Made, kind: str, quality: int | None) -> bytes:
+def converted(picture: Made, kind: str, quality: int | None) -> bytes:
     """A picture in a format; its settings stand in a PNG alone."""
     if kind == "png":
         return picture.png
-    file = io.BytesIO()
-    image: Image.Image = picture.image
-    image.save(file, FORMATS[kind], quality=100 if quality is None else quality)
-    return file.getvalue()
+    return as_file(picture.image, FORMATS[kind], quality=100 if quality is None else quality)

@@ -21,13 +21,13 @@ from tinyldm.diffusion.samplers import list_samplers
 from tinyldm.errors import TinyldmError
 from tinyldm.pipelines.picture_text import read_said
 from tinyldm.pipelines.pictures import FITS
-from tinyldm.pipelines.request import Request, read_arguments, request
+from tinyldm.pipelines.request import STRENGTH, Request, read_arguments, read_options, request
 from tinyldm.server.connection import Endpoints, followed
 from tinyldm.server.fields import Fields, read_json
 from tinyldm.server.jobs import Job, Made, Progress, Queue
 from tinyldm.server.refusals import Refusal, blamed
 from tinyldm.server.studio import MOST_PICTURES, Studio
-from tinyldm.server.uploads import from_base64, opened, resized, rgb, to_base64
+from tinyldm.server.uploads import from_base64, opened, png_link, resized, rgb
 
 STATIC = Path(__file__).parent / "static"
 SHARED = ("page.css", "common.js", "icon.svg")  # files of this page and of the laboratory's
@@ -39,7 +39,6 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 EVENTS = "text/event-stream"  # the type of an answer of server-sent events
-STRENGTH = 0.8
 OF_A_BEGINNING = ("strength", "resize", "mask_blur", "image_guidance_scale")  # settings with a picture to begin from
 
 
@@ -98,7 +97,7 @@ class Page(Endpoints):
             "guidance_scale": fields.number("guidance_scale"),
             "guidance_rescale": fields.number("guidance_rescale", 0.0),
             "sampler": fields.text("sampler") or None,
-            "sampler_options": options_of(fields.text("sampler_options")),
+            "sampler_options": read_options(fields.text("sampler_options").split(), "sampler_options"),
             "prompt_syntax": fields.text("prompt_syntax", "webui"),
             "clip_skip": fields.integer("clip_skip", 1),
             "rng": fields.text("rng", "torch"),
@@ -106,19 +105,10 @@ class Page(Endpoints):
             "height": fields.integer("height", 1),
         }
         begins = fields.get("image") is not None
-        fields.ignore(
-            "strength", "mask_blur", "image_guidance_scale", "resize"
-        )  # of a picture to begin from, if there is one
+        fields.ignore(*OF_A_BEGINNING)  # if there is none
         if begins:
             settings |= self.beginning(fields, settings.pop("width"), settings.pop("height"))
-        wanted = self.studio.request(
-            fields.text("prompt"),
-            fields.text("negative_prompt"),
-            fields.integer("seed", -1),
-            fields.integer("num_images", 1, MOST_PICTURES) or 1,
-            **settings,
-        )
-        fields.end()
+        wanted = self.asked_for(fields, MOST_PICTURES, "num_images", settings)
         return Job(wanted, "page", keep=True, began_from="a picture on the page" if begins else None)
 
     def beginning(self, fields: Fields, width: int | None, height: int | None) -> dict[str, Any]:
@@ -148,20 +138,6 @@ class Page(Endpoints):
         """A picture of the folder."""
         file = self.studio.file(asked.path_params["name"])
         return FileResponse(file, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
-
-
-def options_of(text: str) -> dict[str, Any]:
-    """The sampler's options of a text such as `eta=0.5 solver_order=3`. Raises `Refusal` for another."""
-    options: dict[str, Any] = {}
-    for word in text.split():
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise Refusal(f"sampler_options wants NAME=VALUE, such as eta=0.5, not {word!r}", "sampler_options")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def said_by(data: bytes) -> dict[str, Any]:
@@ -225,8 +201,7 @@ async def events(
 def shown(how_far: Progress, last: Progress) -> dict[str, Any]:
     """How far a job is, with the previews that are new as links that carry their pictures."""
     new = {} if how_far.previews is last.previews else how_far.previews
-    previews = {k: f"data:image/png;base64,{to_base64(png)}" for k, png in new.items()}
-    return {**vars(how_far), "previews": previews}
+    return {**vars(how_far), "previews": {k: png_link(png) for k, png in new.items()}}
 
 
 def described(job: Job, made: Made) -> dict[str, Any]:

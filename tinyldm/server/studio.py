@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import re
 import secrets
@@ -22,7 +21,7 @@ from tinyldm.pipelines.files import said_of, unused
 from tinyldm.pipelines.infotext import infotext
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.picture_text import picture_bytes
-from tinyldm.pipelines.pictures import write_whole
+from tinyldm.pipelines.pictures import as_file, write_whole
 from tinyldm.pipelines.preview import preview, preview_map
 from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import Request, request
@@ -191,16 +190,9 @@ class PictureWatch(Watch):
         now = time.monotonic()
         if now - self.shown >= BETWEEN and step.clean is not None:
             self.shown = now
-            self.previews = {k: as_png(self.preview(z)) for k, z in zip(step.pictures, step.clean, strict=True)}
+            self.previews = {k: as_file(self.preview(z)) for k, z in zip(step.pictures, step.clean, strict=True)}
         part = (step.pictures.start + len(step.pictures) * taken / steps) / self.count
         self.say(part, taken, steps, self.previews)
-
-
-def as_png(image: Image.Image) -> bytes:
-    """A PNG file of a preview."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def held_bytes() -> int:

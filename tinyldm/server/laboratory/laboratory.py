@@ -9,13 +9,14 @@ from typing import Any
 from tinyldm.diffusion.samplers import SAMPLERS, list_samplers
 from tinyldm.pipelines.latent_check import read_statistics, statistics_path
 from tinyldm.pipelines.model import LatentDiffusion
+from tinyldm.pipelines.pictures import as_file
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Step
 from tinyldm.server.fields import Fields
 from tinyldm.server.jobs import Job, Progress
 from tinyldm.server.laboratory.drawing import plain
 from tinyldm.server.laboratory.walks import MOST_BYTES, Walked, Walks, walked
-from tinyldm.server.studio import BETWEEN, Watch, Workroom, as_png
+from tinyldm.server.studio import BETWEEN, Watch, Workroom
 from tinyldm.typing import Array
 
 MOST_STEPS = 200  # of a walk, each step of which is kept
@@ -91,7 +92,7 @@ class Bench(Watch):
             if time.monotonic() - self.shown < BETWEEN:
                 return
             self.shown = time.monotonic()
-            previews = {} if step.clean is None else {0: as_png(self.preview(step.clean))}
+            previews = {} if step.clean is None else {0: as_file(self.preview(step.clean))}
             part = (number + (step.index + 1) / step.count) / count
             self.say(part, step.index + 1, step.count, previews)
 
