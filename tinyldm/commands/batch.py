@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.shared and args.cluster is None:
         raise InputError("--shared is for the workers of a --cluster")
     started, folder = time.perf_counter(), args.output or Path("batch" if args.file == "-" else Path(args.file).stem)
-    with progress(args, folder) as shown:
+    with contextlib.closing(Shown(args, folder)) as shown:
         loaded = {name: getattr(args, name) for name in OPENED_WITH}
         how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force, loaded)
         model = open_model(args)
@@ -201,13 +201,7 @@ class Shown:
         """Move the bar."""
         self.bar.update(max(0.0, done - self.bar.n))
 
-
-@contextlib.contextmanager
-def progress(args: argparse.Namespace, folder: Path) -> Iterator[Shown]:
-    """What is shown, for the length of a run."""
-    shown = Shown(args, folder)
-    try:
-        yield shown
-    finally:
-        if shown.bar is not None:
-            shown.bar.close()
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()

@@ -14,20 +14,7 @@ EXAMPLE = """example:
   tinyldm convert v1-5-pruned-emaonly.ckpt stable-diffusion-v1-5 --dtype float16
 """
 # What other programs name files of weights.
-OTHER_FILES = (
-    ".bin",
-    ".ckpt",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".gguf",
-    ".onnx",
-    ".msgpack",
-    ".npz",
-    ".h5",
-    ".safetensor",
-    ".zip",
-)
+OTHER_FILES = ".bin .ckpt .pt .pth .pkl .gguf .onnx .msgpack .npz .h5 .safetensor .zip".split()
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.commands import sampling
-from tinyldm.commands.options import add_model_options, add_size_options
+from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
 
@@ -26,9 +26,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--mask", metavar="FILE", type=Path, help="change only what is white in this picture")
     p.add_argument("--image-guidance-scale", metavar="G", type=float, help="pull of the picture, from 1 (default 1.5)")
     sampling.add_options(p)
-    add_size_options(p, "resize the picture to this first")
-    how = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
-    p.add_argument("--resize", metavar="HOW", default="crop", help=how)
+    add_resize_options(p)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 class Command(Protocol):
     """What the module of a command has."""
 
+    __name__: str
     SUMMARY: str  # begins in lower case: a line of the list of commands
     EXAMPLE: str
 
@@ -24,9 +25,15 @@ class Command(Protocol):
 class Group(Protocol):
     """What the module of a command that has commands of its own has."""
 
+    __name__: str
     SUMMARY: str
     EXAMPLE: str
-    COMMANDS: Mapping[str, Command]
+    COMMANDS: Mapping[str, Command | Group]
+
+
+def by_name(*modules: Command | Group) -> Mapping[str, Command | Group]:
+    """Commands by the words that they are called by: the names of their modules."""
+    return {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in modules}
 
 
 class Parser(argparse.ArgumentParser):

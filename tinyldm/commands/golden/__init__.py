@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tinyldm.commands.golden import bisect, check, diff, record, report
-from tinyldm.commands.grammar import Command
+from tinyldm.commands.grammar import by_name
 
 SUMMARY = "record what a model computes, and find where another computation differs"
 EXAMPLE = """examples:
@@ -15,4 +13,4 @@ EXAMPLE = """examples:
 
 exit status: 0 all within tolerance, 1 not all, 2 not comparable or bad input
 """
-COMMANDS: Mapping[str, Command] = {"record": record, "diff": diff, "bisect": bisect, "check": check, "report": report}
+COMMANDS = by_name(record, diff, bisect, check, report)

@@ -31,10 +31,4 @@ def run(args: argparse.Namespace) -> int:
         recorded = golden.metadata.get("runtime")
         dtype = args.dtype or (recorded.get("dtype") if isinstance(recorded, dict) else None)
         arithmetic = "bfloat16" if args.precision == "bf16" else None if dtype == "float64" else dtype
-        found = check(
-            golden,
-            args.model,
-            tolerance(args, golden, arithmetic),
-            **runtime_options(args),
-        )
-        return show(args, found)
+        return show(args, check(golden, args.model, tolerance(args, golden, arithmetic), **runtime_options(args)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 
-from tinyldm.commands.golden.judging import add_comparing_options, judged, show
+from tinyldm.commands.golden.judging import add_comparing_options, compared, show
 
 SUMMARY = "find the first tensor that is out of tolerance"
 EXAMPLE = """examples:
@@ -21,8 +20,5 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare two files."""
-    from tinyldm.golden.store import Golden
-
-    with ExitStack() as stack:
-        golden, candidate = stack.enter_context(Golden(args.golden)), stack.enter_context(Golden(args.candidate))
-        return show(args, judged(args, golden, candidate))
+    with compared(args) as (_, _, comparison):
+        return show(args, comparison)

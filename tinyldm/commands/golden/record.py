@@ -85,16 +85,8 @@ def run(args: argparse.Namespace) -> int:
         record_fixture(model, args.output, args.fixture, recording, inputs=given, seed=args.seed, size=size)
     else:
         width, height = picture_size(args.size, 1) or (None, None)
-        wanted = request(
-            args.prompt or "",
-            args.negative_prompt or "",
-            seed=args.seed,
-            steps=args.steps,
-            sampler=args.sampler,
-            guidance_scale=args.guidance_scale,
-            height=height,
-            width=width,
-        )
+        named = {name: getattr(args, name) for name in ("seed", "steps", "sampler", "guidance_scale")}
+        wanted = request(args.prompt or "", args.negative_prompt or "", height=height, width=width, **named)
         record(model, args.output, wanted, recording)
     print(f"{args.output}: {args.output.stat().st_size:,} bytes")
     return 0
