@@ -1,4 +1,9 @@
-"""`tinyldm decode`: a latent file to a picture."""
+"""Decode a latent file to a picture.
+
+example:
+  tinyldm decode apple.safetensors -o apple-again.png
+  tinyldm decode large.safetensors --vae-tiling
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,6 @@ from pathlib import Path
 
 from tinyldm.commands.options import add_force_option, add_model_options, add_tiling_options, fitting, open_model
 from tinyldm.version import __version__
-
-SUMMARY = "decode a latent file to a picture"
-EXAMPLE = """example:
-  tinyldm decode apple.safetensors -o apple-again.png
-  tinyldm decode large.safetensors --vae-tiling
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,9 @@
-"""`tinyldm edit`: a picture changed by an instruction."""
+"""Change a picture by an instruction (models such as instruct-pix2pix).
+
+examples:
+  tinyldm edit "make it a green apple" --model timbrooks/instruct-pix2pix --image apple.png -o green.png
+  tinyldm edit "turn the sky red" --model instruct-pix2pix --image street.png --image-guidance-scale 1.2
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,6 @@ from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
-
-SUMMARY = "change a picture by an instruction (models such as instruct-pix2pix)"
-EXAMPLE = """examples:
-  tinyldm edit "make it a green apple" --model timbrooks/instruct-pix2pix --image apple.png -o green.png
-  tinyldm edit "turn the sky red" --model instruct-pix2pix --image street.png --image-guidance-scale 1.2
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,8 @@
-"""`tinyldm encode`: a picture to a latent file."""
+"""Encode a picture to a latent file.
+
+example:
+  tinyldm encode apple.png -o apple.safetensors
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,6 @@ from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
-
-SUMMARY = "encode a picture to a latent file"
-EXAMPLE = """example:
-  tinyldm encode apple.png -o apple.safetensors
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

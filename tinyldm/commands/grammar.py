@@ -8,11 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Command(Protocol):
-    """What the module of a command has."""
+    """What the module of a command has. Its docstring is its help: a sentence, and behind an empty line examples."""
 
     __name__: str
-    SUMMARY: str  # begins in lower case: a line of the list of commands
-    EXAMPLE: str
+    __doc__: str | None
 
     def add_arguments(self, p: argparse.ArgumentParser) -> None:
         """Add its arguments to its parser."""
@@ -26,8 +25,7 @@ class Group(Protocol):
     """What the module of a command that has commands of its own has."""
 
     __name__: str
-    SUMMARY: str
-    EXAMPLE: str
+    __doc__: str | None
     COMMANDS: Mapping[str, Command | Group]
 
 
@@ -67,8 +65,9 @@ def add_commands(p: argparse.ArgumentParser, commands: Mapping[str, Command | Gr
     """Give a parser commands of its own."""
     parsers = p.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, command in commands.items():
-        description = command.SUMMARY[0].upper() + command.SUMMARY[1:] + "."
-        own = parsers.add_parser(name, help=command.SUMMARY, description=description, epilog=command.EXAMPLE)
+        description, _, examples = (command.__doc__ or "").partition("\n\n")
+        summary = description[:1].lower() + description[1:].removesuffix(".")
+        own = parsers.add_parser(name, help=summary, description=description, epilog=examples)
         if isinstance(command, Group):
             add_commands(own, command.COMMANDS)
             continue

@@ -1,4 +1,10 @@
-"""`tinyldm upscale`: a picture made larger."""
+"""Make a picture larger.
+
+example:
+  tinyldm upscale apple.png --prompt "red apple" -o large.png
+  tinyldm upscale apple.png --prompt "(red:1.2) apple" --scale 3 --strength 0.2
+  tinyldm upscale photo.png --prompt "a white cat" --model stable-diffusion-x4-upscaler
+"""
 
 from __future__ import annotations
 
@@ -15,13 +21,6 @@ from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.upscale import Upscaling
-
-SUMMARY = "make a picture larger"
-EXAMPLE = """example:
-  tinyldm upscale apple.png --prompt "red apple" -o large.png
-  tinyldm upscale apple.png --prompt "(red:1.2) apple" --scale 3 --strength 0.2
-  tinyldm upscale photo.png --prompt "a white cat" --model stable-diffusion-x4-upscaler
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

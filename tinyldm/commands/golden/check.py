@@ -1,4 +1,8 @@
-"""`tinyldm golden check`: a recorded run, repeated."""
+"""Repeat a recorded run and compare.
+
+example:
+  tinyldm golden check apple.safetensors --threads 1
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,6 @@ from pathlib import Path
 
 from tinyldm.commands.golden.judging import add_judging_options, show, tolerance
 from tinyldm.commands.options import add_runtime_options, runtime_options
-
-SUMMARY = "repeat a recorded run and compare"
-EXAMPLE = """example:
-  tinyldm golden check apple.safetensors --threads 1
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

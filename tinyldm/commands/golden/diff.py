@@ -1,16 +1,15 @@
-"""`tinyldm golden diff`: the first tensor that is out of tolerance."""
+"""Find the first tensor that is out of tolerance.
+
+examples:
+  tinyldm golden diff apple.safetensors mine.safetensors --tolerance auto
+  tinyldm golden diff apple.safetensors mine.safetensors --tolerance 1e-4 --select "0000/unet*" --json
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from tinyldm.commands.golden.judging import add_comparing_options, compared, show
-
-SUMMARY = "find the first tensor that is out of tolerance"
-EXAMPLE = """examples:
-  tinyldm golden diff apple.safetensors mine.safetensors --tolerance auto
-  tinyldm golden diff apple.safetensors mine.safetensors --tolerance 1e-4 --select "0000/unet*" --json
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

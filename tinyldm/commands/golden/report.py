@@ -1,4 +1,8 @@
-"""`tinyldm golden report`: a comparison as a page."""
+"""Write a comparison as a self-contained HTML page.
+
+example:
+  tinyldm golden report apple.safetensors mine.safetensors -o report.html
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,6 @@ import argparse
 from pathlib import Path
 
 from tinyldm.commands.golden.judging import add_comparing_options, compared, show
-
-SUMMARY = "write a comparison as a self-contained HTML page"
-EXAMPLE = """example:
-  tinyldm golden report apple.safetensors mine.safetensors -o report.html
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
