@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tinyldm.commands import (
     batch,
@@ -28,39 +28,20 @@ from tinyldm.commands import (
     interpolate,
     interrupts,
     sample,
+    serve,
     upscale,
+    verify,
 )
-from tinyldm.commands import serve as serve_command
-from tinyldm.commands import verify as verify_command
-from tinyldm.commands.grammar import Command, Group, Parser, add_commands
+from tinyldm.commands.grammar import Parser, add_commands, by_name
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
 from tinyldm.errors import Stopped, TinyldmError
 from tinyldm.memory import check_address_space
 from tinyldm.version import __version__
 
-COMMANDS: Mapping[str, Command | Group] = {
-    "sample": sample,
-    "img2img": img2img,
-    "inpaint": inpaint,
-    "edit": edit,
-    "interpolate": interpolate,
-    "upscale": upscale,
-    "batch": batch,
-    "serve": serve_command,
-    "explore": explore,
-    "check-latent": check_latent,
-    "encode": encode,
-    "decode": decode,
-    "info": info,
-    "cost": cost,
-    "bench": bench,
-    "verify": verify_command,
-    "inspect": inspect,
-    "convert": convert,
-    "golden": golden,
-    "doctor": doctor,
-    "completion": completion,
-}
+PICTURES = (sample, img2img, inpaint, edit, interpolate, upscale, batch, serve, explore)
+LATENTS = (check_latent, encode, decode)
+CHECKPOINTS = (info, cost, bench, verify, inspect, convert)
+COMMANDS = by_name(*PICTURES, *LATENTS, *CHECKPOINTS, golden, doctor, completion)
 EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
 
 exit status:
@@ -74,11 +55,7 @@ exit status:
 
 def parser() -> Parser:
     """The command line's grammar."""
-    p = Parser(
-        prog="tinyldm",
-        description="Latent diffusion in NumPy: pictures from prompts on a CPU.",
-        epilog=EPILOG,
-    )
+    p = Parser(prog="tinyldm", description="Latent diffusion in NumPy: pictures from prompts on a CPU.", epilog=EPILOG)
     p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
     p.set_defaults(whole=p)  # for who describes all commands
     add_commands(p, COMMANDS)

@@ -38,7 +38,7 @@ def test_help_has_examples_that_the_grammar_takes(
     with pytest.raises(SystemExit):
         cli.main([*words, "--help"])
     said = capsys.readouterr().out
-    examples = [line for line in command.EXAMPLE.splitlines() if line.startswith("  tinyldm ")]
+    examples = [line for line in command.__doc__.splitlines() if line.startswith("  tinyldm ")]
     assert examples
     for example in examples:
         assert example in said

@@ -28,6 +28,7 @@ from typing import Any
 from tinyldm.batches.making import TOGETHER, Made, chunks, files_of, make, with_memory
 from tinyldm.batches.rows import Job
 from tinyldm.batches.run import Engine, How, fingerprint
+from tinyldm.checkpoints.temporary import handled
 from tinyldm.errors import InputError, TinyldmError
 from tinyldm.pipelines.load import load
 from tinyldm.pipelines.model import LatentDiffusion
@@ -163,23 +164,10 @@ def started_here(distributed: Any, workers: int) -> Iterator[Any]:
     options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "memory_limit": None}
     alone = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # its answers about health: at any free port
     quiet = {"dashboard_address": None, "scheduler_kwargs": alone, "silence_logs": logging.CRITICAL}
-    with deaf_to_interrupts():
+    with handled(signal.SIGINT, signal.SIG_IGN):  # which a terminal sends to the processes, too
         cluster = distributed.LocalCluster(host="127.0.0.1", **options, **quiet)
     with cluster:
         yield cluster
-
-
-@contextlib.contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Let the processes that are started in this block not hear Ctrl-C: a terminal sends it to them, too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def given_out(client: Any, told: Task, jobs: Sequence[Job]) -> Iterator[list[Made]]:

@@ -26,12 +26,11 @@ from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.picture_text import picture_bytes
 from tinyldm.pipelines.pictures import read_image, read_stored
-from tinyldm.pipelines.request import Request, as_texts, request
+from tinyldm.pipelines.request import STRENGTH, Request, as_texts, request
 from tinyldm.pipelines.walk import Step, Walk
 
 TOGETHER = 16  # pictures of one request, which the walk takes in groups that pay
 WINDOW = KEPT  # jobs to put together from: so many that their prompts are kept
-STRENGTH = 0.8  # of a picture to begin from, where a row says none
 AfterStep = Callable[[Step, Sequence[Job]], object]
 
 

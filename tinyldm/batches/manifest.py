@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 from tinyldm.errors import InputError
@@ -51,17 +50,14 @@ class Manifest:
             self._file = self.path.open("a+b")
             self._lock()
             self._read()
-        except OSError as error:
+        except (OSError, InputError) as error:
             self.__exit__()
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{self.path}: can't be written: {error.strerror or error}") from None
-        except InputError:
-            self.__exit__()
-            raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None = None, e: BaseException | None = None, t: TracebackType | None = None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._file is not None:
             self._file.close()  # and with it the lock
             self._file = None

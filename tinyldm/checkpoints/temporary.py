@@ -13,7 +13,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -71,20 +71,27 @@ def remove_stale(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def ended_cleanly() -> Iterator[None]:
-    """Let SIGTERM end the block as an exit does (status 143), so that what is half written is removed."""
+def handled(number: int, handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    """Have a signal handled so in this block; in another thread than the main one, which hears none, as before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    previous = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def ended_cleanly() -> Iterator[None]:
+    """Let SIGTERM end the block as an exit does (status 143), so that what is half written is removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
+    with handled(signal.SIGTERM, end):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,18 @@
-"""`tinyldm batch`: pictures of the rows of a file, in a run that may be stopped at any moment and goes on."""
+"""Make the pictures of a file of rows, and go on after a stop.
+
+example:
+  tinyldm batch prompts.txt --seeds 0:8
+  tinyldm batch table.csv -o pictures --sampler ddim,dpm++_2m --steps 20 --name "{prompt}-{sampler}-{seed}.png"
+  tinyldm batch rows.jsonl -o pictures --cluster tcp://10.0.0.1:8786
+
+rows:
+  of a text file a prompt a line; a CSV file has a column for each setting (prompt, seed, steps, guidance_scale,
+  width, image, mask, …) under its name; a line of a .jsonl file is an object of them. What a row says goes before the
+  options. A list, and of whole numbers a range 0:8, stands for one picture of each.
+
+exit status:
+  1 where rows failed and the others are done; the same command goes on where a run was ended, and tries those again
+"""
 
 from __future__ import annotations
 
@@ -6,7 +20,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +38,6 @@ if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.pipelines.walk import Step
 
-SUMMARY = "make the pictures of a file of rows, and go on after a stop"
-EXAMPLE = """example:
-  tinyldm batch prompts.txt --seeds 0:8
-  tinyldm batch table.csv -o pictures --sampler ddim,dpm++_2m --steps 20 --name "{prompt}-{sampler}-{seed}.png"
-  tinyldm batch rows.jsonl -o pictures --cluster tcp://10.0.0.1:8786
-
-rows:
-  of a text file a prompt a line; a CSV file has a column for each setting (prompt, seed, steps, guidance_scale,
-  width, image, mask, …) under its name; a line of a .jsonl file is an object of them. What a row says goes before the
-  options. A list, and of whole numbers a range 0:8, stands for one picture of each.
-
-exit status:
-  1 where rows failed and the others are done; the same command goes on where a run was ended, and tries those again
-"""
 # Settings with an option of their own; every other column is set by --set.
 SETTINGS = {
     "negative_prompt": ("TEXT", "what the picture should not be; repeated, a picture of each"),
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.shared and args.cluster is None:
         raise InputError("--shared is for the workers of a --cluster")
     started, folder = time.perf_counter(), args.output or Path("batch" if args.file == "-" else Path(args.file).stem)
-    with progress(args, folder) as shown:
+    with contextlib.closing(Shown(args, folder)) as shown:
         loaded = {name: getattr(args, name) for name in OPENED_WITH}
         how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force, loaded)
         model = open_model(args)
@@ -201,13 +201,7 @@ class Shown:
         """Move the bar."""
         self.bar.update(max(0.0, done - self.bar.n))
 
-
-@contextlib.contextmanager
-def progress(args: argparse.Namespace, folder: Path) -> Iterator[Shown]:
-    """What is shown, for the length of a run."""
-    shown = Shown(args, folder)
-    try:
-        yield shown
-    finally:
-        if shown.bar is not None:
-            shown.bar.close()
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()

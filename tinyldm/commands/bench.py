@@ -1,4 +1,11 @@
-"""`tinyldm bench`: time each model and operator on this machine, or how time grows with the picture."""
+"""Time each model and operator on this machine.
+
+example:
+  tinyldm bench
+  tinyldm bench --architecture sd15 --repeat 3 --json
+  tinyldm bench --scale
+  tinyldm bench --architecture sd15 --scale 256 512 --threads 2 --repeat 1
+"""
 
 from __future__ import annotations
 
@@ -10,14 +17,6 @@ from typing import Any
 from tinyldm.commands.interrupts import check
 from tinyldm.commands.options import add_measured_options, open_measured
 from tinyldm.errors import InputError
-
-SUMMARY = "time each model and operator on this machine"
-EXAMPLE = """example:
-  tinyldm bench
-  tinyldm bench --architecture sd15 --repeat 3 --json
-  tinyldm bench --scale
-  tinyldm bench --architecture sd15 --scale 256 512 --threads 2 --repeat 1
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,9 @@
-"""`tinyldm check-latent`: whether a latent is what the decoder takes, and what to do where it is not."""
+"""Check a latent file against what the decoder takes.
+
+examples:
+  tinyldm check-latent apple.safetensors
+  tinyldm check-latent --model stable-diffusion-v1-5 --fit photographs/
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,6 @@ if TYPE_CHECKING:
     from tinyldm.pipelines.model import LatentDiffusion
     from tinyldm.typing import Array
 
-SUMMARY = "check a latent file against what the decoder takes"
-EXAMPLE = """examples:
-  tinyldm check-latent apple.safetensors
-  tinyldm check-latent --model stable-diffusion-v1-5 --fit photographs/
-"""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 

@@ -1,4 +1,10 @@
-"""`tinyldm completion`: the words of the command line, completed by the shell."""
+"""Print a script by which the shell completes commands and options.
+
+example:
+  tinyldm completion bash > ~/.local/share/bash-completion/completions/tinyldm
+  tinyldm completion zsh > ~/.zfunc/_tinyldm      (a folder of $fpath)
+  tinyldm completion tcsh >> ~/.tcshrc
+"""
 
 from __future__ import annotations
 
@@ -8,12 +14,6 @@ from pathlib import Path
 
 from tinyldm.errors import InputError
 
-SUMMARY = "print a script by which the shell completes commands and options"
-EXAMPLE = """example:
-  tinyldm completion bash > ~/.local/share/bash-completion/completions/tinyldm
-  tinyldm completion zsh > ~/.zfunc/_tinyldm      (a folder of $fpath)
-  tinyldm completion tcsh >> ~/.tcshrc
-"""
 SHELLS = ("bash", "zsh", "tcsh")
 FILES = ("--model", "--vae", "--text-encoder", "--lora", "--word")  # options that take names of the hub, too
 

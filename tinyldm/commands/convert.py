@@ -1,4 +1,8 @@
-"""`tinyldm convert`: a checkpoint in another layout or type."""
+"""Write a checkpoint in another layout or type.
+
+example:
+  tinyldm convert v1-5-pruned-emaonly.ckpt stable-diffusion-v1-5 --dtype float16
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,8 @@ from tinyldm.commands.options import add_checkpoint_options, checkpoint_options
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 
-SUMMARY = "write a checkpoint in another layout or type"
-EXAMPLE = """example:
-  tinyldm convert v1-5-pruned-emaonly.ckpt stable-diffusion-v1-5 --dtype float16
-"""
 # What other programs name files of weights.
-OTHER_FILES = (
-    ".bin",
-    ".ckpt",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".gguf",
-    ".onnx",
-    ".msgpack",
-    ".npz",
-    ".h5",
-    ".safetensor",
-    ".zip",
-)
+OTHER_FILES = ".bin .ckpt .pt .pth .pkl .gguf .onnx .msgpack .npz .h5 .safetensor .zip".split()
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,10 @@
-"""`tinyldm cost`: what a picture costs in multiply-adds."""
+"""Count what a picture costs, and what the latent space saves.
+
+example:
+  tinyldm cost
+  tinyldm cost --architecture sd15 --steps 20
+  tinyldm cost --architecture sdxl --width 1024 --height 768
+"""
 
 from __future__ import annotations
 
@@ -6,13 +12,6 @@ import argparse
 
 from tinyldm.commands.options import add_measured_options, open_measured
 from tinyldm.errors import InputError
-
-SUMMARY = "count what a picture costs, and what the latent space saves"
-EXAMPLE = """example:
-  tinyldm cost
-  tinyldm cost --architecture sd15 --steps 20
-  tinyldm cost --architecture sdxl --width 1024 --height 768
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

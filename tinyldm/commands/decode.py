@@ -1,18 +1,17 @@
-"""`tinyldm decode`: a latent file to a picture."""
+"""Decode a latent file to a picture.
+
+example:
+  tinyldm decode apple.safetensors -o apple-again.png
+  tinyldm decode large.safetensors --vae-tiling
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from tinyldm.commands.options import add_force_option, add_model_options, add_tiling_options, open_model
+from tinyldm.commands.options import add_force_option, add_model_options, add_tiling_options, fitting, open_model
 from tinyldm.version import __version__
-
-SUMMARY = "decode a latent file to a picture"
-EXAMPLE = """example:
-  tinyldm decode apple.safetensors -o apple-again.png
-  tinyldm decode large.safetensors --vae-tiling
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -28,7 +27,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Latent to picture."""
-    from tinyldm.memory import fitting
     from tinyldm.pipelines.files import numbered
     from tinyldm.pipelines.latents import read_latent
     from tinyldm.pipelines.picture_text import format_of, write_picture
@@ -39,9 +37,8 @@ def run(args: argparse.Namespace) -> None:
     check_writable(output)
     latent = read_latent(args.latent)
     model = open_model(args)
-    if not args.force:
-        h, w = latent.shape[2:]
-        model = fitting(model, h, w, f"a latent of {h}×{w}", denoises=False)
+    h, w = latent.shape[2:]
+    model = fitting(args, model, h, w, f"a latent of {h}×{w}", denoises=False)
     images = model.decode(latent)
     for file, image in zip(numbered(output, len(images)), images, strict=True):
         write_picture(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})

@@ -1,15 +1,14 @@
-"""`tinyldm doctor`: what there is to compute with, and which speed to expect."""
+"""Say what is installed and used, where caches lie, and which speed to expect.
+
+example:
+  tinyldm doctor
+  tinyldm doctor --no-speed --json
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-
-SUMMARY = "say what is installed and used, where caches lie, and which speed to expect"
-EXAMPLE = """example:
-  tinyldm doctor
-  tinyldm doctor --no-speed --json
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

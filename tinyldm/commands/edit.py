@@ -1,4 +1,9 @@
-"""`tinyldm edit`: a picture changed by an instruction."""
+"""Change a picture by an instruction (models such as instruct-pix2pix).
+
+examples:
+  tinyldm edit "make it a green apple" --model timbrooks/instruct-pix2pix --image apple.png -o green.png
+  tinyldm edit "turn the sky red" --model instruct-pix2pix --image street.png --image-guidance-scale 1.2
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.commands import sampling
-from tinyldm.commands.options import add_model_options, add_size_options
+from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
-
-SUMMARY = "change a picture by an instruction (models such as instruct-pix2pix)"
-EXAMPLE = """examples:
-  tinyldm edit "make it a green apple" --model timbrooks/instruct-pix2pix --image apple.png -o green.png
-  tinyldm edit "turn the sky red" --model instruct-pix2pix --image street.png --image-guidance-scale 1.2
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -26,9 +25,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--mask", metavar="FILE", type=Path, help="change only what is white in this picture")
     p.add_argument("--image-guidance-scale", metavar="G", type=float, help="pull of the picture, from 1 (default 1.5)")
     sampling.add_options(p)
-    add_size_options(p, "resize the picture to this first")
-    how = "a picture whose sides do not fit: crop (default), pad, stretch, or none: refuse it"
-    p.add_argument("--resize", metavar="HOW", default="crop", help=how)
+    add_resize_options(p)
 
 
 def run(args: argparse.Namespace) -> None:

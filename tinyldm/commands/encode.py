@@ -1,4 +1,8 @@
-"""`tinyldm encode`: a picture to a latent file."""
+"""Encode a picture to a latent file.
+
+example:
+  tinyldm encode apple.png -o apple.safetensors
+"""
 
 from __future__ import annotations
 
@@ -7,54 +11,39 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyldm.commands.options import (
-    add_force_option,
-    add_model_options,
-    add_resize_options,
-    add_seed_option,
-    add_tiling_options,
-    chosen_seed,
-    open_model,
-)
+from tinyldm.commands import options
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SUMMARY = "encode a picture to a latent file"
-EXAMPLE = """example:
-  tinyldm encode apple.png -o apple.safetensors
-"""
-
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    add_model_options(p)
+    options.add_model_options(p)
     p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="safetensors file (default: beside the picture)")
     p.add_argument("--sample", action="store_true", help="draw from the posterior instead of taking its mean")
-    add_seed_option(p, "the draw")
-    add_resize_options(p)
-    add_tiling_options(p)
-    add_force_option(p)
+    options.add_seed_option(p, "the draw")
+    options.add_resize_options(p)
+    options.add_tiling_options(p)
+    options.add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
     """Picture to latent."""
-    from tinyldm.memory import fitting
     from tinyldm.pipelines.latents import write_latent
     from tinyldm.pipelines.pictures import check_writable, fitted
 
     output = args.output or args.image.with_suffix(".safetensors")
     check_writable(output)
     image = resized_picture(args, args.image)
-    seed = chosen_seed(args) if args.sample or args.seed is not None else None
-    model = open_model(args)
+    seed = options.chosen_seed(args) if args.sample or args.seed is not None else None
+    model = options.open_model(args)
     factor = model.vae.config.factor
     image = fitted(image, factor, args.resize)
-    if not args.force:
-        size = f"a picture of {image.width}×{image.height}"
-        model = fitting(model, image.height // factor, image.width // factor, size, denoises=False)
+    h, w, size = image.height // factor, image.width // factor, f"a picture of {image.width}×{image.height}"
+    model = options.fitting(args, model, h, w, size, denoises=False)
     latent = model.encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"

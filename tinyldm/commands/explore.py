@@ -1,4 +1,11 @@
-"""`tinyldm explore`: the laboratory, a page on which to move things and see what the model makes of them."""
+"""Try what the model does on a page in the browser: its walk, its words, its samplers.
+
+example:
+  tinyldm explore --open
+  tinyldm explore --model stable-diffusion-v1-5 --port 8000
+
+nothing is written; the page and its panels are in docs/explore.md
+"""
 
 from __future__ import annotations
 
@@ -7,14 +14,6 @@ import functools
 
 from tinyldm.commands.listening import add_listening_options, needed, opened_door, say
 from tinyldm.commands.options import add_model_options, open_model
-
-SUMMARY = "try what the model does on a page in the browser: its walk, its words, its samplers"
-EXAMPLE = """example:
-  tinyldm explore --open
-  tinyldm explore --model stable-diffusion-v1-5 --port 8000
-
-nothing is written; the page and its panels are in docs/explore.md
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

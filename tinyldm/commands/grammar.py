@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Command(Protocol):
-    """What the module of a command has."""
+    """What the module of a command has. Its docstring is its help: a sentence, and behind an empty line examples."""
 
-    SUMMARY: str  # begins in lower case: a line of the list of commands
-    EXAMPLE: str
+    __name__: str
+    __doc__: str | None
 
     def add_arguments(self, p: argparse.ArgumentParser) -> None:
         """Add its arguments to its parser."""
@@ -24,9 +24,14 @@ class Command(Protocol):
 class Group(Protocol):
     """What the module of a command that has commands of its own has."""
 
-    SUMMARY: str
-    EXAMPLE: str
-    COMMANDS: Mapping[str, Command]
+    __name__: str
+    __doc__: str | None
+    COMMANDS: Mapping[str, Command | Group]
+
+
+def by_name(*modules: Command | Group) -> Mapping[str, Command | Group]:
+    """Commands by the words that they are called by: the names of their modules."""
+    return {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in modules}
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,8 +65,9 @@ def add_commands(p: argparse.ArgumentParser, commands: Mapping[str, Command | Gr
     """Give a parser commands of its own."""
     parsers = p.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, command in commands.items():
-        description = command.SUMMARY[0].upper() + command.SUMMARY[1:] + "."
-        own = parsers.add_parser(name, help=command.SUMMARY, description=description, epilog=command.EXAMPLE)
+        description, _, examples = (command.__doc__ or "").partition("\n\n")
+        summary = description[:1].lower() + description[1:].removesuffix(".")
+        own = parsers.add_parser(name, help=summary, description=description, epilog=examples)
         if isinstance(command, Group):
             add_commands(own, command.COMMANDS)
             continue

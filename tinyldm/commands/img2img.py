@@ -1,4 +1,9 @@
-"""`tinyldm img2img`: a picture changed towards a prompt."""
+"""Change a picture towards a prompt.
+
+example:
+  tinyldm img2img "green apple" --image apple.png --strength 0.6 -o green.png
+  tinyldm img2img --from green.png --image apple.png -n 4 -o more.webp
+"""
 
 from __future__ import annotations
 
@@ -15,12 +20,6 @@ from tinyldm.commands.pictures import add_map_options, map_settings
 from tinyldm.commands.prompts import PROMPT_HELP
 from tinyldm.commands.repeat import STRENGTH, said_by
 from tinyldm.errors import InputError
-
-SUMMARY = "change a picture towards a prompt"
-EXAMPLE = """example:
-  tinyldm img2img "green apple" --image apple.png --strength 0.6 -o green.png
-  tinyldm img2img --from green.png --image apple.png -n 4 -o more.webp
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,16 +1,15 @@
-"""`tinyldm info`: a checkpoint in words and numbers."""
+"""Describe a checkpoint and what will compute it.
+
+example:
+  tinyldm info
+  tinyldm info --model stable-diffusion-v1-5 --shapes --width 512 --height 512
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from tinyldm.commands.options import add_model_options, add_size_options, open_model
-
-SUMMARY = "describe a checkpoint and what will compute it"
-EXAMPLE = """example:
-  tinyldm info
-  tinyldm info --model stable-diffusion-v1-5 --shapes --width 512 --height 512
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,10 @@
-"""`tinyldm inpaint`: a part of a picture painted anew, or a picture continued beyond its edges."""
+"""Paint a part of a picture anew, or go on beyond its edges.
+
+examples:
+  tinyldm inpaint "green apple" --image apple.png --mask mask.png -o changed.png
+  tinyldm inpaint "red apple" --image erased.png --mask-blur 2
+  tinyldm inpaint "apple tree" --image apple.png --outpaint left=32,right=32,top=16
+"""
 
 from __future__ import annotations
 
@@ -14,13 +20,6 @@ from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.masks import Margins
-
-SUMMARY = "paint a part of a picture anew, or go on beyond its edges"
-EXAMPLE = """examples:
-  tinyldm inpaint "green apple" --image apple.png --mask mask.png -o changed.png
-  tinyldm inpaint "red apple" --image erased.png --mask-blur 2
-  tinyldm inpaint "apple tree" --image apple.png --outpaint left=32,right=32,top=16
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

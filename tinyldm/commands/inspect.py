@@ -1,15 +1,14 @@
-"""`tinyldm inspect`: what a checkpoint is and what it holds."""
+"""Say what a checkpoint is and what it holds.
+
+example:
+  tinyldm inspect v1-5-pruned-emaonly.safetensors
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from tinyldm.commands.options import add_checkpoint_options, checkpoint_options
-
-SUMMARY = "say what a checkpoint is and what it holds"
-EXAMPLE = """example:
-  tinyldm inspect v1-5-pruned-emaonly.safetensors
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,10 @@
-"""`tinyldm interpolate`: the way from one picture to another."""
+"""Go from one prompt or seed to another, picture by picture.
+
+examples:
+  tinyldm interpolate "red apple" "lemon" --frames 12 --seed 1 -o way.gif
+  tinyldm interpolate "red apple" --seed 1 --to-seed 2 -o seeds.webp
+  tinyldm interpolate "red apple" "lemon" "fox" --frames 9 --seed 1 --to-seed 2 -o strip.png
+"""
 
 from __future__ import annotations
 
@@ -9,13 +15,6 @@ from tinyldm.commands.guides import check_guides, guided
 from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed, open_model
 from tinyldm.commands.prompts import PROMPT_HELP, note_unknown, read_prompts
 from tinyldm.errors import InputError
-
-SUMMARY = "go from one prompt or seed to another, picture by picture"
-EXAMPLE = """examples:
-  tinyldm interpolate "red apple" "lemon" --frames 12 --seed 1 -o way.gif
-  tinyldm interpolate "red apple" --seed 1 --to-seed 2 -o seeds.webp
-  tinyldm interpolate "red apple" "lemon" "fox" --frames 9 --seed 1 --to-seed 2 -o strip.png
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -122,6 +122,16 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def fitting(args: argparse.Namespace, model: Any, h: int, w: int, what: str, denoises: bool = True) -> Any:
+    """The model, with its autoencoder in tiles where memory is short for `what`, of latents of `h` × `w`.
+
+    With `--force` it stays as it is. Raises `InputError` where there is too little memory for that, too.
+    """
+    from tinyldm import memory
+
+    return model if args.force else memory.fitting(model, h, w, what, denoises)
+
+
 def chosen_tile(args: argparse.Namespace) -> int | None:
     """The rows of `--vae-tile`, or of `--vae-tiling` alone; None where neither was given."""
     if not getattr(args, "vae_tiling", False):

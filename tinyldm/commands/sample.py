@@ -1,4 +1,16 @@
-"""`tinyldm sample`: pictures from prompts."""
+"""Make pictures from prompts.
+
+example:
+  tinyldm sample "red apple" -o apple.png
+  tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
+  tinyldm sample @prompts.txt
+  tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
+  tinyldm sample "green leaves" --seamless both
+  tinyldm sample "bird" --model sd15 --controlnet sd-controlnet-canny --control-image photo.png --preprocess canny
+  tinyldm sample "a bear" --depth depth.png --model stabilityai/stable-diffusion-2-depth
+  tinyldm sample "red apple" --rows steps=4,25 --columns sampler=euler,ddim,unipc
+  tinyldm sample --from animals-0002.png --steps 100 -o again.jpg
+"""
 
 from __future__ import annotations
 
@@ -10,19 +22,6 @@ from tinyldm.commands.options import add_model_options, add_size_options
 from tinyldm.commands.pictures import add_map_options, map_settings, read_layout_file
 from tinyldm.commands.prompts import PROMPT_HELP
 from tinyldm.errors import InputError
-
-SUMMARY = "make pictures from prompts"
-EXAMPLE = """example:
-  tinyldm sample "red apple" -o apple.png
-  tinyldm sample "fox" "owl" --steps 50 --seed 7 -n 4 -o animals.png
-  tinyldm sample @prompts.txt
-  tinyldm sample "a (red:1.3) [apple:tomato:0.5], [blurry]" --negative-prompt "(dark:1.2)"
-  tinyldm sample "green leaves" --seamless both
-  tinyldm sample "bird" --model sd15 --controlnet sd-controlnet-canny --control-image photo.png --preprocess canny
-  tinyldm sample "a bear" --depth depth.png --model stabilityai/stable-diffusion-2-depth
-  tinyldm sample "red apple" --rows steps=4,25 --columns sampler=euler,ddim,unipc
-  tinyldm sample --from animals-0002.png --steps 100 -o again.jpg
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

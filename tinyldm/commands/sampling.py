@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.commands import interrupts
+from tinyldm.commands import interrupts, options
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
 from tinyldm.commands.guides import add_guide_options, check_guides, guided
-from tinyldm.commands.options import (
-    add_force_option,
-    add_rng_option,
-    add_seed_option,
-    add_tiling_options,
-    chosen_seed,
-    open_model,
-)
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, note_differences, repeated
@@ -43,12 +34,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of turbo models 0)"
     )
-    p.add_argument(
-        "--guidance-rescale",
-        metavar="R",
-        type=float,
-        help="0 to 1: undo the glare of a strong pull",
-    )
+    p.add_argument("--guidance-rescale", metavar="R", type=float, help="0 to 1: undo the glare of a strong pull")
     p.add_argument("--sampler", metavar="NAME", help="default ddim, but for few-step models; `help` lists all")
     p.add_argument(
         "--sampler-option",
@@ -57,33 +43,25 @@ def add_options(p: argparse.ArgumentParser) -> None:
         default=[],
         help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
     )
-    add_seed_option(p)
-    add_rng_option(p)
+    options.add_seed_option(p)
+    options.add_rng_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
     p.add_argument("--from", dest="repeat", metavar="FILE", type=Path, help=FROM_HELP)
     p.add_argument(
         "--seamless", metavar="AXES", nargs="?", const="both", help="pictures that tile, along x, y or both (default)"
     )
-    add_tiling_options(p)
+    options.add_tiling_options(p)
     add_variation_options(p)
     add_preview_options(p)
     add_grid_options(p)
-    add_force_option(p)
+    options.add_force_option(p)
     add_guide_options(p)
 
 
 # Options of a request.
-NAMED = (
-    "negative_prompt",
-    "prompt_syntax",
-    "clip_skip",
-    "steps",
-    "guidance_scale",
-    "guidance_rescale",
-    "sampler",
-    "rng",
-    "seamless",
-)
+NAMED = """
+negative_prompt prompt_syntax clip_skip steps guidance_scale guidance_rescale sampler rng seamless
+""".split()
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +100,7 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     steps = None if args.save_steps is None else StepFiles(args, len(wanted.prompts))
     check_guides(args)
-    model = guided(open_model(args, all_loras(args, wanted)), args, wanted)
+    model = guided(options.open_model(args, all_loras(args, wanted)), args, wanted)
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))
@@ -179,7 +157,7 @@ def write_pictures(
 
 def typed(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `request` as they are typed; prompts have the syntax of the web interface."""
-    usual = {"num_images": args.count, "seed": chosen_seed(args), "prompt_syntax": "webui"}
+    usual = {"num_images": args.count, "seed": options.chosen_seed(args), "prompt_syntax": "webui"}
     return {"prompt": read_prompts(args.prompt) or None, **usual, **given}
 
 
@@ -197,16 +175,9 @@ def check_files(files: Sequence[Path], wanted: Request, said: Mapping[str, Any],
 
 def sampler_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of the sampler, their values read as JSON, and what is none as a text."""
-    options: dict[str, Any] = {}
-    for text in args.sampler_option:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--sampler-option wants NAME=VALUE, such as eta=0.5, not {text!r}")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
+    from tinyldm.pipelines.request import read_options
+
+    return read_options(args.sampler_option, "--sampler-option")
 
 
 def list_samplers() -> None:
@@ -235,13 +206,12 @@ def expected(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) 
 
     Raises `InputError` where there is too little memory for that, too.
     """
-    from tinyldm.memory import expected_bytes, fitting, human_bytes
+    from tinyldm.memory import expected_bytes, human_bytes
 
     h, w = model.parts.latent_size(wanted.height, wanted.width)
     pictures = "1 picture" if len(wanted.prompts) == 1 else f"{len(wanted.prompts)} pictures"
     size = f"{pictures} of {wanted.width}×{wanted.height}"
-    if not args.force:
-        model = fitting(model, h, w, size)
+    model = options.fitting(args, model, h, w, size)
     needed = human_bytes(expected_bytes(model, h, w))
     print(f"{size}, about {needed} of memory; time left is shown after the first step", file=sys.stderr)
     return model

@@ -1,4 +1,12 @@
-"""`tinyldm serve`: a page in the browser, and the API that other programs speak."""
+"""Make pictures on a page in the browser, and for other programs.
+
+example:
+  tinyldm serve --open
+  tinyldm serve --model stable-diffusion-v1-5 --port 8000 -o pictures
+  tinyldm serve --host 0.0.0.0 --allow-host studio.example.org --token
+
+other programs: AUTOMATIC1111's /sdapi/v1/…, and OpenAI's /v1/images/…, at the same address
+"""
 
 from __future__ import annotations
 
@@ -9,15 +17,6 @@ from pathlib import Path
 from tinyldm.commands.listening import add_listening_options, needed, opened_door, say
 from tinyldm.commands.options import add_model_options, open_model
 from tinyldm.errors import InputError
-
-SUMMARY = "make pictures on a page in the browser, and for other programs"
-EXAMPLE = """example:
-  tinyldm serve --open
-  tinyldm serve --model stable-diffusion-v1-5 --port 8000 -o pictures
-  tinyldm serve --host 0.0.0.0 --allow-host studio.example.org --token
-
-other programs: AUTOMATIC1111's /sdapi/v1/…, and OpenAI's /v1/images/…, at the same address
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,10 @@
-"""`tinyldm upscale`: a picture made larger."""
+"""Make a picture larger.
+
+example:
+  tinyldm upscale apple.png --prompt "red apple" -o large.png
+  tinyldm upscale apple.png --prompt "(red:1.2) apple" --scale 3 --strength 0.2
+  tinyldm upscale photo.png --prompt "a white cat" --model stable-diffusion-x4-upscaler
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.commands.options import (
-    add_force_option,
-    add_model_options,
-    add_rng_option,
-    add_seed_option,
-    add_tiling_options,
-    chosen_seed,
-    open_model,
-)
+from tinyldm.commands import options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unread
 from tinyldm.commands.sampling import progress_bar, sampler_options, watch
 from tinyldm.version import __version__
@@ -24,17 +22,10 @@ from tinyldm.version import __version__
 if TYPE_CHECKING:
     from tinyldm.pipelines.upscale import Upscaling
 
-SUMMARY = "make a picture larger"
-EXAMPLE = """example:
-  tinyldm upscale apple.png --prompt "red apple" -o large.png
-  tinyldm upscale apple.png --prompt "(red:1.2) apple" --scale 3 --strength 0.2
-  tinyldm upscale photo.png --prompt "a white cat" --model stable-diffusion-x4-upscaler
-"""
-
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    add_model_options(p)
+    options.add_model_options(p)
     p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
     p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: IMAGE-large.png)")
     p.add_argument("--prompt", metavar="TEXT", help="what the picture shows")
@@ -51,10 +42,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--sampler-option", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
     add_prompt_options(p)
-    add_seed_option(p)
-    add_rng_option(p)
-    add_tiling_options(p)
-    add_force_option(p)
+    options.add_seed_option(p)
+    options.add_rng_option(p)
+    options.add_tiling_options(p)
+    options.add_force_option(p)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,8 +63,10 @@ def run(args: argparse.Namespace) -> None:
     names = ("prompt", "negative_prompt", "scale", "strength", "tile", "overlap", "noise_level")
     named = {name: getattr(args, name) for name in (*names, "steps", "guidance_scale", "sampler", "clip_skip")}
     named |= {"prompt_syntax": args.prompt_syntax or "webui", "rng": args.rng or "torch"}
-    wanted = Upscaling(read_image(args.image), seed=chosen_seed(args), sampler_options=sampler_options(args), **named)
-    model = open_model(args, all_loras(args, request(wanted.prompt, prompt_syntax=wanted.prompt_syntax)))
+    wanted = Upscaling(
+        read_image(args.image), seed=options.chosen_seed(args), sampler_options=sampler_options(args), **named
+    )
+    model = options.open_model(args, all_loras(args, request(wanted.prompt, prompt_syntax=wanted.prompt_syntax)))
     note_unread([wanted.prompt or "", wanted.negative_prompt], wanted.prompt_syntax)
     wanted = wanted.resolved(model.parts)
     model = expected(args, model, wanted)
@@ -90,14 +83,11 @@ def expected(args: argparse.Namespace, model: Any, wanted: Upscaling) -> Any:
 
     Raises `InputError` where there is too little memory for that, too.
     """
-    from tinyldm.memory import fitting
-
     width, height = wanted.size
     sides = [side if wanted.tile is None else min(side, wanted.tile) for side in (height, width)]
     size = f"a picture of {width}×{height}"
-    if not args.force:
-        h, w = (-(-side // model.vae.factor) for side in sides)
-        model = fitting(model, h, w, size)
+    h, w = (-(-side // model.vae.factor) for side in sides)
+    model = options.fitting(args, model, h, w, size)
     tiles = "" if wanted.tile is None else f" in tiles of {sides[1]}×{sides[0]}"
     print(f"{size}{tiles}; time left is shown after the first step", file=sys.stderr)
     return model

@@ -1,18 +1,17 @@
-"""`tinyldm verify`: run a case whose pixels are published, and compare."""
+"""Run a case whose pixels are published, and compare.
+
+example:
+  tinyldm verify
+  tinyldm verify stable-diffusion-v1-4 --case sd-v1-4-ddim
+
+exit status: 0 all pass, 1 not all, 2 bad input
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from tinyldm.commands.options import add_model_options, open_model
-
-SUMMARY = "run a case whose pixels are published, and compare"
-EXAMPLE = """example:
-  tinyldm verify
-  tinyldm verify stable-diffusion-v1-4 --case sd-v1-4-ddim
-
-exit status: 0 all pass, 1 not all, 2 bad input
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

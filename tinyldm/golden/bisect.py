@@ -6,6 +6,7 @@ command that reads a file of inputs and writes a file of outputs, both in the go
 
 from __future__ import annotations
 
+import glob
 import importlib
 import re
 import shlex
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tinyldm.errors import InputError
 from tinyldm.golden.compare import compare, explain
 from tinyldm.golden.comparison import Comparison, Fault
 from tinyldm.golden.pairing import FilePair
-from tinyldm.golden.store import Golden, GoldenWriter
+from tinyldm.golden.store import Golden, GoldenWriter, selected
 from tinyldm.golden.tolerance import Tolerance
 from tinyldm.golden.torch_recorder import to_numpy
 
@@ -50,12 +50,12 @@ def bisect(
     The comparison holds the modules that the candidate has; the others are its `missing`. Raises `InputError` where
     there is nothing to run, or the command fails.
     """
-    keys = [key for key in golden.order if key in golden.inputs and any(fnmatchcase(key, p) for p in select)]
+    keys = [key for key in golden.order if key in golden.inputs and selected(key, select)]
     if not keys:
         raise InputError(f"{golden.path}: nothing to bisect: no module with recorded inputs (record --inputs) matches")
-    sampled = [ref for key in keys for ref in golden.inputs[key] if ref in golden.sampled or not golden.has_values(ref)]
-    if sampled:
-        raise InputError(f"{golden.path}: the input {sampled[0]!r} was sampled; bisect needs whole inputs")
+    sampled = next((ref for key in keys for ref in golden.inputs[key] if not golden.has_whole(ref)), None)
+    if sampled is not None:
+        raise InputError(f"{golden.path}: the input {sampled!r} was sampled; bisect needs whole inputs")
     with tempfile.TemporaryDirectory(prefix="golden-bisect-") as folder:
         outputs = Path(folder) / "outputs.safetensors"
         if callable(candidate):
@@ -73,18 +73,13 @@ def _judge(golden: Golden, outputs: Golden, keys: list[str], tolerance: Toleranc
     stray = next((key for key in outputs.order if key not in wanted), None)
     if stray is not None:
         raise InputError(f"{outputs.path}: the candidate wrote {stray!r}, which was not asked for")
-    found = compare(golden, outputs, tolerance, select=keys_as_patterns(keys), allow_missing=True, same_model=False)
+    found = compare(golden, outputs, tolerance, select=[*map(glob.escape, keys)], allow_missing=True, same_model=False)
     for result in found.results:
         result.inherited, result.input_error, result.input_key = False, 0.0, None
     found.faults = [Fault(r.key, r.key, "given the golden's own inputs, its output is wrong") for r in found.failed]
     found.notes = []  # nothing follows from another fault
     explain(FilePair(golden, outputs), found)
     return found
-
-
-def keys_as_patterns(keys: Sequence[str]) -> list[str]:
-    """Patterns that match just these keys."""
-    return [re.sub(r"([*?[])", r"[\1]", key) for key in keys]
 
 
 def run_callable(golden: Golden, keys: Sequence[str], candidate: Candidate, outputs: Path) -> None:

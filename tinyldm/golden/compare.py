@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from tinyldm.golden.layouts import layout_of
 from tinyldm.golden.metrics import measure
 from tinyldm.golden.module_hints import module_hint
 from tinyldm.golden.pairing import FilePair
-from tinyldm.golden.store import Golden
+from tinyldm.golden.store import Golden, selected
 from tinyldm.golden.tolerance import Limits, Tolerance
 
 
@@ -105,11 +104,6 @@ def other_layout(names: str) -> str:
     """That the candidate's modules are named otherwise, and what to do about it."""
     whose = "the original layout's (CompVis)" if names == "compvis" else "diffusers'"
     return f"the candidate's names are {whose}: record the golden with --names {names} to compare module by module"
-
-
-def selected(key: str, patterns: Sequence[str]) -> bool:
-    """Whether a key matches one of the patterns."""
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def nothing_shared(golden: Golden, candidate: Golden, wanted: Sequence[str], select: Sequence[str]) -> str:

@@ -58,8 +58,7 @@ def close(g: np.ndarray, c: np.ndarray) -> bool:
     """Whether two arrays of one shape agree but for rounding."""
     if not (np.isfinite(g).all() and np.isfinite(c).all()):
         return False
-    scale = float(np.sqrt(np.mean(g**2))) if g.size else 0.0
-    return scale > 0 and float(np.sqrt(np.mean((g - c) ** 2))) <= CLOSE * scale
+    return rms(g) > 0 and rms(g - c) <= CLOSE * rms(g)
 
 
 def rms(x: np.ndarray) -> float:
@@ -258,9 +257,14 @@ def truncated(g: np.ndarray, c: np.ndarray) -> str | None:
     return "bfloat16 values, nearer to zero than the golden's: float32 was cut off, and not rounded to the nearest"
 
 
+def stated(metadata: Any, *names: str) -> Any:
+    """What a golden's metadata has under names within names; None where one of them is not there."""
+    for name in names:
+        metadata = metadata.get(name) if isinstance(metadata, Mapping) else None
+    return metadata
+
+
 def known_factors(metadata: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a golden's configuration that a port may forget to multiply by."""
-    config = metadata.get("config")
-    vae = config.get("vae") if isinstance(config, dict) else None
-    factor = vae.get("scaling_factor") if isinstance(vae, dict) else None
+    factor = stated(metadata, "config", "vae", "scaling_factor")
     return {"scaling_factor": float(factor)} if isinstance(factor, int | float) else {}

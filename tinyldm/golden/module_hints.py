@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyldm import ops
-from tinyldm.golden.hints import EXPLAINED, MAX_SIZE, explains, rms
+from tinyldm.golden.hints import EXPLAINED, MAX_SIZE, explains, rms, stated
 from tinyldm.golden.pairing import FilePair
 
 EPSILONS = (1e-5, 1e-6, 1e-12)  # of published norms
@@ -49,11 +49,11 @@ def module_hint(files: FilePair, key: str) -> str | None:
     refs = golden.inputs.get(key, [])
     if not np.isfinite(c).all() or g.size > MAX_SIZE:
         return None
-    if len(refs) != 1 or not golden.has_values(refs[0]) or refs[0] in golden.sampled:
+    if len(refs) != 1 or not golden.has_whole(refs[0]):
         return without_mask(key, g, c)
     # What a GEGLU activates is the output of a module inside it, its product with weights.
     inner = f"{key}.proj"
-    x = golden[inner if golden.has_values(inner) and inner not in golden.sampled else refs[0]].astype(np.float64)
+    x = golden[inner if golden.has_whole(inner) else refs[0]].astype(np.float64)
     groups = norm_groups(golden.metadata, key)
     return without_mask(key, g, c) or another_activation(x, g, c) or another_epsilon(x, g, c, groups)
 
@@ -90,9 +90,7 @@ def another_activation(x: np.ndarray, g: np.ndarray, c: np.ndarray) -> str | Non
 
 def norm_groups(metadata: Mapping[str, Any], key: str) -> int:
     """The number of groups of a model's group norms, as its configuration states it."""
-    config = metadata.get("config")
-    model = config.get(key.split("/")[1]) if isinstance(config, dict) and "/" in key else None
-    groups = model.get("norm_num_groups") if isinstance(model, dict) else None
+    groups = stated(metadata, "config", key.partition("/")[2].partition("/")[0], "norm_num_groups")
     return groups if isinstance(groups, int) and groups > 0 else 32
 
 

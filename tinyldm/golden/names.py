@@ -59,17 +59,14 @@ def unet_modules(unet: UNet) -> dict[str, str]:
         modules[canonical] = original
         if table == RESNET:
             modules |= {f"{canonical}.{a}": f"{original}.{b}" for a, b in RESNET_MORE.items()}
-    for original, canonical in containers(modules, ".attentions."):
-        modules.setdefault(canonical, original)
-    return modules
+    return containers(modules, ".attentions.") | modules
 
 
 def vae_modules(vae: AutoencoderKL) -> dict[str, str]:
     """The original module for each canonical one of an autoencoder."""
     modules = modules_of(autoencoder_links(list(vae.parameters), "canonical"))
     for mark in (".resnets.", ".attentions.", ".downsamplers.", ".upsamplers."):
-        for original, canonical in containers(modules, mark):
-            modules.setdefault(canonical, original)
+        modules = containers(modules, mark) | modules
     return modules
 
 
@@ -83,12 +80,12 @@ def modules_of(links: Collection[Link]) -> dict[str, str]:
     }
 
 
-def containers(modules: dict[str, str], mark: str) -> list[tuple[str, str]]:
-    """Pairs of a block and its original: what a known child's path begins with, one level up on both sides."""
+def containers(modules: dict[str, str], mark: str) -> dict[str, str]:
+    """The originals of blocks: what a known child's path begins with, one level up on both sides."""
     found = {}
     for canonical, original in modules.items():
         head, _, tail = canonical.partition(mark)
         number, _, child = tail.partition(".")
         if tail and child and "." not in child:
             found[f"{head}{mark}{number}"] = original.rpartition(".")[0]
-    return [(original, canonical) for canonical, original in found.items()]
+    return found

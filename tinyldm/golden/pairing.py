@@ -17,7 +17,7 @@ class FilePair:
 
     def whole(self, key: str) -> bool:
         """Whether both files hold all values of a tensor."""
-        return all(file.has_values(key) and key not in file.sampled for file in (self.golden, self.candidate))
+        return self.golden.has_whole(key) and self.candidate.has_whole(key)
 
     def values(self, ours: str, theirs: str) -> tuple[np.ndarray, np.ndarray, bool]:
         """The golden's tensor and the candidate's: all values, those that were sampled, or the statistics.

@@ -16,7 +16,7 @@ from tinyldm.diffusion.samplers.registry import find_sampler
 from tinyldm.errors import InputError
 from tinyldm.golden.guides import guides_of, put_on_top
 from tinyldm.golden.module_errors import Errors, ModuleErrorTrace, add_evaluation
-from tinyldm.golden.rounding import EVALUATIONS, check_arithmetic, rounded_model
+from tinyldm.golden.rounding import EVALUATIONS, rounded_model, rounding
 from tinyldm.golden.store import GoldenWriter, raw_bytes, sample_positions
 from tinyldm.golden.tracing import GoldenTrace, Sink
 from tinyldm.models.network import Network
@@ -51,7 +51,7 @@ class Recording:
     def check(self, model: LatentDiffusion) -> None:
         """Raise `InputError` for rounding errors that can't be measured."""
         for arithmetic in self.rounding:
-            check_arithmetic(arithmetic)
+            rounding(arithmetic)
         if self.rounding and not self.values:
             raise InputError("rounding errors need values: they can't be recorded with statistics alone")
         if self.rounding and model.runtime.dtype != np.float64:

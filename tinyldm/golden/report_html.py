@@ -7,7 +7,6 @@ lines of inline script. The page that is filled in is `report.html`. Everything 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from PIL import Image
 from tinyldm.golden.comparison import FAILED, OK, SHAPE, Comparison, Result
 from tinyldm.golden.report_text import as_data, verdict
 from tinyldm.golden.store import Golden
-from tinyldm.pipelines.pictures import write_whole
+from tinyldm.pipelines.pictures import as_file, write_whole
 
 FLOOR = 1e-18  # what is drawn for no error at all
 MAX_THUMBNAILS = 12
@@ -76,15 +75,8 @@ def table_row(r: dict[str, Any]) -> list[Any]:
     m = r["metrics"] or {}
     errors = [m.get(name) for name in ("max_abs", "max_rel", "rmse")]
     others = [m.get(name) for name in ("cosine", "ulp", "nan", "inf")]
-    return [
-        r["key"],
-        "inherited" if r["inherited"] else r["status"],
-        r["used"],
-        *errors,
-        r["input_error"],
-        *others,
-        r["hint"] or "",
-    ]
+    status = "inherited" if r["inherited"] else r["status"]
+    return [r["key"], status, r["used"], *errors, r["input_error"], *others, r["hint"] or ""]
 
 
 def sources(golden: Golden, candidate: Golden) -> str:
@@ -145,9 +137,14 @@ def depth_chart(c: Comparison, width: int = 1000, height: int = 280) -> str:
         # What it is of is in the table's row, by its number.
         size, colour = 5 if r is c.first else 2.4, COLOURS[kind(r)]
         parts.append(f'<circle data-i="{i}" cx="{x(i):.1f}" cy="{y(e):.1f}" r="{size}" fill="{colour}"/>')
-    kinds = [k for k in COLOURS if any(kind(r) == k for r in c.results)]
-    legend = "".join(f'<span><i style="background:{COLOURS[k]}"></i>{MEANINGS[k]}</span>' for k in kinds)
-    return "".join([*parts, f'</svg><p class="legend">{legend}</p>'])
+    kinds = [(COLOURS[k], MEANINGS[k]) for k in COLOURS if any(kind(r) == k for r in c.results)]
+    return "".join([*parts, "</svg>", legend(kinds)])
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """What colours mean."""
+    shown = "".join(f'<span><i style="background:{colour}"></i>{meaning}</span>' for colour, meaning in entries)
+    return f'<p class="legend">{shown}</p>'
 
 
 def kind(r: Result) -> str:
@@ -212,20 +209,12 @@ def heat_map(c: Comparison) -> str:
                 parts.append(
                     f'<rect data-i="{i}" x="{left + j * w}" y="{top}" width="{w}" height="{h}" fill="{colour}"/>'
                 )
-    legend = "".join(
-        f'<span><i style="background:{heat(used)}"></i>{text}</span>'
-        for used, text in (
-            (1e-3, "a thousandth of the limit"),
-            (0.1, "a tenth"),
-            (1.0, "the limit"),
-            (1.01, "above it"),
-            (1e2, "a hundred times"),
-            (1e4, "ten thousand"),
-        )
-    )
-    return "".join([f'<p class="legend">{legend}</p><div class="scroll">', *parts, "</svg></div>"])
+    of_heat = legend((heat(used), meaning) for used, meaning in SHARES.items())
+    return "".join([of_heat, '<div class="scroll">', *parts, "</svg></div>"])
 
 
+SHARES = {1e-3: "a thousandth of the limit", 0.1: "a tenth", 1.0: "the limit", 1.01: "above it"}
+SHARES |= {1e2: "a hundred times", 1e4: "ten thousand"}
 BELOW = [(255, 255, 255), (226, 240, 232), (150, 201, 172), (42, 138, 87)]  # 1e-3, 1e-2, 1e-1 and all of the limit
 ABOVE = [(254, 178, 60), (226, 85, 40), (165, 15, 30), (80, 0, 40), (40, 0, 40)]  # 1, 10, 1e2, 1e3, 1e4 times
 
@@ -270,7 +259,7 @@ def chosen(c: Comparison, golden: Golden, candidate: Golden) -> Iterable[str]:
     failed = [r.key for r in c.failed]
     boundary = [r.key for r in c.results if r.key.endswith(("latents", ":decode.pixels", "picture", ":epsilon"))]
     for key in dict.fromkeys([*failed[:4], *boundary[::-1], *failed[4:]]):
-        whole = all(f.has_values(key) and key not in f.sampled for f in (golden, candidate))
+        whole = golden.has_whole(key) and candidate.has_whole(key)
         if whole and len(golden.shape(key)) == 4 and golden.shape(key) == candidate.shape(key):
             yield key
 
@@ -287,6 +276,5 @@ def picture(x: np.ndarray, low: float, high: float) -> str:
     pixels = np.nan_to_num(levels * 255, nan=255).astype(np.uint8)
     image = Image.fromarray(np.moveaxis(pixels, 0, -1) if len(x) == 3 else pixels[0])
     scale = max(1, 128 // max(image.size))
-    buffer = io.BytesIO()
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    larger = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    return "data:image/png;base64," + base64.b64encode(as_file(larger)).decode()

@@ -55,15 +55,10 @@ def to_float32(x: np.ndarray) -> np.ndarray:
 ROUNDINGS: dict[str, Round] = {"float32": to_float32, "float16": to_float16, "bfloat16": to_bfloat16}
 
 
-def check_arithmetic(arithmetic: str) -> None:
-    """Raise `InputError` for a type that is not known."""
+def rounding(arithmetic: str) -> Round:
+    """The rounding to a type by its name. Raises `InputError` for a type that is not known."""
     if arithmetic not in ROUNDINGS:
         raise InputError(f"arithmetic {arithmetic!r} is unknown; known are {', '.join(ROUNDINGS)}")
-
-
-def rounding(arithmetic: str) -> Round:
-    """The rounding to a type by its name."""
-    check_arithmetic(arithmetic)
     return ROUNDINGS[arithmetic]
 
 

@@ -12,9 +12,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -74,6 +75,11 @@ def sample_positions(key: str, size: int, count: int) -> np.ndarray:
     return (integers(stream_key(f"sample:{key}"), 0, count) % np.uint64(max(size, 1))).astype(np.int64)
 
 
+def selected(key: str, patterns: Sequence[str]) -> bool:
+    """Whether a key matches one of the patterns (`*`, `?`, `[…]`, as in a shell)."""
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
 class GoldenWriter:
     """Write a golden file a tensor at a time, in the order of execution; memory holds no tensor longer than its write.
 
@@ -106,7 +112,6 @@ class GoldenWriter:
         self._statistics: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, Entry] = {}
         self._digests: dict[str, str] = {}  # of what is stored, to the key under which it is
-        self._seen: set[str] = set()
         self._end = 0
         self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
 
@@ -124,7 +129,7 @@ class GoldenWriter:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def __contains__(self, key: object) -> bool:
-        return key in self._seen
+        return key in self._entries or key in self._statistics
 
     def add(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = (), tag: str | None = None) -> None:
         """Append a tensor under a new key, with the inputs of its module if they are to be kept.
@@ -132,7 +137,7 @@ class GoldenWriter:
         `tag` stores floating tensors as that type (`F32`, `BF16`, …). An input that is already in the file is only
         referred to; another is stored as `KEY:input.0`, `KEY:input.1`, …
         """
-        if key in self._seen:
+        if key in self:
             raise InputError(f"{self.path}: the key {quoted(key)} is recorded twice")
         refs = [self._input(f"{key}:input.{i}", x, tag) for i, x in enumerate(inputs)]
         if refs:
@@ -160,24 +165,22 @@ class GoldenWriter:
         return from_stored(np.frombuffer(raw, STORED[entry.tag]), entry.tag).reshape(entry.shape)
 
     def _input(self, key: str, array: np.ndarray, tag: str | None) -> str:
-        known = self._digests.get(_digest(array))
-        if known is not None:
-            return known
-        self._put(key, array, tag)
-        return key
+        if _digest(array) not in self._digests:
+            self._put(key, array, tag)
+        return self._digests[_digest(array)]
 
     def _put(self, key: str, array: np.ndarray, tag: str | None) -> None:
-        self._seen.add(key)
         array = np.asarray(array, order="C")
         self._digests.setdefault(_digest(array), key)
-        sampled = self.sample is not None and array.size > self.sample
+        count = array.size if self.sample is None else self.sample
+        sampled = array.size > count
         if sampled or not self.values:
             self._statistics[key] = asdict(statistics(array))
         if not self.values:
             return
-        if self.sample is not None and sampled:
+        if sampled:
             self._sampled[key] = list(array.shape)
-            array = array.reshape(-1)[sample_positions(key, array.size, self.sample)]
+            array = array.reshape(-1)[sample_positions(key, array.size, count)]
         self._append(key, array, tag)
 
     def _append(self, key: str, array: np.ndarray, tag: str | None) -> None:
@@ -314,6 +317,10 @@ class Golden:
     def has_values(self, key: str) -> bool:
         """Whether there are values, and not statistics alone."""
         return key in self._file
+
+    def has_whole(self, key: str) -> bool:
+        """Whether there are all values of the tensor, and not a sample."""
+        return key in self._file and key not in self.sampled
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of the whole tensor, whether all of it was kept or not."""

@@ -113,17 +113,16 @@ class AutoTolerance(Tolerance):
 def error_tables(golden: Golden, entry: str) -> dict[str, dict[str, list[float | None]]]:
     """By arithmetic and key, the maximum error and the RMSE that a metadata entry states. Raises `InputError`."""
     tables = golden.metadata.get(entry) or {}
-    pairs = [pair for t in tables.values() for pair in t.values()] if is_tables(tables) else [None]
-    if not all(type(pair) is list and len(pair) == 2 and all(map(is_error, pair)) for pair in pairs):
+    try:
+        pairs = [pair for table in tables.values() for pair in table.values()]
+        sound = all(type(pair) is list and len(pair) == 2 and all(map(is_error, pair)) for pair in pairs)
+    except AttributeError:  # no mapping of mappings
+        sound = False
+    if not sound:
         raise InputError(
             f"{golden.path}: the metadata entry {entry!r} must be {{arithmetic: {{key: [max_abs, rmse]}}}}"
         )
-    return tables
-
-
-def is_tables(value: Any) -> bool:
-    """Whether it is a mapping of mappings."""
-    return isinstance(value, dict) and all(isinstance(table, dict) for table in value.values())
+    return dict(tables)
 
 
 def is_error(value: Any) -> bool:

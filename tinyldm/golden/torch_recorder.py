@@ -15,14 +15,13 @@ with TorchRecorder("theirs.safetensors", **parts):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from tinyldm.errors import InputError
-from tinyldm.golden.store import GoldenWriter
+from tinyldm.golden.store import GoldenWriter, selected
 
 # Modules that hand their input on, in evaluation at least.
 PASSING = ("Dropout", "Identity")
@@ -36,23 +35,16 @@ BOUNDARIES: dict[str, tuple[dict[str, str], str]] = {
 VAE_INPUTS = {"post_quant_conv": "decode.z", "encoder": "encode.pixels"}
 
 
-class Handle(Protocol):
-    """What PyTorch gives for a hook, to take it off again."""
-
-    def remove(self) -> None:
-        """Take the hook off."""
-
-
 class Module(Protocol):
     """What is asked of a PyTorch module to record it."""
 
     def named_modules(self) -> Iterable[tuple[str, Module]]:
         """The module itself, under the empty path, and all below it."""
 
-    def register_forward_pre_hook(self, hook: Callable[..., None], *, with_kwargs: bool) -> Handle:
-        """Have a function called with the module and its arguments before each call."""
+    def register_forward_pre_hook(self, hook: Callable[..., None], *, with_kwargs: bool) -> Any:
+        """Have a function called with the module and its arguments before each call; `remove()` takes it off again."""
 
-    def register_forward_hook(self, hook: Callable[..., None], *, with_kwargs: bool) -> Handle:
+    def register_forward_hook(self, hook: Callable[..., None], *, with_kwargs: bool) -> Any:
         """Have a function called with the module, its arguments and its result after each call."""
 
 
@@ -105,7 +97,7 @@ class TorchRecorder:
         self._patterns = [select] if isinstance(select, str) else list(select)
         self._inputs = inputs
         self._components = components
-        self._handles: list[Handle] = []
+        self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -133,7 +125,7 @@ class TorchRecorder:
             self._handles.append(module.register_forward_hook(after, with_kwargs=True))
 
     def _take(self, key: str, output: Any, args: Sequence[Any]) -> None:
-        if not any(fnmatchcase(key, pattern) for pattern in self._patterns):
+        if not selected(key, self._patterns):
             return
         array, tag = to_numpy(output)
         inputs = tuple(to_numpy(x)[0] for x in tensors(args)) if self._inputs else ()
@@ -161,15 +153,11 @@ def as_one_batch(held: list[Taken]) -> list[Taken]:
         has_batch = not key.endswith("position_embedding")  # which is the same for every prompt
         return np.concatenate([b, a]) if has_batch else a
 
-    return [
-        Taken(
-            a.key,
-            joined(a.key, a.output, b.output),
-            tuple(joined(a.key, x, y) for x, y in zip(a.inputs, b.inputs, strict=True)),
-            a.tag,
-        )
-        for a, b in zip(first, second, strict=True)
-    ]
+    def both(a: Taken, b: Taken) -> Taken:
+        inputs = tuple(joined(a.key, x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
+        return a._replace(output=joined(a.key, a.output, b.output), inputs=inputs)
+
+    return [both(a, b) for a, b in zip(first, second, strict=True)]
 
 
 class _Component:

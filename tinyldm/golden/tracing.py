@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from tinyldm import tracing
-from tinyldm.golden.store import GoldenWriter
+from tinyldm.golden.store import GoldenWriter, selected
 
 Sink = Callable[[str, np.ndarray, tuple[np.ndarray, ...]], None]  # key, output, inputs
 
@@ -78,7 +77,7 @@ class GoldenTrace(tracing.Trace):
 
     def selected(self, key: str) -> bool:
         """Whether a key, or what `rename` makes of it, matches one of the patterns."""
-        return any(fnmatchcase(k, pattern) for pattern in self.patterns for k in {key, self.named(key)})
+        return selected(key, self.patterns) or selected(self.named(key), self.patterns)
 
     def _take(self, key: str, array: np.ndarray, inputs: tuple[np.ndarray, ...] = ()) -> None:
         if self.selected(key):

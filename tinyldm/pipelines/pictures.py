@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -100,14 +100,21 @@ def fitted(image: Image.Image, factor: int, how: str = "crop") -> Image.Image:
         raise InputError(f"the picture's size {before} must be a multiple of {factor} pixels each way")
     done = {"crop": "scaled and cropped", "pad": "scaled and padded", "stretch": "stretched"}[how]
     warnings.warn(f"the picture of {before} is {done} to {width}×{height}", PictureWarning, stacklevel=2)
+    return brought_to(image.convert("RGB") if how == "pad" else image, (width, height), how)
+
+
+def brought_to(image: Image.Image, size: tuple[int, int], how: str) -> Image.Image:
+    """A picture in a size (width, height): `stretch` it, scale and `crop` it, or `pad` it with the border's colours."""
     if how == "crop":
-        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     if how == "stretch":
-        return image.resize((width, height), Image.Resampling.LANCZOS)
-    inside = ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
-    left, top = (width - inside.width) // 2, (height - inside.height) // 2
-    edges = ((top, height - inside.height - top), (left, width - inside.width - left), (0, 0))
-    return Image.fromarray(np.pad(np.asarray(inside.convert("RGB")), edges, mode="edge"))
+        return image.resize(size, Image.Resampling.LANCZOS)
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inside = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+    left, top = (size[0] - inside.width) // 2, (size[1] - inside.height) // 2
+    edges = [(top, size[1] - inside.height - top), (left, size[0] - inside.width - left), (0, 0)]
+    pixels = np.asarray(inside)
+    return Image.fromarray(np.pad(pixels, edges[: pixels.ndim], mode="edge"))
 
 
 def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
@@ -171,6 +178,13 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def as_file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of a picture's file, without any settings; `options` are those of Pillow's writer."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def check_writable(path: str | Path) -> None:

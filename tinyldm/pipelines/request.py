@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from tinyldm.pipelines.pictures import fitted
 from tinyldm.runtime import SEAMLESS
 from tinyldm.typing import Array, Integers
 
+STRENGTH = 0.8  # with which programs change a picture to begin from, where nothing is said
 SYNTAXES = ("plain", "webui")  # how a prompt is read
 # The classes that models are published with whatever suits them; a run of these that names no sampler takes DDIM.
 OF_EVERY_MODEL = (None, "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler")
@@ -310,6 +311,23 @@ READ: dict[str, Callable[[str], Any]] = {
     "variation_strength": float,
 }
 NEEDED = ("seed", "steps", "guidance_scale", "sampler", "height", "width")
+
+
+def read_options(texts: Iterable[str], name: str) -> dict[str, Any]:
+    """A sampler's options from texts such as `eta=0.5`: values of JSON, and what is none as a text.
+
+    Raises `InputError` for a text of another form, under the `name` that it has where it was given.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        option, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{name} wants NAME=VALUE, such as eta=0.5, not {text!r}")
+        try:
+            options[option] = json.loads(value)
+        except ValueError:
+            options[option] = value
+    return options
 
 
 def read_metadata(said: Mapping[str, str]) -> Request:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,12 @@ from tinyldm.diffusion.samplers.registry import find_sampler
 from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
 from tinyldm.pipelines.infotext import STREAMS
 from tinyldm.pipelines.masks import as_mask, filled
-from tinyldm.server.connection import Server, awaited
+from tinyldm.server.connection import Endpoints, awaited
 from tinyldm.server.fields import Fields, read_json
-from tinyldm.server.jobs import Job
+from tinyldm.server.jobs import Job, Progress, Queue
 from tinyldm.server.masking import Closer, mask_of
 from tinyldm.server.refusals import NotThere, Refusal
-from tinyldm.server.studio import MOST_PICTURES
+from tinyldm.server.studio import MOST_PICTURES, Studio
 from tinyldm.server.uploads import from_base64, resized, rgb, to_base64
 
 SOURCE = "a1111"
@@ -39,63 +39,34 @@ USUAL_SCALE = 7.0  # of guidance, where a client says none
 TAKE_ETA = {"ddim", "euler_a", "dpm2_a", "dpm++_2s_a", "dpm++_sde", "dpm++_2m_sde", "dpm++_3m_sde", "dpm++_2s_sde"}
 RESIZE = {0: "stretch", 1: "crop", 2: "pad"}
 USUAL_SCHEDULERS = ("Automatic", "automatic", "Normal", "normal")
-# Fields that change nothing where they have these values; where they have others, they ask for what is not done here.
-ONLY: Mapping[str, tuple[Any, ...]] = {
-    "styles": ("",),
-    "subseed_strength": (0,),
-    "seed_resize_from_h": (0, -1),
-    "seed_resize_from_w": (0, -1),
-    "restore_faces": (False,),
-    "tiling": (False,),
-    "s_min_uncond": (0,),
-    "refiner_checkpoint": ("None",),
-    "script_name": ("None",),
-    "script_args": (),
-    "alwayson_scripts": (),
-    "enable_hr": (False,),
-    "firstphase_width": (0,),
-    "firstphase_height": (0,),
-    "infotext": (),
-    "initial_noise_multiplier": (1,),
+# The values with which fields change nothing; where they have others, they ask for what is not done here.
+ONLY: Mapping[tuple[str, ...], tuple[Any, ...]] = {
+    ("script_args", "alwayson_scripts", "infotext"): (),
+    ("styles",): ("",),
+    ("refiner_checkpoint", "script_name"): ("None",),
+    ("restore_faces", "tiling", "enable_hr"): (False,),
+    ("subseed_strength", "s_min_uncond", "firstphase_width", "firstphase_height"): (0,),
+    ("seed_resize_from_h", "seed_resize_from_w"): (0, -1),
+    ("initial_noise_multiplier",): (1,),
 }
 # Fields that matter only together with one of the above, or that change no picture.
-IGNORED = (
-    "subseed",
-    "do_not_save_samples",
-    "do_not_save_grid",
-    "disable_extra_networks",
-    "refiner_switch_at",
-    "comments",
-    "force_task_id",
-    "override_settings_restore_afterwards",
-    "hr_scale",
-    "hr_upscaler",
-    "hr_second_pass_steps",
-    "hr_resize_x",
-    "hr_resize_y",
-    "hr_checkpoint_name",
-    "hr_sampler_name",
-    "hr_scheduler",
-    "hr_prompt",
-    "hr_negative_prompt",
-)
+IGNORED = """
+subseed do_not_save_samples do_not_save_grid disable_extra_networks refiner_switch_at comments force_task_id
+override_settings_restore_afterwards hr_scale hr_upscaler hr_second_pass_steps hr_resize_x hr_resize_y
+hr_checkpoint_name hr_sampler_name hr_scheduler hr_prompt hr_negative_prompt
+""".split()
 # Fields of a mask: without one they say nothing.
-MASKING = (
-    "mask_blur",
-    "mask_blur_x",
-    "mask_blur_y",
-    "inpainting_fill",
-    "inpaint_full_res",
-    "inpaint_full_res_padding",
-    "inpainting_mask_invert",
-)
+MASKING = """
+mask_blur mask_blur_x mask_blur_y inpainting_fill inpaint_full_res inpaint_full_res_padding
+inpainting_mask_invert
+""".split()
 # What there is none of here, under the addresses where clients look for it.
 NONE_OF = ("upscalers", "loras", "embeddings", "hypernetworks", "sd-vae", "face-restorers", "prompt-styles")
 
 
-def routes(server: Server) -> list[Route]:
+def routes(studio: Studio, queue: Queue) -> list[Route]:
     """The addresses, under `/sdapi/v1`."""
-    api = Api(server)
+    api = Api(studio, queue)
     posts = {"txt2img": api.txt2img, "img2img": api.img2img, "interrupt": api.interrupt, "options": api.set_options}
     gets = {"progress": api.progress, "options": api.options, "samplers": api.samplers, "schedulers": api.schedulers}
     gets |= {"sd-models": api.models, "scripts": api.scripts} | dict.fromkeys(NONE_OF, api.nothing)
@@ -105,11 +76,8 @@ def routes(server: Server) -> list[Route]:
     ]
 
 
-class Api:
+class Api(Endpoints):
     """The endpoints."""
-
-    def __init__(self, server: Server) -> None:
-        self.server, self.studio, self.queue = server, server.studio, server.queue
 
     async def txt2img(self, asked: Asked) -> Response:
         """Pictures of a prompt."""
@@ -133,8 +101,9 @@ class Api:
 
     def job(self, fields: Fields, begins: bool) -> Job:
         """The job that the fields ask for. Raises `Refusal` and `InputError` for what can't be honoured."""
-        for name, accepted in ONLY.items():
-            fields.only(name, *accepted)
+        for names, accepted in ONLY.items():
+            for name in names:
+                fields.only(name, *accepted)
         fields.ignore(*IGNORED, "send_images", "include_init_images")
         settings: dict[str, Any] = self.overridden(fields.get("override_settings")) | {
             "prompt_syntax": "webui",
@@ -170,9 +139,7 @@ class Api:
             return {}
         self.check_settings({name: value for name, value in settings.items() if name not in (CLIP_SKIP, RNG)})
         own = Fields(settings)
-        skip, source = own.integer(CLIP_SKIP, 1) or 1, own.text(RNG, "CPU")
-        if source not in STREAMS:
-            raise Refusal(f"{RNG} must be one of {', '.join(STREAMS)}, not {source!r}", RNG)
+        skip, source = own.integer(CLIP_SKIP, 1) or 1, own.choice(RNG, "CPU", STREAMS)
         return ({} if skip == 1 else {"clip_skip": skip}) | {"rng": STREAMS[source]}
 
     def check_settings(self, settings: Any) -> None:
@@ -211,15 +178,11 @@ class Api:
         """What `info` says of the pictures that were finished."""
         wanted, made = job.request, job.pictures
         indices = [picture.index for picture in made] or [0]
+        each: dict[str, Sequence[Any]] = {"prompt": wanted.prompts, "negative_prompt": wanted.negative_prompts}
+        each |= {"seed": wanted.seeds, "subseed": wanted.seeds}
         return {
-            "prompt": wanted.prompts[0],
-            "all_prompts": [wanted.prompts[k] for k in indices],
-            "negative_prompt": wanted.negative_prompts[0],
-            "all_negative_prompts": [wanted.negative_prompts[k] for k in indices],
-            "seed": wanted.seeds[0],
-            "all_seeds": [wanted.seeds[k] for k in indices],
-            "subseed": wanted.seeds[0],
-            "all_subseeds": [wanted.seeds[k] for k in indices],
+            **{name: values[0] for name, values in each.items()},
+            **{f"all_{name}s": [values[k] for k in indices] for name, values in each.items()},
             "subseed_strength": 0,
             "width": wanted.width,
             "height": wanted.height,
@@ -244,7 +207,8 @@ class Api:
         """How far the job of this API is that is worked on, if one is."""
         job = self.working()
         waiting = sum(other.source == SOURCE for other in self.queue.waiting)
-        how_far, skip = (None, True) if job is None else (job.progress, skips(asked))
+        how_far = Progress() if job is None else job.progress
+        preview = next(iter(how_far.previews.values()), None)
         state = {
             "skipped": False,
             "interrupted": job is not None and job.stopping,
@@ -253,16 +217,15 @@ class Api:
             "job_count": waiting + (job is not None),
             "job_timestamp": time.strftime("%Y%m%d%H%M%S") if job is not None else "0",
             "job_no": 0,
-            "sampling_step": how_far.step if how_far else 0,
-            "sampling_steps": how_far.steps if how_far else 0,
+            "sampling_step": how_far.step,
+            "sampling_steps": how_far.steps,
         }
-        previews = list(how_far.previews.values()) if how_far else []
         return JSONResponse(
             {
-                "progress": how_far.part if how_far else 0.0,
-                "eta_relative": (how_far.seconds or 0.0) if how_far else 0.0,
+                "progress": how_far.part,
+                "eta_relative": how_far.seconds or 0.0,
                 "state": state,
-                "current_image": to_base64(previews[0]) if previews and not skip else None,
+                "current_image": to_base64(preview) if preview and not skips(asked) else None,
                 "textinfo": None,
             }
         )
@@ -353,8 +316,7 @@ def beginning(fields: Fields, beside: str, size: tuple[int | None, int | None]) 
     if mode not in RESIZE:
         raise Refusal(f"resize_mode must be 0 (stretch), 1 (crop) or 2 (fill), not {mode}", "resize_mode")
     image = rgb(from_base64(given[0], "init_images"), "init_images")
-    pull, strength = fields.number("image_cfg_scale"), fields.number("denoising_strength")
-    strength = 0.75 if strength is None else strength
+    pull, strength = fields.number("image_cfg_scale"), fields.number("denoising_strength", 0.75)
     # A model that edits by an instruction has no strength, but a scale for the picture.
     how = {"image_guidance_scale": pull} if beside == "image" else {"strength": strength}
     if fields.get("mask") is not None:

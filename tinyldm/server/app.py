@@ -16,7 +16,6 @@ from starlette.routing import Route
 
 from tinyldm.errors import TinyldmError
 from tinyldm.server import a1111, openai_images, page
-from tinyldm.server.connection import Server
 from tinyldm.server.jobs import Queue
 from tinyldm.server.notes import hearing
 from tinyldm.server.problems import answer
@@ -29,8 +28,9 @@ LAST_STEP = 2.0  # seconds that the step under way has then; after them it is le
 
 def application(studio: Studio, rules: Rules, *, places: int = 32, **how: Any) -> Starlette:
     """The server of `tinyldm serve`, where at most `places` jobs wait; `how` is what `guarded` takes."""
-    server = Server(studio, Queue(studio.compute, places))
-    return guarded(all_routes(server), server.queue, rules, **how)
+    queue = Queue(studio.compute, places)
+    routes = [route for api in (page, a1111, openai_images) for route in api.routes(studio, queue)]
+    return guarded(routes, queue, rules, **how)
 
 
 def guarded(
@@ -68,11 +68,6 @@ def guarded(
     )
     app.state.queue = queue
     return app
-
-
-def all_routes(server: Server) -> list[Route]:
-    """Every address of `tinyldm serve`."""
-    return [*page.routes(server), *a1111.routes(server), *openai_images.routes(server)]
 
 
 async def end_with(queue: Queue, leaving: Callable[[], bool]) -> None:

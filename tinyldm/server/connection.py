@@ -1,22 +1,43 @@
-"""What the routes of every API are given, and how they wait for a job as long as its client is there."""
+"""What the endpoints of every API have, and how they follow a job as long as its client is there."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request as Asked
 
-from tinyldm.server.jobs import Job, Queue, followed
+from tinyldm.pipelines.request import Request
+from tinyldm.server.fields import Fields
+from tinyldm.server.jobs import Job, Queue
 from tinyldm.server.refusals import Ending
 from tinyldm.server.studio import Studio
 
 
-@dataclass(frozen=True)
-class Server:
-    """A studio and its queue."""
+@dataclass
+class Endpoints:
+    """What answers at the addresses of an API: it has a studio and its queue."""
 
     studio: Studio
     queue: Queue
+
+    def asked_for(self, fields: Fields, most: int, count: str, settings: Mapping[str, Any]) -> Request:
+        """The resolved request of fields that have the same names in several APIs, and of `settings`.
+
+        The field `count` says how many pictures, `most` at most. Raises `InputError` for what can't be honoured, and
+        for a field that nothing has read.
+        """
+        wanted = self.studio.request(
+            fields.text("prompt"),
+            fields.text("negative_prompt"),
+            fields.integer("seed", -1),
+            fields.integer(count, 1, most) or 1,
+            **settings,
+        )
+        fields.end()
+        return wanted
 
 
 async def disconnected(asked: Asked) -> None:
@@ -25,9 +46,26 @@ async def disconnected(asked: Asked) -> None:
         pass
 
 
+async def followed(asked: Asked, queue: Queue, job: Job) -> AsyncIterator[None]:
+    """The changes of a job, from its place in the queue to its end; it is stopped when its client is gone.
+
+    Ended early (the client's connection is cut while an answer is written), it stops the job as well.
+    """
+    queue.enter(job)
+    leaving = asyncio.ensure_future(disconnected(asked))
+    leaving.add_done_callback(lambda _: None if job.over else queue.stop(job))
+    try:
+        async for _ in job.changes():
+            yield
+    finally:
+        leaving.cancel()
+        if not job.over:
+            queue.stop(job)
+
+
 async def awaited(asked: Asked, queue: Queue, job: Job) -> None:
     """Wait until a job is over. Raises what it failed with, and `Ending` where the server ends before it is done."""
-    async for _ in followed(queue, job, lambda: disconnected(asked)):
+    async for _ in followed(asked, queue, job):
         pass
     if job.error is not None:
         raise job.error

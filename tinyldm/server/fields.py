@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tinyldm.errors import quoted
@@ -54,11 +54,18 @@ class Fields:
             raise Refusal(f"{name} is no valid text: it has half a character", name)
         return value
 
-    def number(self, name: str) -> float | None:
+    def choice(self, name: str, default: str, known: Collection[str]) -> str:
+        """One of a few words."""
+        word = self.text(name, default)
+        if word not in known:
+            raise Refusal(f"{name} must be one of {', '.join(known)}, not {word!r}", name)
+        return word
+
+    def number(self, name: str, default: float | None = None) -> float | None:
         """A finite number."""
         value = self.get(name)
         if value is None:
-            return None
+            return default
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):

@@ -11,7 +11,7 @@ import secrets
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,20 +196,3 @@ class Queue:
             before = i + (self.working is not None)
             if job.before != before:
                 job.change(before=before)
-
-
-async def followed(queue: Queue, job: Job, gone: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """The changes of a job, from its place in the queue to its end; it is stopped when its client is `gone`.
-
-    Ended early (the client's connection is cut while an answer is written), it stops the job as well.
-    """
-    queue.enter(job)
-    leaving = asyncio.ensure_future(gone())
-    leaving.add_done_callback(lambda _: None if job.over else queue.stop(job))
-    try:
-        async for _ in job.changes():
-            yield
-    finally:
-        leaving.cancel()
-        if not job.over:
-            queue.stop(job)

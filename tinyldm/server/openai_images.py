@@ -8,13 +8,11 @@ a stream of partial pictures) is an error unless it has its default. `steps`, `s
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -23,16 +21,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinyldm.pipelines.masks import as_mask, masked
-from tinyldm.server.connection import Server, awaited
+from tinyldm.pipelines.pictures import as_file
+from tinyldm.pipelines.request import STRENGTH
+from tinyldm.server.connection import Endpoints, awaited
 from tinyldm.server.fields import Fields, read_json
-from tinyldm.server.jobs import Job, Made
+from tinyldm.server.jobs import Job, Made, Queue
 from tinyldm.server.masking import is_transparent, transparent
 from tinyldm.server.refusals import NotThere, Refusal
 from tinyldm.server.security import MOST_BYTES
+from tinyldm.server.studio import Studio
 from tinyldm.server.uploads import opened, resized, rgb, to_base64
 
 MOST = 10  # pictures of a request
-STRENGTH = 0.8
 ONLY: Mapping[str, tuple[Any, ...]] = {
     "background": ("auto", "opaque"),
     "complexity": (),
@@ -49,9 +49,9 @@ IGNORED = ("moderation", "user", "safety_identifier")  # they change no picture
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
-def routes(server: Server) -> list[Route]:
+def routes(studio: Studio, queue: Queue) -> list[Route]:
     """The addresses."""
-    api = Api(server)
+    api = Api(studio, queue)
     return [
         Route("/v1/images/generations", api.generations, methods=["POST"]),
         Route("/v1/images/edits", api.edits, methods=["POST"]),
@@ -59,11 +59,8 @@ def routes(server: Server) -> list[Route]:
     ]
 
 
-class Api:
+class Api(Endpoints):
     """The endpoints."""
-
-    def __init__(self, server: Server) -> None:
-        self.server, self.studio, self.queue = server, server.studio, server.queue
 
     async def generations(self, asked: Asked) -> Response:
         """Pictures of a prompt."""
@@ -88,7 +85,7 @@ class Api:
         data = [
             {"url": f"{base}pictures/{picture.name}"}
             if job.keep
-            else {"b64_json": to_base64(as_file(picture, kind, quality))}
+            else {"b64_json": to_base64(converted(picture, kind, quality))}
             for picture in job.pictures
         ]
         size = f"{job.request.width}x{job.request.height}"
@@ -103,8 +100,8 @@ class Api:
         model = fields.text("model", self.studio.name)
         if model != self.studio.name:
             raise NotThere(f"the model {model!r} is not here; this server has {self.studio.name!r}", "model")
-        keep = chosen(fields, "response_format", "b64_json", ("b64_json", "url")) == "url"
-        kind = chosen(fields, "output_format", "png", tuple(FORMATS))
+        keep = fields.choice("response_format", "b64_json", ("b64_json", "url")) == "url"
+        kind = fields.choice("output_format", "png", FORMATS)
         if keep and kind != "png":
             raise Refusal("pictures that are kept at a url are png; take b64_json for other formats", "response_format")
         fields.integer("output_compression", 0, 100)
@@ -117,23 +114,8 @@ class Api:
         settings |= size if files is None else edited(fields, files, size, self.studio.beside)
         if fields.get("prompt") is None:
             raise Refusal("prompt is missing", "prompt")
-        wanted = self.studio.request(
-            fields.text("prompt"),
-            fields.text("negative_prompt"),
-            fields.integer("seed", -1),
-            fields.integer("n", 1, MOST) or 1,
-            **settings,
-        )
-        fields.end()
+        wanted = self.asked_for(fields, MOST, "n", settings)
         return Job(wanted, "openai", keep=keep, began_from=None if files is None else "image")
-
-
-def chosen(fields: Fields, name: str, default: str, known: tuple[str, ...]) -> str:
-    """A field that takes one of a few words."""
-    word = fields.text(name, default)
-    if word not in known:
-        raise Refusal(f"{name} must be one of {', '.join(known)}, not {word!r}", name)
-    return word
 
 
 def size_of(text: str) -> dict[str, Any]:
@@ -205,11 +187,8 @@ async def sorted_out(form: FormData) -> tuple[Fields, dict[str, bytes]]:
     return Fields(fields), files
 
 
-def as_file(picture: Made, kind: str, quality: int | None) -> bytes:
+def converted(picture: Made, kind: str, quality: int | None) -> bytes:
     """A picture in a format; its settings stand in a PNG alone."""
     if kind == "png":
         return picture.png
-    file = io.BytesIO()
-    image: Image.Image = picture.image
-    image.save(file, FORMATS[kind], quality=100 if quality is None else quality)
-    return file.getvalue()
+    return as_file(picture.image, FORMATS[kind], quality=100 if quality is None else quality)

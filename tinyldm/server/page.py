@@ -21,22 +21,16 @@ from tinyldm.diffusion.samplers import list_samplers
 from tinyldm.errors import TinyldmError
 from tinyldm.pipelines.picture_text import read_said
 from tinyldm.pipelines.pictures import FITS
-from tinyldm.pipelines.request import Request, read_arguments, request
-from tinyldm.server.connection import Server, disconnected
+from tinyldm.pipelines.request import STRENGTH, Request, read_arguments, read_options, request
+from tinyldm.server.connection import Endpoints, followed
 from tinyldm.server.fields import Fields, read_json
-from tinyldm.server.jobs import Job, Made, Progress, followed
+from tinyldm.server.jobs import Job, Made, Progress, Queue
 from tinyldm.server.refusals import Refusal, blamed
-from tinyldm.server.studio import MOST_PICTURES
-from tinyldm.server.uploads import from_base64, opened, resized, rgb, to_base64
+from tinyldm.server.studio import MOST_PICTURES, Studio
+from tinyldm.server.uploads import from_base64, opened, png_link, resized, rgb
 
 STATIC = Path(__file__).parent / "static"
-FILES = {
-    "/": "index.html",
-    "/page.css": "page.css",
-    "/page.js": "page.js",
-    "/common.js": "common.js",
-    "/icon.svg": "icon.svg",
-}
+SHARED = ("page.css", "common.js", "icon.svg")  # files of this page and of the laboratory's
 # The page has its own files alone: no other site's script runs in it, and none can put it into a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
@@ -44,15 +38,15 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-STRENGTH = 0.8
+EVENTS = "text/event-stream"  # the type of an answer of server-sent events
 OF_A_BEGINNING = ("strength", "resize", "mask_blur", "image_guidance_scale")  # settings with a picture to begin from
 
 
-def routes(server: Server) -> list[Route]:
+def routes(studio: Studio, queue: Queue) -> list[Route]:
     """The page, and what its script asks for."""
-    page = Page(server)
+    page = Page(studio, queue)
     return [
-        *(Route(path, page.file, methods=["GET"]) for path in FILES),
+        *file_routes({"/": "index.html", "/page.js": "page.js"}),
         Route("/page/model", page.model, methods=["GET"]),
         Route("/page/pictures", page.pictures, methods=["POST"]),
         Route("/page/settings", page.settings, methods=["POST"]),
@@ -60,15 +54,18 @@ def routes(server: Server) -> list[Route]:
     ]
 
 
-class Page:
+def file_routes(own: Mapping[str, str]) -> list[Route]:
+    """The files of a page by their addresses: its own, and those that both pages have."""
+    files = {**own, **{f"/{name}": name for name in SHARED}}
+
+    async def file(asked: Asked) -> Response:
+        return FileResponse(STATIC / files[asked.url.path], headers=HEADERS)
+
+    return [Route(path, file, methods=["GET"]) for path in files]
+
+
+class Page(Endpoints):
     """The endpoints."""
-
-    def __init__(self, server: Server) -> None:
-        self.studio, self.queue = server.studio, server.queue
-
-    async def file(self, asked: Asked) -> Response:
-        """A file of the page."""
-        return FileResponse(STATIC / FILES[asked.url.path], headers=HEADERS)
 
     async def model(self, asked: Asked) -> Response:
         """What the page has to know of the model."""
@@ -91,18 +88,16 @@ class Page:
         """Make pictures; the answer is a stream of events."""
         fields = read_json(await asked.body())
         job = await run_in_threadpool(self.job, fields)
-        changes = followed(self.queue, job, lambda: disconnected(asked))
-        await anext(changes)  # takes the place in the queue: where there is none, the answer is an error
-        return streamed(events(job, changes, "picture", lambda made: described(job, made)))
+        return await streamed(asked, self.queue, job, "picture", lambda made: described(job, made))
 
     def job(self, fields: Fields) -> Job:
         """The job that the page's fields ask for. Raises `Refusal` and `InputError` for what can't be honoured."""
         settings: dict[str, Any] = {
             "steps": fields.integer("steps"),
             "guidance_scale": fields.number("guidance_scale"),
-            "guidance_rescale": fields.number("guidance_rescale") or 0.0,
+            "guidance_rescale": fields.number("guidance_rescale", 0.0),
             "sampler": fields.text("sampler") or None,
-            "sampler_options": options_of(fields.text("sampler_options")),
+            "sampler_options": read_options(fields.text("sampler_options").split(), "sampler_options"),
             "prompt_syntax": fields.text("prompt_syntax", "webui"),
             "clip_skip": fields.integer("clip_skip", 1),
             "rng": fields.text("rng", "torch"),
@@ -110,39 +105,29 @@ class Page:
             "height": fields.integer("height", 1),
         }
         begins = fields.get("image") is not None
-        fields.ignore(
-            "strength", "mask_blur", "image_guidance_scale", "resize"
-        )  # of a picture to begin from, if there is one
+        fields.ignore(*OF_A_BEGINNING)  # if there is none
         if begins:
             settings |= self.beginning(fields, settings.pop("width"), settings.pop("height"))
-        wanted = self.studio.request(
-            fields.text("prompt"),
-            fields.text("negative_prompt"),
-            fields.integer("seed", -1),
-            fields.integer("num_images", 1, MOST_PICTURES) or 1,
-            **settings,
-        )
-        fields.end()
+        wanted = self.asked_for(fields, MOST_PICTURES, "num_images", settings)
         return Job(wanted, "page", keep=True, began_from="a picture on the page" if begins else None)
 
     def beginning(self, fields: Fields, width: int | None, height: int | None) -> dict[str, Any]:
         """The picture to begin from, how strongly it is changed, and where."""
         image = rgb(from_base64(fields.get("image"), "image"), "image")
-        how = fields.text("resize", "crop")
-        if how not in FITS:
-            raise Refusal(f"resize must be one of {', '.join(FITS)}, not {how!r}", "resize")
+        how = fields.choice("resize", "crop", FITS)
         if how == "none" and image.size != (width or image.width, height or image.height):
             raise Refusal(f"resize: the picture's size {image.width}×{image.height} is not the one asked for", "resize")
         image = resized(image, width, height, how)
         fits = all(side % self.studio.parts.vae.config.factor == 0 for side in image.size)
         settings: dict[str, Any] = {"image": image, "resize": how if fits else "none"}
-        strength, pull, blur = (fields.number(name) for name in ("strength", "image_guidance_scale", "mask_blur"))
+        strength, pull = fields.number("strength", STRENGTH), fields.number("image_guidance_scale")
+        blur = fields.number("mask_blur", 0.0)
         if fields.get("mask") is not None:
             mask = from_base64(fields.get("mask"), "mask").convert("L")
-            settings |= {"mask": resized(mask, width, height, how), "mask_blur": blur or 0.0}
+            settings |= {"mask": resized(mask, width, height, how), "mask_blur": blur}
         if self.studio.beside == "image":
             return {**settings, "image_guidance_scale": pull}
-        return {**settings, "strength": STRENGTH if strength is None else strength}
+        return {**settings, "strength": strength}
 
     async def settings(self, asked: Asked) -> Response:
         """The settings that a picture says of itself; the body is the file."""
@@ -153,20 +138,6 @@ class Page:
         """A picture of the folder."""
         file = self.studio.file(asked.path_params["name"])
         return FileResponse(file, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
-
-
-def options_of(text: str) -> dict[str, Any]:
-    """The sampler's options of a text such as `eta=0.5 solver_order=3`. Raises `Refusal` for another."""
-    options: dict[str, Any] = {}
-    for word in text.split():
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise Refusal(f"sampler_options wants NAME=VALUE, such as eta=0.5, not {word!r}", "sampler_options")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def said_by(data: bytes) -> dict[str, Any]:
@@ -194,9 +165,13 @@ def fields_of(wanted: Request, k: int) -> dict[str, Any]:
     }
 
 
-def streamed(told: AsyncIterator[str]) -> StreamingResponse:
-    """An answer that goes on as long as there is something to tell."""
-    return StreamingResponse(told, media_type="text/event-stream", headers=HEADERS)
+async def streamed(
+    asked: Asked, queue: Queue, job: Job, name: str, show: Callable[[Any], Mapping[str, Any]]
+) -> StreamingResponse:
+    """An answer that goes on as long as there is something to tell of a job (`events`)."""
+    changes = followed(asked, queue, job)
+    await anext(changes)  # takes the place in the queue: where there is none, the answer is an error
+    return StreamingResponse(events(job, changes, name, show), media_type=EVENTS, headers=HEADERS)
 
 
 async def events(
@@ -226,8 +201,7 @@ async def events(
 def shown(how_far: Progress, last: Progress) -> dict[str, Any]:
     """How far a job is, with the previews that are new as links that carry their pictures."""
     new = {} if how_far.previews is last.previews else how_far.previews
-    previews = {k: f"data:image/png;base64,{to_base64(png)}" for k, png in new.items()}
-    return {**vars(how_far), "previews": previews}
+    return {**vars(how_far), "previews": {k: png_link(png) for k, png in new.items()}}
 
 
 def described(job: Job, made: Made) -> dict[str, Any]:

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from tinyldm.errors import InputError
+from tinyldm.pipelines.request import READ
 
 # The fields of a request that a sentence of `pipelines` may begin with.
-NAMED = (
-    "prompt",
-    "negative_prompt",
-    "steps",
-    "guidance_scale",
-    "guidance_rescale",
-    "sampler",
-    "prompt_syntax",
-    "clip_skip",
-    "seed",
-    "width",
-    "height",
-    "num_images",
-    "strength",
-    "image",
-    "mask",
-    "mask_blur",
-    "rng",
-    "resize",
-)
+NAMED = (*READ, "num_images", "image", "mask")
 
 
 class Refusal(InputError):
@@ -91,13 +72,13 @@ class Ending(Refusal):
     status = 503
 
 
-def blamed(error: Exception, names: Iterable[str] = NAMED) -> str | None:
+def blamed(error: Exception) -> str | None:
     """The field that an error is about: its own, or the one that its sentence begins with or names a prompt by."""
     if isinstance(error, Refusal):
         return error.field
     message = str(error)
     # It may come after the path of the model: "weights/emoji: negative_prompt is nothing that …".
     for first in (re.match(r"[a-z_]+", message), *re.finditer(r"(?<=: )[a-z_]+(?= is )", message)):
-        if first is not None and first[0] in names:
+        if first is not None and first[0] in NAMED:
             return first[0]
     return "prompt" if "prompt" in message else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tinyldm.pipelines.files import said_of, unused
 from tinyldm.pipelines.infotext import infotext
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.picture_text import picture_bytes
-from tinyldm.pipelines.pictures import write_whole
+from tinyldm.pipelines.pictures import as_file, write_whole
 from tinyldm.pipelines.preview import preview, preview_map
 from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import Request, request
@@ -37,7 +36,44 @@ MOST_PICTURES = 100  # of one request
 BETWEEN = 0.1  # seconds between two previews, at least
 
 
-class Studio:
+class Workroom:
+    """A model that jobs are done with, and whether requests are held against the memory there is."""
+
+    def __init__(self, model: LatentDiffusion, force: bool) -> None:
+        self.model, self.parts, self.force = model, model.parts, force
+
+    @functools.cached_property
+    def colours(self) -> Array:
+        """What previews are made with; of some models it is fitted first, which takes seconds."""
+        return preview_map(self.parts)
+
+    def resolved(self, prompt: str, negative_prompt: str, seed: int, **settings: Any) -> Request:
+        """A resolved request.
+
+        Raises `InputError` for what can't be honoured, and `NotEnoughMemory`. Nothing is computed by then.
+        """
+        asked = prompt or (None if self.parts.conditioner.takes == "nothing" else prompt)
+        wanted = request(asked, negative_prompt, seed=seed, **settings).resolved(self.parts)
+        if not self.force:
+            check_memory(self.model, wanted)
+        return wanted
+
+    @contextmanager
+    def working(self, job: Job, too_large: str) -> Iterator[None]:
+        """Note what is warned of in this block as said of a job. Raises `NotEnoughMemory` where the system has none."""
+        try:
+            with noted() as job.notes:
+                yield
+        except MemoryError:
+            raise NotEnoughMemory(f"there was not enough memory for {too_large}") from None
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """What there is to say of words that the model does not know."""
+        said = about_unknown(self.model.tokenizer, self.model.path, texts)
+        return [said] if said else []
+
+
+class Studio(Workroom):
     """A model, the folder that its pictures are kept in, and whether requests are held against the memory there is.
 
     `loaded` are the options of the model that its pictures' files tell (`files.OPENED_WITH`). `beside` says what the
@@ -47,59 +83,32 @@ class Studio:
     def __init__(
         self, model: LatentDiffusion, folder: Path, *, force: bool = False, loaded: Mapping[str, Any] | None = None
     ) -> None:
-        self.loaded = loaded or {}
-        self.model, self.folder, self.force = model, folder.resolve(), force
-        self.parts = model.parts
+        super().__init__(model, force)
+        self.loaded, self.folder = loaded or {}, folder.resolve()
         self.beside = beside(model.parts)
         self.name = model.path.name
         self.kept: list[Path] = []
 
-    @functools.cached_property
-    def colours(self) -> Array:
-        """What previews are made with; of some models it is fitted first, which takes seconds."""
-        return preview_map(self.parts)
-
     # Before a job --------------------------------------------------------------------------------------------------
 
     def request(self, prompt: str, negative_prompt: str, seed: int | None, count: int, **settings: Any) -> Request:
-        """A resolved request; a seed of None or -1 is drawn.
-
-        Raises `InputError` for what can't be honoured, and `NotEnoughMemory`. Nothing is computed by then.
-        """
+        """A resolved request for so many pictures; a seed of None or -1 is drawn. Raises as `resolved` does."""
         if count > MOST_PICTURES:
             raise Refusal(f"num_images: {count} pictures are too many for one request; take {MOST_PICTURES} at most")
-        takes = self.parts.conditioner.takes
-        wanted = request(
-            prompt or (None if takes == "nothing" else prompt),
-            negative_prompt,
-            seed=secrets.randbits(32) if seed in (None, -1) else seed or 0,
-            num_images=count,
-            **settings,
-        ).resolved(self.parts)
-        if not self.force:
-            check_memory(self.model, wanted)
-        return wanted
+        drawn = secrets.randbits(32) if seed in (None, -1) else seed or 0
+        return self.resolved(prompt, negative_prompt, drawn, num_images=count, **settings)
 
     # A job ---------------------------------------------------------------------------------------------------------
 
     def compute(self, job: Job, tell: Callable[[Progress], None], add: Callable[[Made], None]) -> None:
         """The pictures of a job; see `jobs.Queue`. Raises `NotEnoughMemory` where the system gives no more."""
-        try:
-            watch = Watch(self, job, tell)
+        with self.working(job, f"a picture of {job.request.width}×{job.request.height}; take a smaller size"):
+            watch = PictureWatch(self, job, tell)
             watch.check()
-            with noted() as job.notes:
-                job.notes += self.unknown(job.request)
-                for picture in pictures(self.parts, job.request, Walk(callback=watch)):
-                    add(self.finished(job, picture))
-                    watch.check()
-        except MemoryError:
-            size = f"{job.request.width}×{job.request.height}"
-            raise NotEnoughMemory(f"there was not enough memory for a picture of {size}; take a smaller size") from None
-
-    def unknown(self, wanted: Request) -> list[str]:
-        """What there is to say of words that the model does not know."""
-        said = about_unknown(self.model.tokenizer, self.model.path, words(self.parts, wanted))
-        return [said] if said else []
+            job.notes += self.unknown(words(self.parts, job.request))
+            for picture in pictures(self.parts, job.request, Walk(callback=watch.see)):
+                add(self.finished(job, picture))
+                watch.check()
 
     def finished(self, job: Job, picture: Picture) -> Made:
         """A picture with its file, which is written into the folder where it is to be kept."""
@@ -144,39 +153,46 @@ def check_memory(model: LatentDiffusion, wanted: Request) -> None:
 
 
 class Watch:
-    """Looks at every step of a job: tells how far it is, and raises `Stopped` when it is to stop."""
+    """Looks at a job that is worked on: tells how far it is, and raises `Stopped` when it is to stop."""
 
-    def __init__(self, studio: Studio, job: Job, tell: Callable[[Progress], None]) -> None:
-        self.job, self.tell, self.colours = job, tell, studio.colours
-        self.count = len(job.request.prompts)
-        self.first = job.request.begun(studio.parts)[1]
+    def __init__(self, room: Workroom, job: Job, tell: Callable[[Progress], None]) -> None:
+        self.room, self.parts, self.job, self.tell = room, room.parts, job, tell
         self.started, self.shown = time.monotonic(), -BETWEEN
-        self.previews: dict[int, bytes] = {}
-
-    def __call__(self, step: Step) -> None:
-        """After a step."""
-        self.check()
-        taken, steps = step.index + 1 - self.first, step.count - self.first
-        part = (step.pictures.start + len(step.pictures) * taken / steps) / self.count
-        now = time.monotonic()
-        left = (now - self.started) / part * (1 - part)
-        if now - self.shown >= BETWEEN and step.clean is not None:
-            self.shown = now
-            clean = zip(step.pictures, step.clean, strict=True)
-            self.previews = {k: as_png(preview(z, self.colours)) for k, z in clean}
-        self.tell(Progress(part, taken, steps, self.previews, left))
 
     def check(self) -> None:
         """Raise `Stopped` where the job is to stop."""
         if self.job.stopping:
             raise Stopped
 
+    def preview(self, z: Array) -> Image.Image:
+        """The colours of a clean latent `(C, h, w)`, without the decoder."""
+        return preview(z, self.room.colours)
 
-def as_png(image: Image.Image) -> bytes:
-    """A PNG file of a preview."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+    def say(self, part: float, step: int, steps: int, previews: Mapping[int, bytes]) -> None:
+        """Tell how far the job is, and about how long the rest takes."""
+        left = (time.monotonic() - self.started) / part * (1 - part)
+        self.tell(Progress(part, step, steps, previews, left))
+
+
+class PictureWatch(Watch):
+    """Looks at every step of a job that makes pictures."""
+
+    def __init__(self, room: Workroom, job: Job, tell: Callable[[Progress], None]) -> None:
+        super().__init__(room, job, tell)
+        self.count = len(job.request.prompts)
+        self.first = job.request.begun(self.parts)[1]
+        self.previews: dict[int, bytes] = {}
+
+    def see(self, step: Step) -> None:
+        """After a step."""
+        self.check()
+        taken, steps = step.index + 1 - self.first, step.count - self.first
+        now = time.monotonic()
+        if now - self.shown >= BETWEEN and step.clean is not None:
+            self.shown = now
+            self.previews = {k: as_file(self.preview(z)) for k, z in zip(step.pictures, step.clean, strict=True)}
+        part = (step.pictures.start + len(step.pictures) * taken / steps) / self.count
+        self.say(part, taken, steps, self.previews)
 
 
 def held_bytes() -> int:

@@ -7,10 +7,9 @@ import binascii
 import io
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from tinyldm.pipelines.pictures import as_rgb
+from tinyldm.pipelines.pictures import as_rgb, brought_to
 from tinyldm.server.refusals import Refusal, TooLarge
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -63,7 +62,7 @@ def rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def resized(image: Image.Image, width: int | None, height: int | None, how: str) -> Image.Image:
-    """A picture in another size: `stretch`, `crop` what stands over, or `pad` with the border's colours.
+    """A picture in another size (`pictures.brought_to`).
 
     A side that is None is the picture's own. Raises `TooLarge` for a size that no upload may have.
     """
@@ -72,16 +71,12 @@ def resized(image: Image.Image, width: int | None, height: int | None, how: str)
         return image
     if size[0] * size[1] > MOST_PIXELS:
         raise TooLarge(f"width × height: {size[0]}×{size[1]} has more than {MOST_PIXELS:,} pixels", "width")
-    if how == "stretch":
-        return image.resize(size, Image.Resampling.LANCZOS)
-    if how == "crop":
-        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    scale = min(size[0] / image.width, size[1] / image.height)
-    inside = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    left, top = (size[0] - inside.width) // 2, (size[1] - inside.height) // 2
-    edges = [(top, size[1] - inside.height - top), (left, size[0] - inside.width - left)]
-    pixels = np.asarray(inside)
-    return Image.fromarray(np.pad(pixels, [*edges, (0, 0)][: pixels.ndim], mode="edge"))
+    return brought_to(image, size, how)
+
+
+def png_link(png: bytes) -> str:
+    """A link that carries the picture of a PNG file."""
+    return f"data:image/png;base64,{to_base64(png)}"
 
 
 def to_base64(data: bytes) -> str:

@@ -1,4 +1,9 @@
-"""`tinyldm golden bisect`: every module alone, on the golden's inputs."""
+"""Judge every module alone, on the golden's inputs.
+
+examples:
+  tinyldm golden bisect apple.safetensors --candidate mymodule:run_one_module
+  tinyldm golden bisect apple.safetensors --command "./my-port --modules"
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,6 @@ from typing import Any
 
 from tinyldm.commands.golden.judging import add_judging_options, arithmetic_of, show, tolerance
 from tinyldm.errors import InputError
-
-SUMMARY = "judge every module alone, on the golden's inputs"
-EXAMPLE = """examples:
-  tinyldm golden bisect apple.safetensors --candidate mymodule:run_one_module
-  tinyldm golden bisect apple.safetensors --command "./my-port --modules"
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -1,4 +1,8 @@
-"""`tinyldm golden check`: a recorded run, repeated."""
+"""Repeat a recorded run and compare.
+
+example:
+  tinyldm golden check apple.safetensors --threads 1
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,6 @@ from pathlib import Path
 
 from tinyldm.commands.golden.judging import add_judging_options, show, tolerance
 from tinyldm.commands.options import add_runtime_options, runtime_options
-
-SUMMARY = "repeat a recorded run and compare"
-EXAMPLE = """example:
-  tinyldm golden check apple.safetensors --threads 1
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -31,10 +30,4 @@ def run(args: argparse.Namespace) -> int:
         recorded = golden.metadata.get("runtime")
         dtype = args.dtype or (recorded.get("dtype") if isinstance(recorded, dict) else None)
         arithmetic = "bfloat16" if args.precision == "bf16" else None if dtype == "float64" else dtype
-        found = check(
-            golden,
-            args.model,
-            tolerance(args, golden, arithmetic),
-            **runtime_options(args),
-        )
-        return show(args, found)
+        return show(args, check(golden, args.model, tolerance(args, golden, arithmetic), **runtime_options(args)))

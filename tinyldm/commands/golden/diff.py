@@ -1,17 +1,15 @@
-"""`tinyldm golden diff`: the first tensor that is out of tolerance."""
+"""Find the first tensor that is out of tolerance.
+
+examples:
+  tinyldm golden diff apple.safetensors mine.safetensors --tolerance auto
+  tinyldm golden diff apple.safetensors mine.safetensors --tolerance 1e-4 --select "0000/unet*" --json
+"""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 
-from tinyldm.commands.golden.judging import add_comparing_options, judged, show
-
-SUMMARY = "find the first tensor that is out of tolerance"
-EXAMPLE = """examples:
-  tinyldm golden diff apple.safetensors mine.safetensors --tolerance auto
-  tinyldm golden diff apple.safetensors mine.safetensors --tolerance 1e-4 --select "0000/unet*" --json
-"""
+from tinyldm.commands.golden.judging import add_comparing_options, compared, show
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -21,8 +19,5 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare two files."""
-    from tinyldm.golden.store import Golden
-
-    with ExitStack() as stack:
-        golden, candidate = stack.enter_context(Golden(args.golden)), stack.enter_context(Golden(args.candidate))
-        return show(args, judged(args, golden, candidate))
+    with compared(args) as (_, _, comparison):
+        return show(args, comparison)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +37,21 @@ def add_judging_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--all", action="store_true", help="show every tensor")
 
 
-def judged(args: argparse.Namespace, golden: Any, candidate: Any) -> Any:
-    """The comparison that the options ask for."""
+@contextlib.contextmanager
+def compared(args: argparse.Namespace) -> Iterator[tuple[Any, Any, Any]]:
+    """The two files, open for the length of a block, and the comparison that the options ask for."""
     from tinyldm.golden.compare import compare
+    from tinyldm.golden.store import Golden
 
-    return compare(
-        golden,
-        candidate,
-        tolerance(args, golden, arithmetic_of(golden, candidate)),
-        select=tuple(args.select or ["*"]),
-        allow_missing=args.allow_missing,
-        allow_extra=args.allow_extra,
-        same_model=not args.any_model,
-    )
+    with Golden(args.golden) as golden, Golden(args.candidate) as candidate:
+        limits = tolerance(args, golden, arithmetic_of(golden, candidate))
+        allowed = {"allow_missing": args.allow_missing, "allow_extra": args.allow_extra}
+        select = tuple(args.select or ["*"])
+        yield (
+            golden,
+            candidate,
+            compare(golden, candidate, limits, select=select, same_model=not args.any_model, **allowed),
+        )
 
 
 def tolerance(args: argparse.Namespace, golden: Any, arithmetic: str | None = None, per_module: bool = False) -> Any:

@@ -1,4 +1,10 @@
-"""`tinyldm golden record`: every tensor that a model computes, to a file."""
+"""Record every tensor that a model computes.
+
+examples:
+  tinyldm golden record -o apple.safetensors --prompt "red apple" --steps 2 --dtype float64
+  tinyldm golden record stable-diffusion-v1-5 -o sd15.safetensors --prompt "a fox" --sample 256 --select "0007/unet/*"
+  tinyldm golden record stable-diffusion-v1-5 -o unet.safetensors --fixture unet --inputs
+"""
 
 from __future__ import annotations
 
@@ -9,13 +15,6 @@ from typing import Any
 
 from tinyldm.commands.options import add_runtime_options, runtime_options
 from tinyldm.errors import InputError
-
-SUMMARY = "record every tensor that a model computes"
-EXAMPLE = """examples:
-  tinyldm golden record -o apple.safetensors --prompt "red apple" --steps 2 --dtype float64
-  tinyldm golden record stable-diffusion-v1-5 -o sd15.safetensors --prompt "a fox" --sample 256 --select "0007/unet/*"
-  tinyldm golden record stable-diffusion-v1-5 -o unet.safetensors --fixture unet --inputs
-"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -85,16 +84,8 @@ def run(args: argparse.Namespace) -> int:
         record_fixture(model, args.output, args.fixture, recording, inputs=given, seed=args.seed, size=size)
     else:
         width, height = picture_size(args.size, 1) or (None, None)
-        wanted = request(
-            args.prompt or "",
-            args.negative_prompt or "",
-            seed=args.seed,
-            steps=args.steps,
-            sampler=args.sampler,
-            guidance_scale=args.guidance_scale,
-            height=height,
-            width=width,
-        )
+        named = {name: getattr(args, name) for name in ("seed", "steps", "sampler", "guidance_scale")}
+        wanted = request(args.prompt or "", args.negative_prompt or "", height=height, width=width, **named)
         record(model, args.output, wanted, recording)
     print(f"{args.output}: {args.output.stat().st_size:,} bytes")
     return 0

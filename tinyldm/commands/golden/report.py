@@ -1,17 +1,15 @@
-"""`tinyldm golden report`: a comparison as a page."""
+"""Write a comparison as a self-contained HTML page.
+
+example:
+  tinyldm golden report apple.safetensors mine.safetensors -o report.html
+"""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 from pathlib import Path
 
-from tinyldm.commands.golden.judging import add_comparing_options, judged, show
-
-SUMMARY = "write a comparison as a self-contained HTML page"
-EXAMPLE = """example:
-  tinyldm golden report apple.safetensors mine.safetensors -o report.html
-"""
+from tinyldm.commands.golden.judging import add_comparing_options, compared, show
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -23,12 +21,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write a comparison as HTML; the status is that of the comparison."""
     from tinyldm.golden.report_html import write_report
-    from tinyldm.golden.store import Golden
     from tinyldm.pipelines.pictures import check_writable
 
     check_writable(args.output)
-    with ExitStack() as stack:
-        golden, candidate = stack.enter_context(Golden(args.golden)), stack.enter_context(Golden(args.candidate))
-        comparison = judged(args, golden, candidate)
+    with compared(args) as (golden, candidate, comparison):
         write_report(args.output, comparison, golden, candidate)
         return show(args, comparison)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tinyldm.server.studio import as_png
+from tinyldm.pipelines.pictures import as_file
+from tinyldm.server.uploads import png_link
 from tinyldm.typing import Array
 
 WIDEST = 3.0  # deviations from 0 that are drawn; a latent has few numbers beyond
@@ -51,7 +51,7 @@ def heat(x: Array, low: float | None = None, high: float | None = None) -> Image
 def plain(found: Any) -> Any:
     """A finding as JSON: pictures become links that carry them, arrays lists, what is not finite None."""
     if isinstance(found, Image.Image):
-        return f"data:image/png;base64,{base64.b64encode(as_png(found)).decode('ascii')}"
+        return png_link(as_file(found))
     if is_dataclass(found) and not isinstance(found, type):
         return {field.name: plain(getattr(found, field.name)) for field in fields(found)}
     if isinstance(found, Mapping):

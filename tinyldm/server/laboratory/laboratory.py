@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tinyldm.diffusion.samplers import SAMPLERS, list_samplers
-from tinyldm.errors import Stopped
 from tinyldm.pipelines.latent_check import read_statistics, statistics_path
 from tinyldm.pipelines.model import LatentDiffusion
-from tinyldm.pipelines.preview import preview, preview_map
+from tinyldm.pipelines.pictures import as_file
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Step
 from tinyldm.server.fields import Fields
 from tinyldm.server.jobs import Job, Progress
 from tinyldm.server.laboratory.drawing import plain
 from tinyldm.server.laboratory.walks import MOST_BYTES, Walked, Walks, walked
-from tinyldm.server.notes import noted
-from tinyldm.server.refusals import NotEnoughMemory
-from tinyldm.server.studio import BETWEEN, as_png, check_memory
-from tinyldm.text.known import about_unknown
+from tinyldm.server.studio import BETWEEN, Watch, Workroom
 from tinyldm.typing import Array
 
 MOST_STEPS = 200  # of a walk, each step of which is kept
@@ -30,14 +25,14 @@ MOMENT = 0.25  # seconds
 EXAMPLES = {"text": "red apple", "classes": "0"}  # prompts to begin with, by what a model takes
 
 
-class Laboratory:
+class Laboratory(Workroom):
     """A model, its statistics of latents if it has any, the samplers that it runs, and the last walks, `most` bytes.
 
     Raises `InputError` for a model that makes no pictures of prompts alone.
     """
 
     def __init__(self, model: LatentDiffusion, *, force: bool = False, most: int = MOST_BYTES) -> None:
-        self.model, self.parts, self.force = model, model.parts, force
+        super().__init__(model, force)
         self.walks = Walks(most)
         found = read_statistics(statistics_path(model.path))
         channels = model.vae.latent_channels
@@ -49,58 +44,35 @@ class Laboratory:
         rivals = [one.name for one in self.samplers if one.name not in (own, RIVAL)]
         self.compared = own, RIVAL if family == "diffusion" and own != RIVAL else rivals[0]
 
-    @functools.cached_property
-    def colours(self) -> Array:
-        """What previews are made with; of some models it is fitted first, which takes seconds."""
-        return preview_map(self.parts)
-
     def request(self, fields: Fields) -> Request:
-        """The walk that the page's fields ask for, resolved.
-
-        Raises `InputError` for what can't be honoured, and `NotEnoughMemory`. Nothing is computed by then.
-        """
-        takes = self.parts.conditioner.takes
-        prompt = fields.text("prompt")
-        wanted = request(
-            prompt or (None if takes == "nothing" else prompt),
+        """The walk that the page's fields ask for, resolved. Raises as `resolved` does."""
+        return self.resolved(
+            fields.text("prompt"),
             fields.text("negative_prompt"),
-            seed=fields.integer("seed", 0) or 0,
+            fields.integer("seed", 0) or 0,
             steps=fields.integer("steps", 1, MOST_STEPS),
             guidance_scale=fields.number("guidance_scale"),
             sampler=fields.text("sampler") or None,
-        ).resolved(self.parts)
-        if not self.force:
-            check_memory(self.model, wanted)
-        return wanted
+        )
 
     def compute(self, trial: Trial, tell: Callable[[Progress], None], add: Callable[[Any], None]) -> None:
         """What a trial finds, ready to be sent; see `jobs.Queue`."""
-        try:
+        with self.working(trial, "this; take a smaller model"):
             bench = Bench(self, trial, tell)
             bench.check()
-            with noted() as trial.notes:
-                said = about_unknown(self.model.tokenizer, self.model.path, [trial.request.prompts[0] or ""])
-                trial.notes += [said] if said else []
-                for found in trial.work(bench):
-                    add(plain(found))
-                    bench.check()
-                self.walks.trim()
-        except MemoryError:
-            raise NotEnoughMemory("there was not enough memory for this; take a smaller model") from None
+            trial.notes += self.unknown([trial.request.prompts[0] or ""])
+            for found in trial.work(bench):
+                add(plain(found))
+                bench.check()
+            self.walks.trim()
 
 
-class Bench:
+class Bench(Watch):
     """What the work of a trial is done on: the laboratory, and walks that tell how far they are and can be stopped."""
 
     def __init__(self, laboratory: Laboratory, trial: Trial, tell: Callable[[Progress], None]) -> None:
-        self.laboratory, self.parts, self.statistics = laboratory, laboratory.parts, laboratory.statistics
-        self.trial, self.tell = trial, tell
-        self.started, self.shown = time.monotonic(), -BETWEEN
-
-    def check(self) -> None:
-        """Raise `Stopped` where the trial is to stop."""
-        if self.trial.stopping:
-            raise Stopped
+        super().__init__(laboratory, trial, tell)
+        self.walks, self.statistics = laboratory.walks, laboratory.statistics
 
     def rest(self) -> None:
         """Wait for a moment before slow work, in which who moves on can stop the trial."""
@@ -109,29 +81,23 @@ class Bench:
             self.check()
             time.sleep(MOMENT / 10)
 
-    def preview(self, z: Array) -> Any:
-        """The colours of a clean latent `(C, h, w)`, without the decoder."""
-        return preview(z, self.laboratory.colours)
-
     def walk(self, wanted: Request, maps: bool = False, number: int = 0, count: int = 1) -> Walked:
         """The walk of a request, kept or taken now: the one of this number among the `count` walks of the trial."""
-        kept = self.laboratory.walks.get(wanted, maps)
+        kept = self.walks.get(wanted, maps)
         if kept is not None:
             return kept
 
         def watch(step: Step) -> None:
             self.check()
-            now = time.monotonic()
-            if now - self.shown < BETWEEN:
+            if time.monotonic() - self.shown < BETWEEN:
                 return
-            self.shown = now
+            self.shown = time.monotonic()
+            previews = {} if step.clean is None else {0: as_file(self.preview(step.clean))}
             part = (number + (step.index + 1) / step.count) / count
-            left = (now - self.started) / part * (1 - part)
-            previews = {} if step.clean is None else {0: as_png(self.preview(step.clean))}
-            self.tell(Progress(part, step.index + 1, step.count, previews, left))
+            self.say(part, step.index + 1, step.count, previews)
 
         walk = walked(self.parts, wanted, watch, maps)
-        self.laboratory.walks.put(walk, maps)
+        self.walks.put(walk, maps)
         return walk
 
     def score(self, z: Array) -> float | None:

@@ -12,25 +12,23 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as Asked
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
 from tinyldm.server.app import guarded
-from tinyldm.server.connection import disconnected
 from tinyldm.server.fields import Fields, read_json
-from tinyldm.server.jobs import Queue, followed
+from tinyldm.server.jobs import Queue
 from tinyldm.server.laboratory.drawing import plain
 from tinyldm.server.laboratory.laboratory import MOST_STEPS, Laboratory, Trial
 from tinyldm.server.laboratory.panels import MOST_SAMPLERS, PANELS, about_schedule, schedule_functions
 from tinyldm.server.laboratory.sources import source_of
-from tinyldm.server.page import HEADERS, STATIC, event, events, streamed
+from tinyldm.server.page import EVENTS, HEADERS, event, file_routes, streamed
 from tinyldm.server.refusals import NotThere
 from tinyldm.server.security import Rules
 
 FILES = {"/explore": "explore.html", "/explore.css": "explore.css", "/explore.js": "explore.js"}
-FILES |= {"/page.css": "page.css", "/common.js": "common.js", "/icon.svg": "icon.svg"}
 MOST_ASKED = 1 << 20  # bytes of a question
 QUICK, COMPARED = 50_000_000, "1 15"  # a network of fewer weights walks several times at once, for these scales
 
@@ -46,7 +44,7 @@ def routes(laboratory: Laboratory, queue: Queue) -> list[Route]:
     page = Page(laboratory, queue)
     return [
         Route("/", page.root, methods=["GET"]),
-        *(Route(path, page.file, methods=["GET"]) for path in FILES),
+        *file_routes(FILES),
         Route("/explore/model", page.model, methods=["GET"]),
         Route("/explore/sources/{panel}", page.sources, methods=["GET"]),
         Route("/explore/schedule", page.schedule, methods=["POST"]),
@@ -63,10 +61,6 @@ class Page:
     async def root(self, asked: Asked) -> Response:
         """To the page."""
         return RedirectResponse("/explore", 307)
-
-    async def file(self, asked: Asked) -> Response:
-        """A file of the page."""
-        return FileResponse(STATIC / FILES[asked.url.path], headers=HEADERS)
 
     async def model(self, asked: Asked) -> Response:
         """What the page has to know of the model."""
@@ -112,9 +106,7 @@ class Page:
             raise NotThere(f"there is no panel {name!r}")
         fields = read_json(await asked.body())
         trial = await run_in_threadpool(self.trial, name, fields)
-        changes = followed(self.queue, trial, lambda: disconnected(asked))
-        await anext(changes)  # takes the place in the queue: where there is none, the answer is an error
-        return streamed(events(trial, changes, "found", lambda found: found))
+        return await streamed(asked, self.queue, trial, "found", lambda found: found)
 
     def trial(self, name: str, fields: Fields) -> Trial:
         """The trial that a panel's fields ask for. Raises `InputError` for what can't be honoured."""
@@ -127,6 +119,4 @@ class Page:
         fields = read_json(await asked.body())
         found = plain(about_schedule(self.laboratory, fields))
         fields.end()
-        return Response(
-            event("found", found) + event("done", {"seconds": 0}), headers=HEADERS, media_type="text/event-stream"
-        )
+        return Response(event("found", found) + event("done", {"seconds": 0}), headers=HEADERS, media_type=EVENTS)
