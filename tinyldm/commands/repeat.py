@@ -55,10 +55,32 @@ def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, An
         arguments = read_arguments(said.settings)
     except InputError as error:
         raise InputError(f"{args.repeat}: {error}") from None
+    if "sampler" in given:
+        leave_options(args, arguments, given)
+    else:
+        check_sampler(args, arguments["sampler"])
     if "image" in args:  # whose size is the picture's
         arguments = {"strength": STRENGTH} | arguments | {"height": None, "width": None}
     seed = {} if args.seed is None else {"seed": chosen_seed(args)}
     return {**arguments, "num_images": args.count, **given, **seed}
+
+
+def leave_options(args: argparse.Namespace, arguments: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Take out the options of the file's sampler where another is given: they are not that one's."""
+    left = arguments.pop("sampler_options", {})
+    if left and "sampler_options" not in given:
+        options = ", ".join(f"{name}={value}" for name, value in left.items())
+        note(f"{args.repeat}: {options} is of its sampler {arguments['sampler']}; --sampler-option sets it of another")
+
+
+def check_sampler(args: argparse.Namespace, name: str) -> None:
+    """Raise `InputError` where a picture was made by a sampler that is not known here."""
+    from tinyldm.diffusion.samplers import find_sampler
+
+    try:
+        find_sampler(name)
+    except InputError as error:
+        raise InputError(f"{args.repeat}: {error}; --sampler takes its place") from None
 
 
 def note_differences(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
