@@ -17,7 +17,6 @@ from tinyldm.diffusion.brownian import POOL, Seeds, brownian_halves
 from tinyldm.diffusion.random import TorchGenerator, torch_randn
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.diffusion.samplers.base import denoise
-from tinyldm.diffusion.samplers.base import denoise
 
 SIDE, STEPS, REPEAT = 64, 25, 7  # of the pictures, in pixels; of the sampler; of which the best counts
 LATENT = (1, 4, 16, 16)

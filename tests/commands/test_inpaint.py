@@ -67,7 +67,30 @@ def test_what_stands_in_the_file(run) -> None:
     assert {"image": "picture.png", "mask": "mask.png", "mask_blur": "1.0", "strength": "1.0"}.items() <= said.items()
     status, _, err = run("sample", "--from", "out.png", "-o", "again.png")
     assert status == 2
-    assert "began from another picture (picture.png)" in err
+    assert "began from another picture (picture.png); `tinyldm inpaint --from out.png" in err
+
+
+@pytest.mark.parametrize(
+    ("made", "again"),
+    [
+        (
+            ("--image", "picture.png", "--mask", "mask.png", "--mask-blur", "2", "--strength", "0.6"),
+            ("picture", "mask"),
+        ),
+        (("--image", "picture.png", "--mask", "mask.png", "--width", "32", "--height", "24"), ("picture", "mask")),
+        (("--image", "picture.png", "--outpaint", "left=4,top=2"), ("picture",)),
+        (("--image", "erased.png"), ("erased",)),
+    ],
+)
+def test_what_was_painted_is_repeated_from_its_file(run, made: tuple[str, ...], again: tuple[str, ...]) -> None:
+    """Nothing but the pictures is given again."""
+    write_pictures()
+    assert run("inpaint", "a", *made, "--steps", "4", "--seed", "3", "-o", "out.png")[0] == 0
+    pictures = [word for name in again for word in ("--image" if name != "mask" else "--mask", f"{name}.png")]
+    assert run("inpaint", "--from", "out.png", *pictures, "-o", "again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    status, _, err = run("img2img", "--from", "out.png", "--image", "picture.png", "-o", "other.png")
+    assert (status, "`tinyldm inpaint --from out.png" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

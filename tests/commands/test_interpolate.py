@@ -34,7 +34,10 @@ def test_a_way_as_a_strip_and_as_an_animation(run, checkpoint: Path) -> None:
         (("a", "b", "-o", "way.mp4"), "wanted an animation"),
         (("a", "-o", "way.gif"), "two prompts at least"),
         (("a", "b", "-o", "way.gif", "-n", "2"), "leave out -n"),
-        (("a", "b", "-o", "way.gif", "--save-steps", "x.gif"), "leave out -n and --save-steps"),
+        (("a", "b", "-o", "way.gif", "--save-steps", "x.gif"), "leave out --save-steps"),
+        (("a", "b", "-o", "way.gif", "--from", "x.png", "--rows", "steps=1,2"), "leave out --from and --rows"),
+        (("a", "b", "-o", "way.gif", "--preview", "2", "--show"), "leave out --preview and --show"),
+        (("a", "<lora:ink:1>", "-o", "way.gif"), "name different LoRAs"),
         (("a", "b", "-o", "way.gif", "--frames", "1"), "frames must be 2 or more"),
         (("a", "b", "-o", "way.gif", "--variation-strength", "0.5"), "no variations"),
     ],
@@ -44,6 +47,32 @@ def test_what_is_refused(run, words: tuple[str, ...], message: str) -> None:
     assert status == 2
     assert message in err
     assert not Path("way.gif").exists()
+
+
+def test_prompts_are_read_as_by_the_other_commands(run, checkpoint: Path) -> None:
+    words = ("interpolate", "(a:1.3)", "b", "--frames", "2", "--seed", "4", "--steps", "2", "-o", "way.png")
+    assert run(*words)[0] == 0
+    weighted = np.asarray(Image.open("way.png"))
+    model = tinyldm.load(checkpoint, backend="reference")
+    wanted = model.interpolate(["(a:1.3)", "b"], 2, seed=4, steps=2, prompt_syntax="webui")
+    np.testing.assert_array_equal(weighted, np.concatenate([np.asarray(w) for w in wanted], axis=1))
+    assert run(*words, "--prompt-syntax", "plain")[0] == 0
+    assert not np.array_equal(weighted, np.asarray(Image.open("way.png")))
+
+
+@pytest.mark.parametrize("name", ["way.gif", "way.webp", "way.png"])
+def test_a_way_is_not_taken_for_one_picture(run, name: str) -> None:
+    assert run("interpolate", "a", "b", "--frames", "3", "--seed", "4", "--steps", "2", "-o", name)[0] == 0
+    status, _, err = run("sample", "--from", name, "-o", "again.png")
+    assert (status, f"{name}: holds the 3 pictures of a way" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["steps.gif", "steps.webp", "steps.png"])
+def test_the_steps_of_a_picture_repeat_it(run, name: str) -> None:
+    words = ("sample", "a", "--steps", "2", "--seed", "4", "--sampler-option", "eta=0.5", "-o", "a.png")
+    assert run(*words, "--save-steps", name)[0] == 0
+    assert run("sample", "--from", name, "-o", "again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("a.png").read_bytes()
 
 
 def test_steps_are_saved_beside_every_picture(run, checkpoint: Path) -> None:

@@ -102,6 +102,28 @@ def test_a_picture_of_the_web_interface(run) -> None:
     assert Path("a.png").read_bytes() == Path("same.png").read_bytes()
 
 
+def test_another_sampler_takes_the_place_of_one_with_options(run) -> None:
+    words = ("--steps", "2", "--sampler-option", "eta=0.5", "--seed", "3")
+    assert run("sample", "a", *words, "-o", "a.png")[0] == 0
+    status, _, err = run("sample", "--from", "a.png", "--sampler", "euler", "-o", "b.png")
+    assert (status, "note: a.png: eta=0.5 is of its sampler ddim" in err) == (0, True)
+    assert run("sample", "a", "--steps", "2", "--seed", "3", "--sampler", "euler", "-o", "c.png")[0] == 0
+    assert Path("b.png").read_bytes() == Path("c.png").read_bytes()
+
+
+def test_another_sampler_takes_the_place_of_one_that_is_not_known(run) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "a\nSteps: 2, Sampler: DPM adaptive, CFG scale: 7, Seed: 5, Size: 16x24")
+    Image.new("RGB", (16, 24)).save("web.png", pnginfo=text)
+    status, _, err = run("sample", "--from", "web.png", "-o", "a.png")
+    assert (status, "web.png: sampler 'DPM adaptive' is unknown" in err, "--sampler takes its" in err) == (
+        2,
+        True,
+        True,
+    )
+    assert run("sample", "--from", "web.png", "--sampler", "euler", "-o", "a.png")[0] == 0
+
+
 def test_another_model_and_another_arithmetic_are_said(run) -> None:
     assert run("sample", "a", "-o", "a.png", "--steps", "1", "--dtype", "float64")[0] == 0
     status, _, err = run("sample", "--from", "a.png", "-o", "b.png")

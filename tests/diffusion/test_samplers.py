@@ -329,11 +329,32 @@ def test_options_take_the_place_of_the_file() -> None:
         ("EulerDiscreteScheduler", "euler"),
         ("PLMS", "pndm"),
         ("DDIM", "ddim"),
+        ("kdpm_2_a", "dpm2_a"),
+        ("dpmpp_sde_gpu", "dpm++_sde"),
     ],
 )
 def test_names_that_others_use(called: str, name: str) -> None:
     assert find_sampler(called) == name
     assert type(make_sampler(called, STABLE_DIFFUSION, 5)) is SAMPLERS[name].sampler
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("Euler a normal", "euler_a_uniform"),
+        ("dpmpp_3m_sde_gpu_exponential", "dpm++_3m_sde_exponential"),
+        ("kdpm_2_a_k", "dpm2_a_karras"),
+        ("lms_k", "lms_karras"),
+    ],
+)
+def test_names_that_others_use_with_a_schedule(called: str, name: str) -> None:
+    assert find_sampler(called) == name
+
+
+@pytest.mark.parametrize("called", ["DDIM Karras", "lcm_sgm_uniform", "flow_euler_karras"])
+def test_a_schedule_behind_a_sampler_without_levels_is_refused_by_name(called: str) -> None:
+    with pytest.raises(InputError, match="takes no schedule of noise levels"):
+        find_sampler(called)
 
 
 def test_every_listed_name_is_found_and_told_once() -> None:

@@ -97,9 +97,16 @@ WEB = "a cat, (sitting:1.2)\nNegative prompt: dog\nbird\nSteps: 20, Sampler: {},
         ("DPM++ 2M Karras", "", "dpm++_2m_karras", None, []),
         ("DPM++ 2M", ", Schedule type: Automatic", "dpm++_2m_karras", None, []),
         ("DPM++ 2M", ", Schedule type: SGM Uniform", "dpm++_2m_sgm_uniform", None, []),
-        ("DPM++ 3M SDE", ", Schedule type: Automatic", "dpm++_3m_sde_exponential", None, []),
+        ("DPM++ 3M SDE", ", Schedule type: Automatic", "dpm++_3m_sde_exponential", '{"brownian": true}', []),
+        ("DPM++ 2M", ", Schedule type: Normal", "dpm++_2m_uniform", None, []),
+        ("DPM++ 2M", ", Schedule type: Fibonacci", "DPM++ 2M Fibonacci", None, []),
+        ("DPM adaptive", "", "DPM adaptive", None, []),
+        ("dpmpp_2m_gpu_normal", ", Version: ComfyUI", "dpm++_2m_uniform", None, []),
+        ("Euler", ", Schedule max sigma: 9, Version: v1\nTemplate: {a|b}", "euler_uniform", '{"sigma_max": 9.0}', []),
+        ("LCM", ", Schedule type: Karras", "lcm", None, ["Schedule type: Karras"]),
+        ("DDIM", ", Schedule type: Karras", "ddim", None, []),
         ("Euler", ", Schedule type: Align Your Steps", "euler_align_your_steps", None, []),
-        ("DPM++ 2M SDE Heun Karras", "", "dpm++_2m_sde_karras", '{"solver_type": "heun"}', []),
+        ("DPM++ 2M SDE Heun Karras", "", "dpm++_2m_sde_karras", '{"solver_type": "heun", "brownian": true}', []),
         ("DDIM", ", Eta DDIM: 0.5", "ddim", '{"eta": 0.5}', []),
         ("Euler", ", Sigma churn: 0.2, ENSD: 31337", "euler_uniform", '{"s_churn": 0.2}', ["ENSD: 31337"]),
         (
@@ -120,6 +127,22 @@ def test_pictures_of_the_web_interface(
     assert (said["sampler"], said.get("sampler_options"), left) == (wanted, options, unread)
     assert (said["prompt"], said["negative_prompt"]) == ("a cat, (sitting:1.2)", "dog\nbird")
     assert (said["steps"], said["width"], said["height"], said["rng"]) == ("20", "512", "768", "cuda")
+
+
+def test_variations_and_tiling_of_the_web_interface() -> None:
+    """What it can and what is here, too, under its labels both ways."""
+    labels = "Variation seed: 5, Variation seed strength: 0.2"
+    said, left = read_infotext(WEB.format("Euler", f", {labels}, Tiling: True"))
+    assert (said["variation_seed"], said["variation_strength"], said["seamless"], left) == ("5", "0.2", "both", [])
+    text = infotext(SAID | {"variation_seed": 5, "variation_strength": 0.2, "seamless": "both"})
+    assert labels in text
+    assert "Tiling: True" in text
+    assert "Seamless: x" in infotext(SAID | {"seamless": "x"})
+
+
+def test_levels_by_hand_are_of_no_schedule() -> None:
+    said = SAID | {"sampler": "euler", "sampler_options": {"sigmas": [14, 2]}}
+    assert "Schedule type" not in infotext(said)
 
 
 @pytest.mark.parametrize(("source", "rng"), [("CPU", "torch"), ("NV", "cuda"), ("GPU", "cuda"), ("NumPy", "numpy")])
@@ -145,10 +168,10 @@ def test_labels_of_samplers_are_read_as_written(sampler: str, schedule: str | No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "do not end in a line of settings"),
-        ("a prompt: with, some: commas", "do not end in a line of settings"),
+        ("", "have no line of settings"),
+        ("a prompt: with, some: commas", "have no line of settings"),
         (WEB.format("DPM fast", ""), "'DPM fast' is unknown"),
-        (WEB.format("Euler", ", Schedule type: Fibonacci"), "schedule 'Fibonacci' is not known"),
+        (WEB.format("Euler", ", Schedule type: Fibonacci"), "'Euler Fibonacci' is unknown"),
         (WEB.format("DDIM", ", Eta DDIM: much"), "Eta DDIM must be a number, not 'much'"),
         ("Steps: 2, Sampler: Euler, Seed: 1", "does not say its 'height'"),
         (WEB.format("Euler", ", RNG: dice"), "rng: 'dice' is unknown"),

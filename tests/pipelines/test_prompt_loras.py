@@ -13,6 +13,7 @@ from tinyldm.checkpoints.safetensors import write_safetensors
 from tinyldm.errors import InputError
 from tinyldm.golden.seeded import seeded_weights
 from tinyldm.pipelines.prompt_loras import named_loras
+from tinyldm.pipelines.request import request
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -22,6 +23,9 @@ def folder(tmp_path: Path) -> Path:
     weights = seeded_weights({"down": (2, 8), "up": (8, 2)})
     named = {f"{LAYER}.lora_A.weight": weights["down"], f"{LAYER}.lora_B.weight": 3 * weights["up"]}
     folder = tmp_path / "loras"
+    for name in ("charcoal/pytorch_lora_weights.safetensors", "chalk/pytorch_lora_weights.safetensors"):
+        (folder / name).parent.mkdir(parents=True)
+        write_safetensors(folder / name, named)
     for name in ("ink.safetensors", "styles/soft oil v1.0.safetensors", "a/two.safetensors", "b/two.safetensors"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(folder / name, named)
@@ -38,6 +42,17 @@ def test_files_are_found_by_name(folder: Path) -> None:
     assert both == [(oil, 0.5), (ink, -1.0)]
     assert named_loras(["<lora:ink:1>"], beside=[folder / "other.safetensors"]) == [(ink, 1.0)]
     assert named_loras(["<lora:ink:1>"], folder, [folder / "other.safetensors"]) == [(ink, 1.0)]
+
+
+def test_a_published_folder_and_a_sister_by_name(folder: Path) -> None:
+    charcoal = str(folder / "charcoal" / "pytorch_lora_weights.safetensors")
+    assert named_loras(["<lora:charcoal:0.5> a"], folder) == [(charcoal, 0.5)]
+    assert named_loras(["<lora:emoji-lines:0.8>"]) == [("emoji-lines", 0.8)]
+    model = tinyldm.load(loras=named_loras(["<lora:emoji-lines:0.8>"]))
+    wanted = request("fox <lora:emoji-lines:0.8>", prompt_syntax="webui", steps=1)
+    assert wanted.resolved(model.parts).prompts == wanted.prompts
+    with pytest.raises(InputError, match="several files have that name"):
+        named_loras(["<lora:pytorch_lora_weights:1>"], folder)
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_the_command(checkpoint: Path, folders: dict[str, Path], tmp_path: Path,
         status, _, err = run(*words)
         assert (status, why in err) == (2, True)
     repeat = cli_main(capsys, "sample", "--from", "b.png", "--model", str(checkpoint))
-    assert (repeat[0], "began from another picture" in repeat[2]) == (2, True)
+    assert (repeat[0], "was made larger by `tinyldm upscale`" in repeat[2]) == (2, True)
 
 
 def opened(path: str) -> np.ndarray:

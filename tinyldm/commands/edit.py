@@ -15,23 +15,28 @@ from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
+from tinyldm.commands.repeat import resized_to, said_by
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
     add_model_options(p)
-    p.add_argument("prompt", metavar="PROMPT", nargs="+", help="what to change" + PROMPT_HELP)
+    p.add_argument("prompt", metavar="PROMPT", nargs="*", help="what to change" + PROMPT_HELP)
     p.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture to change")
     p.add_argument("--mask", metavar="FILE", type=Path, help="change only what is white in this picture")
     p.add_argument("--image-guidance-scale", metavar="G", type=float, help="pull of the picture, from 1 (default 1.5)")
     sampling.add_options(p)
     add_resize_options(p)
+    p.set_defaults(resize=None)  # the request's own, or that of the picture which is repeated
 
 
 def run(args: argparse.Namespace) -> None:
     """Editing by an instruction."""
     from tinyldm.pipelines.files import began_with
 
+    if args.repeat is not None and (args.width, args.height) == (None, None):
+        args.width, args.height = resized_to(said_by(args).settings)
+    args.resize = args.resize or ("crop" if args.repeat is None else said_by(args).settings.get("resize", "crop"))
     image, mask = read_picture_and_mask(args, optional=True)
     settings: dict[str, Any] = {"image": image, "resize": args.resize}
     settings |= {} if mask is None else {"mask": mask}

@@ -8,8 +8,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from tinyldm.commands.encode import resized_picture
 from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import add_map_options, map_settings
 from tinyldm.commands.prompts import PROMPT_HELP
-from tinyldm.commands.repeat import STRENGTH, said_by
+from tinyldm.commands.repeat import STRENGTH, resized_to, said_by
 from tinyldm.errors import InputError
 
 
@@ -48,9 +46,3 @@ def run(args: argparse.Namespace) -> None:
     began = began_with(args.image, image, is_resized)
     strength = args.strength if args.strength is not None or args.repeat is not None else STRENGTH
     sampling.make(args, began, image=image, strength=strength, resize=args.resize, **map_settings(args))
-
-
-def resized_to(settings: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """The width and the height that a picture was resized to before pictures began from it, as their files say."""
-    sizes = re.fullmatch(r"(\d{1,9})x(\d{1,9})", settings.get("image_resized", ""))
-    return (int(sizes[1]), int(sizes[2])) if sizes else (None, None)

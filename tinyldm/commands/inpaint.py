@@ -4,6 +4,7 @@ examples:
   tinyldm inpaint "green apple" --image apple.png --mask mask.png -o changed.png
   tinyldm inpaint "red apple" --image erased.png --mask-blur 2
   tinyldm inpaint "apple tree" --image apple.png --outpaint left=32,right=32,top=16
+  tinyldm inpaint --from changed.png --image apple.png --mask mask.png -n 4 -o more.png
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_size_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
+from tinyldm.commands.repeat import resized_to, said_by
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,15 +33,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--image", metavar="FILE", type=Path, required=True, help="picture; its other pixels stay as they are"
     )
     p.add_argument("--mask", metavar="FILE", type=Path, help="white: paint (default: where the picture is transparent)")
-    p.add_argument(
-        "--mask-blur", metavar="N", type=float, default=0.0, help="fade out over N pixels around it (default 0)"
-    )
+    p.add_argument("--mask-blur", metavar="N", type=float, help="fade out over N pixels around it (default 0)")
     p.add_argument(
         "--outpaint", metavar="SIDE=N,…", help="extend the picture first: left, top, right, bottom, in pixels"
     )
-    p.add_argument(
-        "--strength", metavar="X", type=float, default=1.0, help="below 1, keeps some of what was there (default 1)"
-    )
+    p.add_argument("--strength", metavar="X", type=float, help="below 1, keeps some of what was there (default 1)")
     sampling.add_options(p)
     add_size_options(p, "resize the picture to this first")
 
@@ -49,12 +47,19 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.files import began_with
     from tinyldm.pipelines.masks import outpainted
 
-    margins = None if args.outpaint is None else read_margins(args.outpaint)
+    settings = {} if args.repeat is None else said_by(args).settings
+    if args.repeat is not None and (args.width, args.height) == (None, None):
+        args.width, args.height = resized_to(settings)
+    outpaint = settings.get("outpaint") if args.outpaint is None else args.outpaint
+    margins = None if outpaint is None else read_margins(outpaint)
     image, mask = read_picture_and_mask(args, optional=margins is not None)
     began = began_with(args.image, image, bool(args.width or args.height))
+    began |= {"mask": args.image.name} if mask is not None and args.mask is None else {}
     if margins is not None:
         image, mask = outpainted(image, margins, mask)
-    sampling.make(args, began, image=image, mask=mask, mask_blur=args.mask_blur, strength=args.strength)
+        began["outpaint"] = ",".join(f"{side}={n}" for side, n in margins._asdict().items() if n)
+    strength = 1.0 if args.strength is None and "strength" not in settings else args.strength
+    sampling.make(args, began, image=image, mask=mask, mask_blur=args.mask_blur, strength=strength)
 
 
 def read_margins(text: str) -> Margins:

@@ -13,8 +13,13 @@ import argparse
 from tinyldm.commands import sampling
 from tinyldm.commands.guides import check_guides, guided
 from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed, open_model
-from tinyldm.commands.prompts import PROMPT_HELP, note_unknown, read_prompts
+from tinyldm.commands.prompts import PROMPT_HELP, all_loras, note_unknown, note_unread, read_prompts
 from tinyldm.errors import InputError
+
+# Options of a request that make several files, or another picture than the way.
+UNUSED = {"-n": "count", "--save-steps": "save_steps", "--preview": "preview", "--show": "show", "--from": "repeat"}
+UNUSED |= {"--rows": "rows", "--columns": "columns"}
+UNSET = {"count": 1, "show": False}
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -36,15 +41,20 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.request import request
     from tinyldm.pipelines.walk import Walk
 
+    if args.sampler == "help":
+        sampling.list_samplers()
+        return
     if args.output is None:
         raise InputError("-o FILE is missing: an animation, .gif or .webp, or a strip of pictures, .png")
     check_animation(args.output)
-    if args.count != 1 or args.save_steps is not None:
-        raise InputError("the way is one row of --frames pictures; leave out -n and --save-steps")
+    if unused := [option for option, name in UNUSED.items() if getattr(args, name) != UNSET.get(name)]:
+        raise InputError(f"the way is one row of --frames pictures; leave out {' and '.join(unused)}")
     prompts = read_prompts(args.prompt)
     check_guides(args)
-    settings = sampling.settings_of(args) | {"height": args.height, "width": args.width}
-    model = guided(open_model(args), args, request(prompts, **settings))
+    settings = {"prompt_syntax": "webui"} | sampling.settings_of(args) | {"height": args.height, "width": args.width}
+    asked = request(prompts, **settings)
+    model = guided(open_model(args, all_loras(args, asked)), args, asked)
+    note_unread([*prompts, args.negative_prompt or ""], asked.prompt_syntax)
     wanted = between(model.parts, prompts, args.frames, args.to_seed, seed=chosen_seed(args), **settings)
     note_unknown(model, [*prompts, args.negative_prompt or ""])
     model = sampling.expected(args, model, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 # What a file may say so that its settings alone don't make its picture again.
 REFUSED = {
     "one_stream": "shared its noise with others ({}), so that its settings alone don't make it again",
-    "guides": "was guided by other pictures ({}), so that its settings alone don't make it again",
+    "guides": "was guided by other pictures ({}), so that its settings alone don't make it again; give them as well",
     "prompts": "holds several pictures; wanted the file of one",
+    "frames": "holds the {} pictures of a way; wanted the file of one",
+    "scale": "was made larger by `tinyldm upscale`, which makes it again with the settings that its file says",
 }
-ANOTHER = "began from another picture ({{}}); `tinyldm img2img --from {} --image …` makes it again"
+ANOTHER = "began from another picture ({{}}); `tinyldm {} --from {} --image …` makes it again"
 MAP = "was made with a map ({{}}), which --{} has to give again"
+# What decides a picture beside its request, so that another value makes another picture.
+COMPARED = ("model", "vae", "text_encoder", "lora", "word", "image_sha256", "guides", "backend", "dtype", "precision")
 STRENGTH = 0.8  # of a picture that begins from another, where nothing says it
 FROM_HELP = "repeat the picture of this PNG, JPEG or WebP file; other options take the place of its settings"
 
@@ -43,8 +48,15 @@ def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, An
     if args.prompt:
         raise InputError(f"--from repeats a picture with its own prompt; leave out {args.prompt[0]!r}")
     said = said_by(args)
-    refused = dict(REFUSED) | ({} if "image" in args else {"image": ANOTHER.format(args.repeat)})
+    makes = command_of(said.settings)
+    refused = dict(REFUSED) | (
+        {} if wants(makes) <= vars(args).keys() else {"image": ANOTHER.format(makes, args.repeat)}
+    )
     refused |= {name: MAP.format(name) for name in FROM_FILES[1:] if getattr(args, name, None) is None}
+    if said.settings.get("mask") == said.settings.get("image"):
+        del refused["mask"]  # what is transparent in it
+    if getattr(args, "controlnet", None) or getattr(args, "ip_adapter", None):
+        del refused["guides"]
     for made in (made for made in refused if made in said.settings):
         raise InputError(f"{args.repeat}: {refused[made].format(said.settings[made])}")
     if said.foreign:
@@ -55,10 +67,46 @@ def repeated(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, An
         arguments = read_arguments(said.settings)
     except InputError as error:
         raise InputError(f"{args.repeat}: {error}") from None
+    if "sampler" in given:
+        leave_options(args, arguments, given)
+    else:
+        check_sampler(args, arguments["sampler"])
     if "image" in args:  # whose size is the picture's
         arguments = {"strength": STRENGTH} | arguments | {"height": None, "width": None}
     seed = {} if args.seed is None else {"seed": chosen_seed(args)}
     return {**arguments, "num_images": args.count, **given, **seed}
+
+
+def command_of(settings: Mapping[str, str]) -> str:
+    """The command that makes a picture of these settings."""
+    if "image_guidance_scale" in settings:
+        return "edit"
+    if not {"mask", "outpaint"}.isdisjoint(settings):
+        return "inpaint"
+    return "img2img" if "image" in settings else "sample"
+
+
+def wants(command: str) -> set[str]:
+    """The options that only a command has which makes the pictures of another."""
+    return {"sample": set(), "img2img": {"image"}, "inpaint": {"image", "mask"}, "edit": {"image", "mask"}}[command]
+
+
+def leave_options(args: argparse.Namespace, arguments: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Take out the options of the file's sampler where another is given: they are not that one's."""
+    left = arguments.pop("sampler_options", {})
+    if left and "sampler_options" not in given:
+        options = ", ".join(f"{name}={value}" for name, value in left.items())
+        note(f"{args.repeat}: {options} is of its sampler {arguments['sampler']}; --sampler-option sets it of another")
+
+
+def check_sampler(args: argparse.Namespace, name: str) -> None:
+    """Raise `InputError` where a picture was made by a sampler that is not known here."""
+    from tinyldm.diffusion.samplers import find_sampler
+
+    try:
+        find_sampler(name)
+    except InputError as error:
+        raise InputError(f"{args.repeat}: {error}; --sampler takes its place") from None
 
 
 def note_differences(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
@@ -66,7 +114,13 @@ def note_differences(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
     from tinyldm.pipelines.request import as_texts
 
     said, here = said_by(args), as_texts(made)
-    for name in ("model", "vae", "text_encoder", "lora", "word", "image_sha256", "backend", "dtype", "precision"):
+    for name in COMPARED:
         then, now = said.settings.get(name), here.get(name)
         if then != now and not (said.foreign and then is None):
             note(f"{args.repeat}: was made with {name} {then or 'the usual'}, and this run has {now or 'the usual'}")
+
+
+def resized_to(settings: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """The width and the height that a picture was resized to before pictures began from it, as their files say."""
+    sizes = re.fullmatch(r"(\d{1,9})x(\d{1,9})", settings.get("image_resized", ""))
+    return (int(sizes[1]), int(sizes[2])) if sizes else (None, None)

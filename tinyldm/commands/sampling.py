@@ -108,7 +108,7 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     model = expected(args, model, wanted)
     said = said_of(model, vars(args)) | (began or {})
     if args.repeat is not None:
-        note_differences(args, said)
+        note_differences(args, said | ({"guides": list(map(dict, wanted.guides))} if wanted.guides else {}))
     check_files(files, wanted, said, sheet)
     names = numbered(files[0], len(wanted.prompts)) if sheet else files
     previews.of(model)

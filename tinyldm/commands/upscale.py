@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.commands import options
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unread
 from tinyldm.commands.sampling import progress_bar, sampler_options, watch
-from tinyldm.version import __version__
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.upscale import Upscaling
@@ -27,7 +26,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Its arguments."""
     options.add_model_options(p)
     p.add_argument("image", metavar="IMAGE", type=Path, help="picture file")
-    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG to write (default: IMAGE-large.png)")
+    p.add_argument("-o", "--output", metavar="FILE", type=Path, help="PNG, JPEG or WebP (default: IMAGE-large.png)")
     p.add_argument("--prompt", metavar="TEXT", help="what the picture shows")
     p.add_argument("--negative-prompt", metavar="TEXT", default="", help="what the picture should not be")
     p.add_argument("--scale", metavar="X", type=float, help="of the sides (default 2, or the model's own)")
@@ -50,7 +49,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """A picture made larger."""
-    from tinyldm.pipelines.files import picture_files, unused
+    from tinyldm.pipelines.files import began_with, picture_files, said_of, unused
     from tinyldm.pipelines.picture_text import format_of, write_picture
     from tinyldm.pipelines.pictures import read_image
     from tinyldm.pipelines.request import request
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     model = expected(args, model, wanted)
     how = Walk(progress=progress_bar, callback=watch, single_run=True)
     image = upscale(model.parts, wanted, how)
-    said = {"Software": f"tinyldm {__version__}", "model": model.path.name, "image": args.image.name}
+    said = said_of(model, vars(args)) | began_with(args.image, image, False)
     write_picture(output, image, wanted.metadata() | said)
     args.written.append(output)
     print(output, f"seed {wanted.seed}, {time.perf_counter() - started:.1f} s", sep="\n")

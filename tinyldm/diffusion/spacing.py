@@ -83,6 +83,7 @@ SIGMA_SCHEDULES: dict[str, Callable[[float, float, int, Array], Array]] = {
     "align_your_steps": lambda largest, smallest, steps, table: aligned_sigmas(ALIGNED, steps),
     "align_your_steps_xl": lambda largest, smallest, steps, table: aligned_sigmas(ALIGNED_XL, steps),
 }
+SCHEDULE_ALIASES = {"normal": "uniform", "k": "karras"}  # as ComfyUI and InvokeAI end the names of samplers
 
 
 def beta_quantile(p: Array, shape: float = 0.6) -> Array:  # (N,) -> (N,)

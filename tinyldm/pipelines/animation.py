@@ -12,9 +12,9 @@ from PIL import ExifTags, Image
 from tinyldm.errors import InputError
 from tinyldm.pipelines.inpainting import painted
 from tinyldm.pipelines.parts import Parts
-from tinyldm.pipelines.picture_text import write_picture
+from tinyldm.pipelines.picture_text import OWN, write_picture
 from tinyldm.pipelines.pictures import check_writable, grid, write_whole
-from tinyldm.pipelines.request import Request
+from tinyldm.pipelines.request import Request, as_texts
 from tinyldm.pipelines.seamless import seamless_parts
 from tinyldm.pipelines.walk import Picture, Step
 from tinyldm.typing import Array
@@ -35,12 +35,12 @@ def write_animation(path: Path, frames: Sequence[Image.Image], said: Mapping[str
 
     The settings are PNG's text, GIF's comment and WebP's EXIF description; in the latter two as JSON.
     """
-    kind, text = path.suffix.lower(), json.dumps({name: str(value) for name, value in said.items()})
+    kind, text = path.suffix.lower(), json.dumps(as_texts(said))
     if kind == ".png":
         write_picture(path, grid(frames, len(frames)), said)
         return
     exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = text
+    exif[ExifTags.Base.Software], exif[ExifTags.Base.ImageDescription] = str(said.get("Software", OWN)), text
     options = {"comment": text.encode()} if kind == ".gif" else {"exif": exif, "quality": 90, "method": 4}
     times = [FRAME] * (len(frames) - 1) + [LAST]
     first, *others = frames

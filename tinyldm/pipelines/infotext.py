@@ -39,7 +39,7 @@ SCHEDULE_LABELS = {
     "karras": "Karras",
     "exponential": "Exponential",
     "beta": "Beta",
-    "uniform": "Uniform",
+    "uniform": "Uniform",  # and "Normal", which goes down the same levels
     "sgm_uniform": "SGM Uniform",
     "simple": "Simple",
     "kl_optimal": "KL Optimal",
@@ -56,11 +56,16 @@ AUTOMATIC = {
     "dpm++_2m_sde": "exponential",
     "dpm++_3m_sde": "exponential",
 }
+WITHOUT_SCHEDULE = ("ddim", "pndm")  # in the web interface, too, whatever the schedule beside them
+BROWNIAN = ("dpm++_2m_sde", "dpm++_3m_sde")  # take their noise from one path there, plain noise here
 # Labels of settings under other names here; `settings` of a picture, and options of its sampler.
 LABELS = {"Steps": "steps", "CFG scale": "guidance_scale", "Seed": "seed", "Model": "model"}
 LABELS |= {"Denoising strength": "strength", "Guidance rescale": "guidance_rescale", "Clip skip": "clip_skip"}
+LABELS |= {"Variation seed": "variation_seed", "Variation seed strength": "variation_strength"}
 OPTION_LABELS = {"Eta": "eta", "Eta DDIM": "eta", "Sigma churn": "s_churn", "Sigma tmin": "s_tmin"}
 OPTION_LABELS |= {"Sigma tmax": "s_tmax", "Sigma noise": "s_noise"}
+OPTION_LABELS |= {"Schedule min sigma": "sigma_min", "Schedule max sigma": "sigma_max"}
+TILING = "Tiling"  # along both axes
 STREAMS = {"CPU": "torch", "GPU": "cuda", "NV": "cuda", "NumPy": "numpy"}
 # What says nothing of how the picture was made that the others don't.
 SILENT = ("Version", "User", "Model hash", "VAE hash", "Hashes", "Lora hashes", "TI hashes", "Init image hash")
@@ -80,6 +85,7 @@ def infotext(settings: Mapping[str, Any]) -> str:
     pairs |= {label: said.pop(name) for label, name in LABELS.items() if name in said}
     pairs["RNG"] = next((label for label, stream in STREAMS.items() if stream == rng), rng)
     pairs |= {} if syntax == "webui" else {"Prompt syntax": syntax}
+    pairs |= {TILING: "True"} if said.get("seamless") == "both" and said.pop("seamless") else {}
     of_web = {option: label for label, option in reversed(OPTION_LABELS.items())}
     pairs |= {of_web.get(str(option), str(option)): value for option, value in options.items()}
     pairs |= {name.replace("_", " ").capitalize(): value for name, value in said.items()} | {"Version": version}
@@ -91,7 +97,7 @@ def sampler_labels(name: str, options: dict[str, Any]) -> dict[str, str | None]:
     """The labels of a sampler and of its schedule, which may be one of the `options` and is taken out of them."""
     own, schedule = parted(find_sampler(name))
     schedule = options.pop("sigma_schedule", schedule)
-    if schedule is None and own in SAMPLERS and takes_schedules(own):
+    if schedule is None and own in SAMPLERS and takes_schedules(own) and "sigmas" not in options:
         schedule = "uniform"
     return {"Sampler": SAMPLER_LABELS.get(own, own), "Schedule type": SCHEDULE_LABELS.get(str(schedule))}
 
@@ -113,18 +119,22 @@ def quoted(value: Any) -> str:
 def read_infotext(text: str) -> tuple[dict[str, str], list[str]]:
     """The settings that a text says, under their names here, and what it says that has none, as `label: value`.
 
-    Raises `InputError` for a text that is none of this form, and for a sampler or a schedule that is not known here.
+    A sampler or a schedule that is not known here keeps its name. Raises `InputError` for a text that is none of this
+    form.
     """
-    *lines, last = text.strip().split("\n")
-    pairs = {label: unquoted(value) for label, value in PAIR.findall(last)}
+    lines = text.strip().split("\n")
+    pairs: dict[str, str] = {}
+    while lines and (len(pairs) < LEAST_PAIRS or "Sampler" not in pairs):  # what other programs add stands behind it
+        pairs = {label: unquoted(value) for label, value in PAIR.findall(lines.pop())}
     if len(pairs) < LEAST_PAIRS or "Sampler" not in pairs:
-        raise InputError("the picture's `parameters` do not end in a line of settings (Steps: …, Sampler: …, Seed: …)")
+        raise InputError("the picture's `parameters` have no line of settings (Steps: …, Sampler: …, Seed: …)")
     begins = next((i for i, line in enumerate(lines) if line.strip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[begins:]).strip().removeprefix(NEGATIVE).strip()
     said = {"prompt": "\n".join(lines[:begins]).strip(), "negative_prompt": negative, "guidance_scale": "7.0"}
     second = any(label.startswith("Hires") for label in pairs)  # a pass, whose strength it is
     said |= {LABELS[k]: pairs.pop(k) for k in LABELS if k in pairs and not (second and LABELS[k] == "strength")}
     said |= {"image": "not named"} if "strength" in said else {}
+    said |= {"seamless": "both"} if pairs.get(TILING) == "True" and pairs.pop(TILING) else {}
     size = re.fullmatch(r"(\d+)x(\d+)", pairs.pop("Size", ""))
     said |= {"width": size[1], "height": size[2]} if size else {}
     rng = pairs.pop("RNG", "GPU")
@@ -148,23 +158,28 @@ def read_sampler(pairs: dict[str, str]) -> tuple[str, dict[str, Any]]:
 
     Without a schedule, a sampler of the web interface goes down uniform levels; "Automatic" is each one's own.
     """
-    label = pairs.pop("Sampler")
+    label, asked = pairs.pop("Sampler"), pairs.pop("Schedule type", "Uniform")
     options: dict[str, Any] = {}
     if label.startswith("DPM++ 2M SDE Heun"):
         label, options["solver_type"] = label.replace(" Heun", ""), "heun"
-    name = find_sampler(label)
+    try:
+        name = find_sampler(label)
+    except InputError:
+        return label, {}
     own, of_name = parted(name)
     for option in [option for option in OPTION_LABELS if option in pairs]:
         if OPTION_LABELS[option] in FIELDS[SAMPLERS[own].sampler]:
             options[OPTION_LABELS[option]] = number(option, pairs.pop(option))
-    asked = pairs.pop("Schedule type", "Uniform")
-    if of_name is not None or not takes_schedules(own):
+    if own in BROWNIAN and not pairs.get("Version", "").startswith("tinyldm"):
+        options["brownian"] = True
+    if of_name is not None:
+        return name, options
+    if not takes_schedules(own):
+        pairs |= {} if own in WITHOUT_SCHEDULE or asked in ("Automatic", "Uniform") else {"Schedule type": asked}
         return name, options
     known = {shown: schedule for schedule, shown in SCHEDULE_LABELS.items()}
-    known["Automatic"] = AUTOMATIC.get(own, "uniform")
-    if asked not in known:
-        raise InputError(f"schedule {asked!r} is not known; take one of {', '.join(SCHEDULE_LABELS)}")
-    return f"{own}_{known[asked]}", options
+    known |= {"Automatic": AUTOMATIC.get(own, "uniform"), "Normal": "uniform"}
+    return (f"{own}_{known[asked]}" if asked in known else f"{label} {asked}"), options
 
 
 def number(label: str, value: str) -> float:

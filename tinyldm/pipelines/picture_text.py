@@ -123,6 +123,9 @@ def read_texts(path: str | Path | IO[bytes]) -> dict[str, str]:
             warnings.simplefilter("ignore")  # of large pictures and of odd EXIF: only the texts are wanted
             with Image.open(path) as image:
                 texts = {str(name): str(value) for name, value in getattr(image, "text", {}).items()}
+                comment = image.info.get("comment")
+                if image.format == "GIF" and isinstance(comment, bytes) and comment.startswith(b'{"'):
+                    texts[OWN] = comment.decode("utf-8", "replace")  # of an animation
                 return texts or exif_texts(image.getexif())
     except FileNotFoundError:
         raise InputError(f"{named(path)}: no such file") from None

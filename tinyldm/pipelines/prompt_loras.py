@@ -12,12 +12,14 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from tinyldm.checkpoints.embedded import is_embedded_name
 from tinyldm.errors import InputError
 from tinyldm.pipelines.adapters import AppliedLora
 from tinyldm.text.prompt_syntax import Tag, split_tags
 
 KINDS = ("lora", "lyco")
 SUFFIXES = (".safetensors", ".pt", ".ckpt")
+IN_FOLDERS = "pytorch_lora_weights"  # what diffusers calls every LoRA, in a folder of its name
 
 
 def named_loras(
@@ -25,8 +27,9 @@ def named_loras(
 ) -> list[tuple[str, float]]:
     """The files of the LoRAs that prompts name, with their strengths: what `load(…, loras=…)` takes.
 
-    A name is a file's, without its suffix, in `folder` or one below, or in the folders of the files `beside`. Raises
-    `InputError` for a name that no file or more than one has, and where the prompts name different ones.
+    A name is a file's, without its suffix, in `folder` or one below, or in the folders of the files `beside`; of a
+    file that is published in a folder of its name, that folder's; or that of a sister of the embedded checkpoint.
+    Raises `InputError` for a name that no file or more than one has, and where the prompts name different ones.
     """
     if folder is not None and not Path(folder).is_dir():
         raise InputError(f"{folder}: is no folder of LoRAs")
@@ -39,14 +42,22 @@ def named_loras(
     return [(str(file_of(name, sorted(files.values()), folder)), strength) for name, strength in tags]
 
 
+def names_of(file: str | Path) -> set[str]:
+    """What a prompt may call a file: its name, and that of its folder where all such files have the same."""
+    path = Path(file)
+    return {path.stem, path.parent.name} if path.stem == IN_FOLDERS else {path.stem}
+
+
 def file_of(name: str, files: Sequence[Path], folder: str | Path | None) -> Path:
     """The file of a name. Raises `InputError` unless there is one."""
-    found = [file for file in files if file.stem == name]
+    found = [file for file in files if name in names_of(file)]
+    if not found and is_embedded_name(name):
+        return Path(name)
     if len(found) == 1:
         return found[0]
     if found:
         raise InputError(f"<lora:{name}>: several files have that name: {', '.join(map(str, found))}")
-    near = get_close_matches(name, [file.stem for file in files], 3)
+    near = get_close_matches(name, {called for file in files for called in names_of(file)}, 3)
     hint = f"; near are {', '.join(near)}" if near else ""
     if not files and folder is None:
         raise InputError(f"<lora:{name}>: where is it? name the folder of your LoRAs (--lora-dir)")
@@ -58,10 +69,10 @@ def check_tags(prompts: Sequence[str], negatives: Sequence[str], loras: Sequence
     for negative in negatives:
         if tags := split_tags(negative)[1]:
             raise InputError(f"negative prompt: {tags[0]} acts on the whole picture; it belongs into the prompt")
-    loaded = [(Path(lora.path).stem, lora.strength.value) for lora in loras]
+    loaded = [(names_of(lora.path), lora.strength.value) for lora in loras]
     for name, strength in common_tags(prompts):
-        if (name, strength) not in loaded:
-            has = ", ".join(f"{own} at {scale:g}" for own, scale in loaded) or "none"
+        if not any(name in names and strength == scale for names, scale in loaded):
+            has = ", ".join(f"{min(names)} at {scale:g}" for names, scale in loaded) or "none"
             raise InputError(
                 f"<lora:{name}:{strength:g}>: the model is loaded with other LoRAs ({has}); load it with this one: "
                 f'load(…, loras=[("{name}.safetensors", {strength:g})])'

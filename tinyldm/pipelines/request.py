@@ -244,6 +244,8 @@ def request(
         from tinyldm.diffusion.streams import generators
 
         generators(settings["rng"])(last)
+    if settings.get("sampler") is not None:
+        find_sampler(settings["sampler"])
     scale = settings.get("guidance_scale")
     if scale is not None and not 0 <= scale < math.inf:
         raise InputError(f"guidance_scale must be a finite number, and not negative, not {scale}")

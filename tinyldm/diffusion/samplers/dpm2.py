@@ -57,7 +57,7 @@ class DPM2Ancestral(KDPM2):
     """DPM2 to a level below the next one, then fresh noise (K. Crowson, k-diffusion `sample_dpm_2_ancestral`)."""
 
     name = "dpm2_a"
-    aliases = ("dpm_2_ancestral", "dpm2_ancestral", "kdpm2_ancestral", "kdpm2_ancestral_discrete")
+    aliases = ("dpm_2_ancestral", "dpm2_ancestral", "kdpm2_ancestral", "kdpm2_ancestral_discrete", "kdpm2_a")
     scheduler_class = "KDPM2AncestralDiscreteScheduler"
     summary = "DPM2 with fresh noise at every step"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tinyldm.diffusion.config import field_types, read_config
 from tinyldm.diffusion.samplers.base import Sampler
-from tinyldm.diffusion.spacing import SIGMA_SCHEDULES
+from tinyldm.diffusion.spacing import SCHEDULE_ALIASES, SIGMA_SCHEDULES
 from tinyldm.errors import ConfigError, InputError
 
 Kind = TypeVar("Kind", bound=type[Sampler])
@@ -82,13 +82,22 @@ def find_sampler(name: str) -> str:
     asked = plain(name)
     if NAMES.get(asked) in SAMPLERS:
         return NAMES[asked]
-    for schedule in SIGMA_SCHEDULES:
-        own = NAMES.get(asked.removesuffix(plain(schedule)))
-        if own is not None and asked.endswith(plain(schedule)) and takes_schedules(own):
-            return f"{own}_{schedule}"
+    for called in (*SIGMA_SCHEDULES, *SCHEDULE_ALIASES):
+        own = NAMES.get(asked.removesuffix(plain(called)))
+        if own is None or not asked.endswith(plain(called)):
+            continue
+        if not takes_schedules(own):
+            raise InputError(
+                f"sampler {name!r}: {own} takes no schedule of noise levels; take it alone, or a sampler that goes "
+                "down noise levels, such as euler_karras"
+            )
+        return f"{own}_{SCHEDULE_ALIASES.get(called, called)}"
     near = difflib.get_close_matches(asked, NAMES, 1)
     hint = f"; did you mean {NAMES[near[0]]!r}?" if near else ""
-    raise InputError(f"sampler {name!r} is unknown{hint}; take one of {', '.join(SAMPLERS)}")
+    raise InputError(
+        f"sampler {name!r} is unknown{hint}; take one of {', '.join(SAMPLERS)}; behind those that go down noise levels "
+        f"may stand {', '.join(SIGMA_SCHEDULES)}"
+    )
 
 
 def takes_schedules(name: str) -> bool:
@@ -116,8 +125,8 @@ def aliases_of(name: str) -> Iterator[str]:
 
 
 def plain(name: str) -> str:
-    """A name without what differs from tool to tool: `DPM++ 2M Karras`, `dpmpp_2m_karras`, `k_dpmpp_2m_karras`."""
-    name = re.sub(r"^(sample_|k_)+", "", re.sub(r"[\s-]+", "_", name.strip().lower()))
+    """A name without what differs from tool to tool: `DPM++ 2M Karras`, `k_dpmpp_2m_karras`, `dpmpp_2m_gpu_karras`."""
+    name = re.sub(r"^(sample_|k_)+|_gpu(?=_|$)", "", re.sub(r"[\s-]+", "_", name.strip().lower()))
     return re.sub(r"[^a-z0-9]", "", name.replace("++", "pp"))
 
 
