@@ -115,12 +115,11 @@ def note(**arrays: Array) -> None:
             t.note(name, array)
 
 
-def milestone(name: str, array: Array) -> Array:
-    """Tell the trace an array between the models, and hand it on."""
+def milestone(name: str, array: Array) -> None:
+    """Tell the trace an array between the models."""
     t = _current.get()
     if t is not None:
         t.milestone(name, array)
-    return array
 
 
 def channels_first(x: Array) -> Array:

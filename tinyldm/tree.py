@@ -48,10 +48,6 @@ class TensorSource(Protocol):
         """The file that holds a tensor; the whole source, where it is not made of files."""
         return self.path
 
-    def release(self) -> None:
-        """Give back the memory pages of what was read, where there are any."""
-        return
-
 
 class Weights:
     """A node of the tree; the root is made from a source of tensors, and with it every other node.
@@ -111,8 +107,9 @@ class Weights:
 
     # Walking -------------------------------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        """A child node, or an array in the tree's dtype."""
+    def __getattr__(self, key: str | int) -> Any:
+        """A child node, by its name or its number (`w.resnets[0]`), or an array in the tree's dtype."""
+        name = str(key)
         if name.startswith("__"):
             raise AttributeError(name)
         if name in self._children:
@@ -123,10 +120,7 @@ class Weights:
         full = f"{self.path}.{name}" if self.path else name
         raise CheckpointError(f"the weights have no {full}; at {self.path or 'the root'} there is: {here}")
 
-    def __getitem__(self, key: int | str) -> Weights:
-        """The child `key`, a number or a name."""
-        child: Weights = getattr(self, str(key))
-        return child
+    __getitem__ = __getattr__
 
     def __contains__(self, name: str) -> bool:
         return name in self._children or name in self.shapes
@@ -161,7 +155,6 @@ class Weights:
         """
         full = f"{self.path}.{name}" if self.path else name
         array = self.source.read(full, self.dtype if dtype is None else dtype)
-        self.source.release()  # the file's pages that were read for it and before; they come back when needed again
         with np.errstate(all="ignore"):  # the sum is only asked whether it is finite, which is quicker than to ask each
             suspect = array.dtype.kind == "f" and not np.isfinite(array.sum())
         if suspect:
@@ -174,7 +167,6 @@ class Weights:
         half = self.source.read_half(full)
         if half is None:
             return self.read(name)
-        self.source.release()
         self._check_finite(full, count_not_finite(half))
         return half
 

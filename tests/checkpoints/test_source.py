@@ -23,7 +23,6 @@ def test_memory_source_offers_arrays_as_files_do():
         assert not source.read("a", None).flags.writeable
         assert values["a"].flags.writeable
         np.testing.assert_array_equal(source.read("flag", None), [True, False])
-        source.release()
         with pytest.raises(CheckpointError, match="here: has no tensor 'b'"):
             source.dtype("b")
         with pytest.raises(CheckpointError, match="here: tensor 'big' holds values beyond the range of float32"):
@@ -43,7 +42,6 @@ def test_renamed_source_shows_the_mapped_names_only():
         source.read("old.weight")
     with pytest.raises(CheckpointError, match="has no tensor 'gone'"):
         RenamedSource(inner, {"x": "gone"})
-    source.release()
     source.close()
 
 
@@ -67,7 +65,6 @@ def test_a_sharded_checkpoint_reads_as_one(tmp_path):
         assert source.path_of("c") == str(tmp_path / TWO)
         assert (source.shape("c"), source.dtype("c")) == ((4,), "F64")
         np.testing.assert_array_equal(source.read("b"), [0, 1, 2])
-        source.release()
         with pytest.raises(CheckpointError, match="has no tensor 'z'"):
             source.read("z")
         view = RenamedSource(source, {"x": "c"})

@@ -73,7 +73,6 @@ def test_files_that_torch_wrote_hold_what_torch_reads(file):
             assert source.shape(name) == read.shape
             assert source.read(name).dtype == np.float32
             assert source.path_of(name) == str(GOLDEN / file)
-        source.release()
 
 
 def test_every_golden_file_has_its_values():

@@ -138,11 +138,6 @@ class TensorSource(ABC):
         self.shape(name)
         return name
 
-    def release(self) -> None:
-        """Give the memory pages of all that was read back to the system; they return from the disk when needed."""
-        for file in self.files:
-            file.release()
-
     def close(self) -> None:
         """Let go of the files; arrays that point into them stay valid."""
         for file in self.files:
@@ -192,7 +187,13 @@ def from_stored(stored: np.ndarray, tag: str, dtype: DTypeLike | None = None) ->
     else:
         values = stored
     wanted = values.dtype.newbyteorder("=") if dtype is None else np.dtype(dtype)
-    values = _cast(values, wanted)
+    # A signalling NaN raises the processor's "invalid" flag between floating types, where it is no error.
+    invalid: Literal["ignore", "raise"] = "ignore" if wanted.kind in "fc" else "raise"
+    try:
+        with np.errstate(over="raise", invalid=invalid):
+            values = values.astype(wanted, order="C", copy=False)
+    except FloatingPointError:
+        raise CheckpointError(f"holds values beyond the range of {wanted.name}") from None
     if not (values.flags.aligned and values.flags.c_contiguous):
         values = values.copy(order="C")
     values = values.view()
@@ -203,7 +204,7 @@ def from_stored(stored: np.ndarray, tag: str, dtype: DTypeLike | None = None) ->
 def to_stored(values: np.ndarray, tag: str) -> np.ndarray:
     """Elements as they lie in a file of type `tag`, contiguous; only floating types are converted, rounded to nearest.
 
-    A value that is finite in `values` and not in the stored type is a `CheckpointError`.
+    They are read-only. A value that is finite in `values` and not in the stored type is a `CheckpointError`.
     """
     found = tag_of(values.dtype)
     if tag not in STORED:
@@ -211,22 +212,12 @@ def to_stored(values: np.ndarray, tag: str) -> np.ndarray:
     if found != tag and not (found in FLOATING and tag in FLOATING):
         raise CheckpointError(f"dtype {found} cannot be stored as {tag}: only floating types are converted")
     if tag != "BF16":
-        return _cast(values, STORED[tag])
-    single = _cast(values, np.dtype(np.float32))
+        return from_stored(values, found, STORED[tag])
+    single = from_stored(values, found, np.float32)
     stored = float32_to_bfloat16(single)
     if np.any(np.isinf(bfloat16_to_float32(stored)) & np.isfinite(single)):
         raise CheckpointError("holds values beyond the range of bfloat16")
     return stored
-
-
-def _cast(values: np.ndarray, wanted: np.dtype) -> np.ndarray:
-    # A signalling NaN raises the processor's "invalid" flag between floating types, where it is no error.
-    invalid: Literal["ignore", "raise"] = "ignore" if wanted.kind in "fc" else "raise"
-    try:
-        with np.errstate(over="raise", invalid=invalid):
-            return values.astype(wanted, order="C", copy=False)
-    except FloatingPointError:
-        raise CheckpointError(f"holds values beyond the range of {wanted.name}") from None
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -281,12 +272,18 @@ class TableSource(TensorSource, Generic[T]):
         return self._tensors[name].tag
 
     def read(self, name: str, dtype: DTypeLike | None = np.float32) -> np.ndarray:
-        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of what is stored where it can be."""
+        """A tensor, converted to `dtype`; `None` keeps the stored type, as a view of what is stored where it can be.
+
+        The files' pages that were read for it are given back to the system; those of a view return when needed.
+        """
         tensor = self._tensors[name]
         try:
-            return tensor.read(dtype)
+            array = tensor.read(dtype)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: tensor {quoted(name)} {error}") from None
+        for file in self.files:
+            file.release()
+        return array
 
     def read_half(self, name: str) -> np.ndarray | None:
         """A tensor of 16-bit floats, a view of what is stored where it can be."""
@@ -314,7 +311,7 @@ class FileTensor:
 
     def read(self, dtype: DTypeLike | None) -> np.ndarray:
         """The values in `dtype`; `None` keeps the stored type, as a view of the file where it is aligned."""
-        values = np.frombuffer(self.raw, STORED[self.tag])
+        values = np.frombuffer(self.file.view(self.begin, self.end), STORED[self.tag])
         return from_stored(values.reshape(self.shape), self.tag, dtype)
 
 

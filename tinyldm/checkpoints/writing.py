@@ -25,7 +25,6 @@ def write_tensors(
     with SafetensorsWriter(path, declared, {**METADATA, **(metadata or {})}) as writer:
         for name, (source, inner) in tensors.items():
             writer.write(name, source.read(inner, None))
-            source.release()
 
 
 def write_json(path: Path, value: Any) -> None:

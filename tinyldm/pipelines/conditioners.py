@@ -177,7 +177,9 @@ class TextConditioner(Conditioner):
     def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """The context of the prompts, `(M, L, D)`; a text that stands several times is encoded once."""
         guided = guidance_scale > 1 and self.guidance_width is None
-        texts, rows = distinct([*negatives, *prompts] if guided else prompts)
+        wanted = [text or "" for text in ([*negatives, *prompts] if guided else prompts)]
+        texts = list(dict.fromkeys(wanted))  # each once
+        rows = [texts.index(text) for text in wanted]
         arrays = {}
         if self.guidance_width is not None:
             embedded = guidance_embedding(guidance_scale - 1, self.guidance_width)
@@ -218,7 +220,9 @@ class XLConditioner(TextConditioner):
     def encode(self, prompts: Prompts, negatives: Sequence[str], guidance_scale: float, size: Size) -> Conditioning:
         """The context `(M, L, D)`, the pooled texts `(M, D')` and the sizes `(M, 5 or 6)`."""
         guided = guidance_scale > 1
-        texts, rows = distinct([*negatives, *prompts] if guided else prompts)
+        wanted = [text or "" for text in ([*negatives, *prompts] if guided else prompts)]
+        texts = list(dict.fromkeys(wanted))  # each once
+        rows = [texts.index(text) for text in wanted]
         tokens = [(encoder, tokenizer.encode(texts)) for encoder, tokenizer in self.encoders]
         contexts = [encoder(ids, layer=-2, final_norm=False) for encoder, ids in tokens]
         context = np.concatenate(contexts, axis=-1)[rows]
@@ -338,12 +342,6 @@ def choose_conditioner(
         pairs = [(first, tokenizer), (second, tokenizers.get("tokenizer_2") or tokenizer)]
         return XLConditioner(path, [pair for pair in pairs if pair[0] is not None], options)
     return TextConditioner(path, first, tokenizer, getattr(denoiser.config, "time_cond_proj_dim", None))
-
-
-def distinct(texts: Prompts) -> tuple[list[str], list[int]]:
-    """The texts that differ, in the order of their first appearance, and for each text which of them it is."""
-    unique = list(dict.fromkeys(text or "" for text in texts))
-    return unique, [unique.index(text or "") for text in texts]
 
 
 def guidance_embedding(w: float, width: int) -> Array:  # -> (1, width)

@@ -123,6 +123,10 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
         if path is not None and parts.runtime.backend == "numba":
             path.halving = parts.runtime.ops.brownian_halves
         z, z0, noise = first_latent(parts, request, group, sampler, start, rng)
+        if tracing():
+            milestone("noise", noise)
+            if z0 is not None:
+                milestone("noised", z)
         counted = calls
         watch: base.Callback | None = after_step if tracing() or how.callback is not None else None
         if parts.controls:
@@ -144,14 +148,9 @@ def latents(parts: Parts, request: Request, how: Walk = Walk()) -> Iterator[tupl
 
 def grouped(parts: Parts, request: Request, batch_size: int | None) -> list[range]:
     """The pictures in the groups that are walked together; all in one for a shared stream, and for a trace."""
-    count = len(request.prompts)
-    if request.one_stream or tracing():
-        size = count
-    elif batch_size is None and parts.runtime.backend == "numba":
-        h, w = parts.latent_size(request.height, request.width)
-        size = max(1, GROUP_POSITIONS // (h * w))
-    else:
-        size = batch_size or 1
+    (h, w), count = parts.latent_size(request.height, request.width), len(request.prompts)
+    pays = max(1, GROUP_POSITIONS // (h * w)) if parts.runtime.backend == "numba" else 1
+    size = count if request.one_stream or tracing() else batch_size or pays
     return [range(k, min(k + size, count)) for k in range(0, count, size)]
 
 
@@ -201,10 +200,10 @@ def first_latent(
     noise = rng.randn(shape) if request.noise is None else request.noise[group.start : group.stop]
     if request.variation_strength or request.way is not None:
         noise = varied(noise, request, group)
-    noise = milestone("noise", noise.astype(dtype, copy=False))
+    noise = noise.astype(dtype, copy=False)
     if z0 is None or (request.mask is not None and request.strength == 1):
         return noise * float(sampler.init_noise_sigma), z0, noise
-    return milestone("noised", sampler.add_noise(z0, noise, sampler.start(request.strength or 0.0))), z0, noise
+    return sampler.add_noise(z0, noise, sampler.start(request.strength or 0.0)), z0, noise
 
 
 def predictor(parts: Parts, condition: Conditioning, request: Request, calls: Iterator[int]) -> Predict:
