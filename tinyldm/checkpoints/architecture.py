@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource, quoted
-from tinyldm.checkpoints.families import Facts, Family, Heads
+from tinyldm.checkpoints.families import Config, Facts, Family, Heads
 from tinyldm.checkpoints.names.links import consecutive
 from tinyldm.checkpoints.names.unet import Level, attention_modules, convolution_modules, original_levels
 from tinyldm.errors import CheckpointError
-
-Config = dict[str, Any]
 
 SDXL_CONTEXTS = (2048, 1280)  # of the models whose added vector is pooled text with size and crop
 

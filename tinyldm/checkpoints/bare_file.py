@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tinyldm.checkpoints import components
 from tinyldm.checkpoints.architecture import unet_facts
@@ -56,14 +57,14 @@ def bare_component(source: TensorSource, ema: bool | None, stated: Stated) -> Re
 
 def with_canonical(component: Component, original: TensorSource, source: TensorSource) -> Component:
     """A component that was made of a view in original names, with the file's own tensors where those are canonical."""
-    return component if original is source else Component(component.class_name, component.config, source)
+    return component if original is source else replace(component, source=source)
 
 
 def bare_controlnet(source: TensorSource, stated: Stated) -> Recognised | None:
     """A ControlNet."""
     original: TensorSource = source
     if "controlnet_cond_embedding.conv_in.weight" in source:
-        original = LinkedSource(source, controlnet_links(source.names, "canonical", source.shape), to="original")
+        original = LinkedSource.of(source, "canonical", controlnet_links, source.shape)
     elif "input_hint_block.0.weight" not in source:
         return None
     family = family_of(unet_facts(original))
@@ -84,9 +85,8 @@ def bare_unet(source: TensorSource, stated: Stated) -> Recognised | None:
     """A UNet alone."""
     original: TensorSource = source
     if "down_blocks.0.resnets.0.norm1.weight" in source and "conv_in.weight" in source:
-        heads = Heads(count=1)  # only names and shapes are wanted of this view
-        links = unet_links(source.names, "canonical", heads, source.shape)
-        original = LinkedSource(source, links, to="original")
+        # Only names and shapes are wanted of this view, so that heads do not matter.
+        original = LinkedSource.of(source, "canonical", unet_links, Heads(count=1), source.shape)
     elif "input_blocks.0.0.weight" not in source:
         return None
     family = family_of(unet_facts(original))
@@ -102,7 +102,7 @@ def bare_first_stage(source: TensorSource, stated: Stated) -> Recognised | None:
     original: TensorSource = source
     if "encoder.down_blocks.0.resnets.0.norm1.weight" in source:
         source = vae_names(source)
-        original = LinkedSource(source, autoencoder_links(source.names, "canonical"), to="original")
+        original = LinkedSource.of(source, "canonical", autoencoder_links)
     elif "encoder.down.0.block.0.norm1.weight" not in source:
         return None
     quantised = "quantize.embedding.weight" in source

@@ -30,8 +30,8 @@ def unet(source: TensorSource, notes: list[str], stated: Stated, factor: int = 8
     config = architecture.unet_config(source, family, heads, factor)
     if stated.size:
         config["sample_size"] = stated.size // factor
-    links = unet_links(source.names, "original", heads, source.shape)
-    return Component(config["_class_name"], config, LinkedSource(source, links))
+    canonical = LinkedSource.of(source, "original", unet_links, heads, source.shape)
+    return Component(config["_class_name"], config, canonical)
 
 
 def usual_heads(facts: Facts) -> Heads:
@@ -43,7 +43,7 @@ def usual_heads(facts: Facts) -> Heads:
 def first_stage(source: TensorSource, scaling_factor: float, size: int) -> Component:
     """An autoencoder with original names."""
     config = architecture.autoencoder_config(source, scaling_factor, size)
-    return Component(config["_class_name"], config, LinkedSource(source, autoencoder_links(source.names, "original")))
+    return Component(config["_class_name"], config, LinkedSource.of(source, "original", autoencoder_links))
 
 
 def tiny(source: TensorSource) -> Component:
@@ -55,8 +55,7 @@ def controlnet(source: TensorSource) -> Component:
     """A ControlNet with original names."""
     heads = usual_heads(architecture.unet_facts(source))
     config = architecture.controlnet_config(source, heads)
-    links = controlnet_links(source.names, "original", source.shape)
-    return Component("ControlNetModel", config, LinkedSource(source, links))
+    return Component("ControlNetModel", config, LinkedSource.of(source, "original", controlnet_links, source.shape))
 
 
 def text_encoder(source: TensorSource, penultimate: bool = False, taken: int | None = None) -> Component | None:
@@ -70,11 +69,11 @@ def text_encoder(source: TensorSource, penultimate: bool = False, taken: int | N
         whole = projected or layers == OPENCLIP_LAYERS  # of a tower without its projection the last block is gone, too
         if taken is None and penultimate and whole:
             taken = layers - 1
-        links = openclip_links(source.names, "original", taken, projected and not penultimate)
-        view: TensorSource = LinkedSource(source, links)
+        projected = projected and not penultimate
+        view: TensorSource = LinkedSource.of(source, "original", openclip_links, taken, projected)
         config = architecture.clip_config(view, "gelu")
     elif "token_emb.weight" in source:
-        view = LinkedSource(source, bert_links(source.names, "original"))
+        view = LinkedSource.of(source, "original", bert_links)
         config = architecture.bert_config(view)
     else:
         view = clip_names(source)

@@ -9,6 +9,7 @@ vae/…, text_encoder/…, tokenizer/…, scheduler/scheduler_config.json
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,14 +112,9 @@ def is_plain(name: str) -> bool:
     return plain and encodable(name) and len(name.encode()) <= LONGEST_NAME
 
 
-def foreign_class(name: str) -> str | None:
-    """What a published class belongs to, where it is none of the models here."""
-    return next((kind for begin, kind in FOREIGN_CLASSES.items() if name.startswith(begin)), None)
-
-
-def foreign_schedule(name: str) -> str | None:
-    """What a scheduler's class computes, where that is not supported."""
-    return next((kind for begin, kind in FOREIGN_SCHEDULES.items() if name.startswith(begin)), None)
+def foreign(class_name: str, kinds: Mapping[str, str] = FOREIGN_CLASSES) -> str | None:
+    """What a published class belongs to, where it is none of the models here, or of the schedules."""
+    return next((kind for begin, kind in kinds.items() if class_name.startswith(begin)), None)
 
 
 def find_weights(folder: Path, variant: str | None = None) -> Path:

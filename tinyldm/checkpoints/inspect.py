@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -90,9 +89,8 @@ def report(path: str | Path, found: Recognised, expected: Expected, tensors: boo
     for name, component in found.components.items():
         yield f"  {name:<16} {component_line(component)}"
     if found.scheduler is not None:
-        schedule = found.scheduler
-        predicted = schedule.get("prediction_type", "epsilon")
-        yield f"  {'schedule':<16} {schedule.get('_class_name')}, predicts {predicted}"
+        predicted = found.scheduler.get("prediction_type", "epsilon")
+        yield f"  {'schedule':<16} {found.scheduler.get('_class_name')}, predicts {predicted}"
     for note in found.notes:
         yield f"  note: {note}"
     for name, component in found.components.items():
@@ -116,7 +114,7 @@ def component_line(component: Component) -> str:
     """Class, number of tensors and parameters, stored types."""
     source = component.source
     count = sum(math.prod(source.shape(name)) for name in source.names)
-    types = Counter(source.dtype(name) for name in source.names)
+    types = {source.dtype(name) for name in source.names}
     return f"{component.class_name}, {len(source)} tensors, {count:,} parameters, {'/'.join(sorted(types))}"
 
 

@@ -100,9 +100,8 @@ def apply_lora(
         if component not in components:
             raise CheckpointError(f"{lora.path}: changes the {component}, which this checkpoint does not have")
         if module is None:
-            raise CheckpointError(
-                f"{lora.path}: changes the layer {quoted(layer)}, which the {component} does not have"
-            )
+            what = f"the layer {quoted(layer)}"
+            raise CheckpointError(f"{lora.path}: changes {what}, which the {component} does not have")
         factor = factor_of(layer, parts, lora, alphas.get(component, alphas.get("")))
         assumed += factor is None
         for weight, change in changes_of(module, parts, lora, 1.0 if factor is None else factor, strength):

@@ -18,8 +18,8 @@ from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.folder import SUFFIXES, read_json
-from tinyldm.checkpoints.safetensors import parse_json_object
 from tinyldm.checkpoints.source import open_source
+from tinyldm.checkpoints.stated import json_entry
 from tinyldm.checkpoints.views import SourceView
 from tinyldm.errors import CheckpointError
 
@@ -80,10 +80,7 @@ def open_lora(path: Path) -> TensorSource:
 
 def stated_alphas(lora: TensorSource) -> dict[str, StatedAlpha]:
     """What is stated, by component; under `` what is said of the whole file."""
-    config = (
-        parse_json_object(lora.metadata[HEADER].encode(), f"{lora.path}: {HEADER}") if HEADER in lora.metadata else {}
-    )
-    found = {prefix: stated_alpha(fields, lora) for prefix, fields in by_component(config)}
+    found = {prefix: stated_alpha(fields, lora) for prefix, fields in by_component(json_entry(lora, HEADER))}
     if "" not in found and (alpha := number(lora.metadata.get("ss_network_alpha"))) is not None:
         found[""] = StatedAlpha(alpha)
     return found

@@ -9,8 +9,8 @@ from typing import Any
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.digests import known_prediction_type
-from tinyldm.checkpoints.folder import find_weights, foreign_class, foreign_schedule, read_folder, read_json
-from tinyldm.checkpoints.hub import local
+from tinyldm.checkpoints.folder import FOREIGN_SCHEDULES, find_weights, foreign, read_folder, read_json
+from tinyldm.checkpoints.hub import SUFFIXES, local
 from tinyldm.checkpoints.lora_facts import distilled_for
 from tinyldm.checkpoints.names.published import OLDER, present_names
 from tinyldm.checkpoints.original_config import stated_by_config
@@ -26,7 +26,6 @@ Config = Mapping[str, Mapping[str, Any]]
 
 # The names of components in folders of the first latent-diffusion models, and the ones that are used here.
 ALIASES = {"vqvae": "vae", "bert": "text_encoder"}
-WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 STEP_OF_2_BASE = "875000"  # the global_step of 512-base-ema.ckpt
 SHOWN = 5
 
@@ -48,29 +47,26 @@ def open_checkpoint(
     Raises `CheckpointError` for what is unknown.
     """
     path = Path(path) if Path(path).exists() else local(path, variant)
-    if path.is_dir() and not (path / "model_index.json").is_file() and not (path / "config.json").is_file():
-        path = only_file(path)
-    if (path / "model_index.json").is_file():
-        found = open_folder(path, variant)
-    elif path.is_dir() and (path / "config.json").is_file():
-        found = open_component(path, variant)
+    whole, alone = ((path / name).is_file() for name in ("model_index.json", "config.json"))
+    if whole or alone:
+        if ema is not None:
+            what = "EMA or plain can be chosen in single files"
+            raise CheckpointError(f"{path}: a folder has one set of weights; {what}")
+        found = open_folder(path, variant) if whole else open_component(path, variant)
+        if prediction_type is not None or config:
+            override(found, prediction_type, config or {})
     else:
+        path = only_file(path) if path.is_dir() else path
         if variant is not None:
             raise CheckpointError(f"{path}: is one file; a variant chooses among those of a folder")
         found = open_file(path, prediction_type, ema, config)
     found.path = path
-    if path.is_file():
-        return found
-    if ema is not None:
-        raise CheckpointError(f"{path}: a folder has one set of weights; EMA or plain can be chosen in single files")
-    if prediction_type is not None or config:
-        override(found, prediction_type, config or {})
     return found
 
 
 def only_file(folder: Path) -> Path:
     """The file of weights in a folder that is not laid out as a published one. Raises `CheckpointError` without one."""
-    files = sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHTS and p.is_file())
+    files = sorted(p.name for p in folder.iterdir() if p.suffix[1:] in SUFFIXES and p.is_file())
     if len(files) == 1:
         return folder / files[0]
     parts = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(p.glob("*config.json")))
@@ -84,20 +80,19 @@ def open_folder(path: Path, variant: str | None = None) -> Recognised:
     folder = read_folder(path, variant)
     title = str(folder.options.get("_class_name", "a pipeline"))
     for name in (title, *folder.index.values()):
-        if foreign := foreign_class(name):
-            raise CheckpointError(f"{path}: has a {name}: it is of {foreign}, which is not supported")
+        if kind := foreign(name):
+            raise CheckpointError(f"{path}: has a {name}: it is of {kind}, which is not supported")
     found = Recognised("folder", title, notes=folder.notes, pipeline=folder.options)
     for name, kind in folder.index.items():
         if name == "scheduler":
             found.scheduler = folder.config(name)
-            if foreign := foreign_schedule(str(found.scheduler.get("_class_name") or kind)):
-                raise CheckpointError(f"{path}: its scheduler has {foreign}, which is not supported")
+            if schedule := foreign(str(found.scheduler.get("_class_name") or kind), FOREIGN_SCHEDULES):
+                raise CheckpointError(f"{path}: its scheduler has {schedule}, which is not supported")
         elif name.startswith("tokenizer"):
             found.tokenizers[name] = kind
         elif not name.startswith(("scheduler", "feature_extractor")):
-            tensors = open_tensors(folder.weights(name), kind)
-            config = stated_scale(kind, folder.config(name), found.notes)
-            found.components[ALIASES.get(name, name)] = Component(kind, config, tensors)
+            weights, config = folder.weights(name), folder.config(name)
+            found.components[ALIASES.get(name, name)] = opened(kind, config, weights, found.notes)
     return found
 
 
@@ -110,27 +105,25 @@ def open_tensors(file: Path, class_name: str) -> TensorSource:
     return present_names(class_name, tensors) if any(map(OLDER.search, tensors.names)) else tensors
 
 
-def stated_scale(kind: str, config: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The config of a VQ first stage with the scale of its latents, which folders of before 2023 do not state: none.
+def opened(kind: str, config: dict[str, Any], weights: Path, notes: list[str]) -> Component:
+    """A component of a folder. Folders of before 2023 do not state the scale of a VQ first stage's latents: none.
 
     Source: the original configurations in CompVis/latent-diffusion; that of text2img-large is a KL stage.
     """
-    if kind != "VQModel" or "scaling_factor" in config:
-        return config
-    notes.append("the VQ first stage states no scaling factor: its latents are not scaled, as in the original")
-    return {**config, "scaling_factor": 1.0}
+    if kind == "VQModel" and "scaling_factor" not in config:
+        notes.append("the VQ first stage states no scaling factor: its latents are not scaled, as in the original")
+        config = {**config, "scaling_factor": 1.0}
+    return Component(kind, config, open_tensors(weights, kind))
 
 
 def open_component(path: Path, variant: str | None = None) -> Recognised:
     """The folder of one component: its config and its weights."""
     config = read_json(path / "config.json")
     kind = class_of(config)
-    if foreign := foreign_class(kind):
-        raise CheckpointError(f"{path}: is a {kind}: it is of {foreign}, which is not supported")
-    tensors = open_tensors(find_weights(path, variant), kind)
+    if model := foreign(kind):
+        raise CheckpointError(f"{path}: is a {kind}: it is of {model}, which is not supported")
     found = Recognised("component", f"a folder of a {kind}")
-    config = stated_scale(kind, config, found.notes)
-    found.components[path.name] = Component(kind, config, tensors)
+    found.components[path.name] = opened(kind, config, find_weights(path, variant), found.notes)
     return found
 
 

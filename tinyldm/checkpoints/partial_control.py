@@ -17,8 +17,8 @@ from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.names.links import LinkedSource
 from tinyldm.checkpoints.names.unet import unet_links
-from tinyldm.checkpoints.original_layout import heads_of
 from tinyldm.checkpoints.recognised import Component
+from tinyldm.checkpoints.single_file import heads_of
 from tinyldm.checkpoints.source import open_source
 from tinyldm.checkpoints.views import Place, SourceView, inner
 from tinyldm.errors import CheckpointError
@@ -43,9 +43,7 @@ def partial_control(path: str | Path, unet: Component | None) -> Component | Non
         return None
     if unet is None:
         raise CheckpointError(f"{path}: a ControlNet stored against a UNet; give it with the checkpoint of that UNet")
-    tensors = unet.source
-    links = unet_links(tensors.names, "canonical", heads_of(unet), tensors.shape)
-    base = LinkedSource(tensors, links, to="original")
+    base = LinkedSource.of(unet.source, "canonical", unet_links, heads_of(unet), unet.source.shape)
     file = inner(source, "control_model.") if any(n.startswith("control_model.") for n in source.names) else source
     control = components.controlnet(ControlOnUNet(file, base))
     same = {name: value for name, value in unet.config.items() if name in SAME}
@@ -60,11 +58,10 @@ class ControlOnUNet(SourceView):
         self._added: dict[str, tuple[str, ...]] = {}  # by weight: the difference, or the two matrices of a LoRA
         for name in file.names:
             layer, _, part = name.rpartition(".")
-            weight = f"{layer}.weight" if part in ("up", "down") else name
             if name in (DIFFERENCE, LORA):
                 continue
             if part in ("up", "down"):
-                self._added[weight] = (f"{layer}.up", f"{layer}.down")
+                self._added[f"{layer}.weight"] = (f"{layer}.up", f"{layer}.down")
             elif LORA not in file and name in base:
                 self._added[name] = (name,)
             else:

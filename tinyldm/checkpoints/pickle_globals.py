@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyldm.checkpoints.base import HeldArray, quoted
 from tinyldm.checkpoints.pickle_reader import Buildable, Builder, Name, PickleReader, Placeholder
-from tinyldm.checkpoints.safetensors import MAX_RANK, countable
+from tinyldm.checkpoints.safetensors import countable
 from tinyldm.errors import CheckpointError
 
 BUILTINS = ("builtins", "__builtin__")  # Python 3, and 2 or protocol 2
@@ -52,9 +52,8 @@ class NumpyArray(HeldArray, Buildable):
         if not isinstance(dtype, NumpyDtype) or not is_shape(shape):
             raise CheckpointError("refuses a NumPy array of anything but plain numbers")
         if math.prod(shape) * dtype.value.itemsize != len(data):
-            raise CheckpointError(
-                f"refuses a NumPy array of {len(data)} bytes whose shape and dtype take another number"
-            )
+            what = f"a NumPy array of {len(data)} bytes"
+            raise CheckpointError(f"refuses {what} whose shape and dtype take another number")
         self.value = np.frombuffer(data, dtype.value).reshape(shape, order="F" if fortran else "C")
 
 
@@ -71,12 +70,8 @@ class ParameterDict(dict[Any, Any], Buildable):
 
 def is_shape(shape: Any) -> bool:
     """Whether a value is a tuple or list of sizes that can be counted."""
-    return (
-        type(shape) in (tuple, list)
-        and len(shape) <= MAX_RANK
-        and all(type(size) is int and size >= 0 for size in shape)
-        and countable(shape)
-    )
+    sizes = type(shape) in (tuple, list) and all(type(size) is int and size >= 0 for size in shape)
+    return sizes and countable(shape)
 
 
 def as_bytes(reader: PickleReader, data: Any) -> bytes:

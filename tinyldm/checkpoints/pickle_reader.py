@@ -54,7 +54,7 @@ class Buildable:
 
 
 class PickleReader:
-    """Reads the pickles that follow each other in `data`, from `position` on; `load()` returns the next one's value.
+    """Reads the pickles that follow each other in `data`; `load()` returns the next one's value.
 
     `builders` is the list of allowed globals: what makes the value of a call from the reader and the arguments, or
     None for a name that may be mentioned but not called. `resolve` turns a persistent id into a value.
@@ -66,13 +66,12 @@ class PickleReader:
         where: str,
         builders: Mapping[str, Builder | None],
         resolve: Callable[[Any], Any] | None = None,
-        position: int = 0,
     ):
         self.data = data
         self.where = where
         self.builders = builders
         self.resolve = resolve
-        self.position = position
+        self.position = 0
 
     def load(self) -> Any:
         """Run the pickle to its STOP and return what is left on the stack; anything else is a `CheckpointError`."""

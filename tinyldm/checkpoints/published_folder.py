@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyldm.checkpoints.names.published import VISION
+from tinyldm.checkpoints.names.published import PREFIXES, VISION
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
 from tinyldm.checkpoints.temporary import held, temporary_for, writing
@@ -96,9 +96,8 @@ def library_of(class_name: str) -> str:
 def write_component(folder: Path, component: Component, tag: str | None) -> None:
     """Write a component's config and its weights under the names of its published folder."""
     kind, source = component.class_name, component.source
-    prefix = {"transformers": "text_model.", "latent_diffusion": "model."}.get(library_of(kind), "")
+    prefix = VISION if kind.startswith("CLIPVision") else PREFIXES.get(kind, "")
     write_json(folder / "config.json", component.config if prefix else {"_class_name": kind} | component.config)
-    prefix = VISION if kind.startswith("CLIPVision") else prefix
     bare = ("text_projection.", "visual_projection.")
     tensors = {n if n.startswith(bare) else prefix + n: (source, n) for n in source.names}
     stem = "model" if prefix else "diffusion_pytorch_model"

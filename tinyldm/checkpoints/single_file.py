@@ -1,4 +1,4 @@
-"""What a single file states in its header, so that it reads back as it was, and what other programs will not see of it.
+"""A checkpoint as one file in the original layout: its tensors, and what the header states, so that it reads back.
 
 Names and shapes of the original layout tell a family; all else of a configuration would be taken from that family when
 the file is read. So the header says it, in the names that others use where there are such (`modelspec.…`, the marks of
@@ -14,12 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from tinyldm.checkpoints.base import MemorySource
-from tinyldm.checkpoints.original_layout import original_tensors
+from tinyldm.checkpoints.base import MemorySource, TensorSource
+from tinyldm.checkpoints.families import Heads
+from tinyldm.checkpoints.names.autoencoder import autoencoder_links
+from tinyldm.checkpoints.names.links import LinkedSource
+from tinyldm.checkpoints.names.text import bert_links, openclip_links
+from tinyldm.checkpoints.names.unet import controlnet_links, unet_links
 from tinyldm.checkpoints.recognise import recognise
-from tinyldm.checkpoints.recognised import Config, Recognised
+from tinyldm.checkpoints.recognised import Component, Config, Recognised
 from tinyldm.checkpoints.stated import COMPONENTS, PIPELINE, SCHEDULER
 from tinyldm.checkpoints.views import Place, SourceView
+from tinyldm.errors import CheckpointError
 
 # Fields that a library writes beside what it computes with.
 BOOKKEEPING = frozenset(
@@ -32,11 +37,54 @@ def single_file(found: Recognised, path: Path) -> tuple[dict[str, Place], dict[s
 
     Raises `CheckpointError` for a component that the layout has no place for.
     """
-    tensors = original_tensors(found)
+    views = dict(original_views(found))
+    tensors: dict[str, Place] = {prefix + n: (view, n) for prefix, view in views.items() for n in view.names}
     plain = recognise(SourceView(str(path), {}, tensors, []))
     notes = [f"other programs will not see {fact}, which the header states" for fact in unseen(found, plain)]
     marks = marking_tensors(found)
     return tensors | marks, header(found), notes
+
+
+def original_views(found: Recognised) -> Iterator[tuple[str, TensorSource]]:
+    """Prefix and view of each component in original names; of a single component, its canonical names."""
+    if len(found.components) == 1:
+        yield "", next(iter(found.components.values())).source
+        return
+    two = "text_encoder_2" in found.components
+    for name, component in found.components.items():
+        source, kind = component.source, component.class_name
+        if name == "unet":
+            view = LinkedSource.of(source, "canonical", unet_links, heads_of(component), source.shape)
+            yield "model.diffusion_model.", view
+        elif kind in ("AutoencoderKL", "VQModel"):
+            yield "first_stage_model.", LinkedSource.of(source, "canonical", autoencoder_links)
+        elif kind == "LDMBertModel":
+            yield "cond_stage_model.transformer.", LinkedSource.of(source, "canonical", bert_links)
+        elif name == "text_encoder_2" or component.config.get("hidden_act") == "gelu":
+            place = f"conditioner.embedders.{int('text_encoder' in found.components)}" if two else "cond_stage_model"
+            projected = "text_projection.weight" in source
+            yield f"{place}.model.", LinkedSource.of(source, "canonical", openclip_links, None, projected)
+        elif kind == "CLIPTextModel":
+            yield ("conditioner.embedders.0" if two else "cond_stage_model") + ".transformer.text_model.", source
+        elif kind == "ControlNetModel":
+            yield "control_model.", LinkedSource.of(source, "canonical", controlnet_links, source.shape)
+        elif kind == "AutoencoderTiny":
+            yield "first_stage_model.", source
+        elif kind in ("ClassEmbedder", "SpatialRescaler"):
+            yield "cond_stage_model.", source
+        else:
+            raise CheckpointError(f"{source.path}: a {kind} has no place in a single file")
+
+
+def heads_of(component: Component) -> Heads:
+    """How a UNet divides its attention over pixels; of transformers it does not matter here."""
+    if component.class_name != "UNet2DModel":
+        return Heads(count=1)
+    count = component.config.get("num_attention_heads")
+    return Heads(count=count) if count else Heads(channels=component.config.get("attention_head_dim", 8))
+
+
+# The header -----------------------------------------------------------------------------------------------------------
 
 
 def header(found: Recognised) -> dict[str, str]:

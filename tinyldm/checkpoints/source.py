@@ -65,7 +65,12 @@ class ShardedSource(SourceView):
         index = read_index(str(path))
         shards: dict[str, TensorSource] = {}
         try:
-            file_of = listed_files(Path(path), index["weight_map"], shards)
+            file_of: dict[str, str] = dict(index["weight_map"])
+            for name, file in file_of.items():
+                if file not in shards:
+                    shards[file] = open_shard(Path(path), file)
+                if name not in shards[file]:
+                    raise CheckpointError(f"{path}: says that {quoted(file)} holds {quoted(name)}, which it does not")
             add_unlisted(str(path), file_of, shards)
         except BaseException:
             for shard in shards.values():
@@ -74,16 +79,6 @@ class ShardedSource(SourceView):
         metadata = {key: str(value) for key, value in index["metadata"].items()}
         places = {name: (shards[file], name) for name, file in file_of.items()}
         super().__init__(str(path), metadata, places, shards.values())
-
-
-def listed_files(index: Path, weight_map: Mapping[str, str], shards: dict[str, TensorSource]) -> dict[str, str]:
-    """The file of each name in an index; each file is opened into `shards`, and must hold what the index says."""
-    for name, file in weight_map.items():
-        if file not in shards:
-            shards[file] = open_shard(index, file)
-        if name not in shards[file]:
-            raise CheckpointError(f"{index}: says that {quoted(file)} holds {quoted(name)}, which it does not")
-    return dict(weight_map)
 
 
 def add_unlisted(index: str, file_of: dict[str, str], shards: Mapping[str, TensorSource]) -> None:

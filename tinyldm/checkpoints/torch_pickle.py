@@ -159,16 +159,12 @@ def place_storages(
     if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(sizes):
         raise CheckpointError(f"{file.path}: the list of storages is not that of the storages that tensors use")
     for key in keys:
-        size, width = sizes[key]
+        where, (size, width) = f"{file.path}: the storage {quoted(key)}", sizes[key]
         if position + 8 + size > file.size:
-            raise CheckpointError(
-                f"{file.path}: the storage {quoted(key)} ends behind the end of the file (truncated?)"
-            )
+            raise CheckpointError(f"{where} ends behind the end of the file (truncated?)")
         count = int.from_bytes(file.view(position, position + 8), "little")
         if count * width != size:
-            raise CheckpointError(
-                f"{file.path}: the storage {quoted(key)} has {count} elements, wanted {size // width}"
-            )
+            raise CheckpointError(f"{where} has {count} elements, wanted {size // width}")
         begins[key] = position + 8
         position += 8 + size
 
@@ -222,12 +218,9 @@ def choose_weights(root: Any) -> tuple[Any, dict[str, str]]:
     """The part of a checkpoint that holds weights, and the entries beside it that are passed over."""
     if not isinstance(root, dict):
         return root, {}
-    if isinstance(root.get("state_dict"), dict):
-        weights = root["state_dict"]
-        beside = {key: value for key, value in root.items() if key != "state_dict"}
-    else:
-        weights = {key: value for key, value in root.items() if key not in TRAINING}
-        beside = {key: value for key, value in root.items() if key in TRAINING}
+    nested = isinstance(root.get("state_dict"), dict)
+    beside = {key: value for key, value in root.items() if (key != "state_dict" if nested else key in TRAINING)}
+    weights = root["state_dict"] if nested else {key: value for key, value in root.items() if key not in beside}
     return weights, {join("", key): describe(value) for key, value in list(beside.items())[:MAX_EXTRAS]}
 
 

@@ -9,6 +9,7 @@ from tinyldm.checkpoints.architecture import unet_facts
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.families import SDXL, Family, family_of
 from tinyldm.checkpoints.leftovers import sort_leftovers
+from tinyldm.checkpoints.names.links import consecutive
 from tinyldm.checkpoints.overrides import resize
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.checkpoints.stated import Stated, same_schedule
@@ -27,7 +28,8 @@ def whole_checkpoint(source: TensorSource, ema: bool | None, stated: Stated) -> 
     weights = choose_ema(source, family, ema, found.notes)
     has_first_stage = f"{FIRST_STAGE}decoder.conv_in.weight" in source
     autoencoder = inner(source, FIRST_STAGE) if has_first_stage else None
-    factor = 2 ** (level_count(autoencoder) - 1) if autoencoder else 8
+    levels = consecutive(autoencoder.names, "decoder.up.{}.block.0.norm1.weight") if autoencoder else 4
+    factor = 2 ** (max(1, levels) - 1)
     found.components["unet"] = components.unet(weights, found.notes, stated, factor)
     if autoencoder:
         scaling = latent_scale(source, family, found, stated)
@@ -86,8 +88,3 @@ def latent_scale(source: TensorSource, family: Family | None, found: Recognised,
         found.notes.append("scaling factor 0.18215 is assumed")
         found.assumed.add("scaling_factor")
     return family.scaling_factor if family else 0.18215
-
-
-def level_count(autoencoder: TensorSource) -> int:
-    """How many levels a first stage with original names has."""
-    return max(1, len({name.split(".")[2] for name in autoencoder.names if name.startswith("decoder.up.")}))

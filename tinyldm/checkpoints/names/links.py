@@ -5,7 +5,7 @@ Nothing is converted ahead of time: a view reads, and where needed splits or joi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,6 +112,9 @@ def consecutive(names: Collection[str], pattern: str) -> int:
     return count
 
 
+LinksOf = Callable[..., Iterable[Link]]  # of the names of a side, the side, and what else a kind of model needs
+
+
 class LinkedSource(SourceView):
     """A view of a source through links: of an original file under canonical names, or the other way round.
 
@@ -128,6 +131,11 @@ class LinkedSource(SourceView):
         self._links = Table(source.path, linked)
         places = {name: (source, self._inputs(link)[0]) for name, (link, _, _) in linked.items()}
         super().__init__(source.path, source.metadata, places, [source])
+
+    @classmethod
+    def of(cls, source: TensorSource, side: Side, links_of: LinksOf, *more: object) -> LinkedSource:
+        """A source with the names of one side under those of the other: `links_of(names, side, *more)` joins them."""
+        return cls(source, links_of(source.names, side, *more), "original" if side == "canonical" else "canonical")
 
     def _shape_through(self, link: Link) -> Shape:
         first, *others = self._inputs(link)

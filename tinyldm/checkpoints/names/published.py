@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from tinyldm.checkpoints.base import TensorSource
 from tinyldm.checkpoints.views import RenamedSource
 
 # How the autoencoder's attention was called until 2023, and how it has been since.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+# What stands before the names of a text encoder in its folder; of CLIP's in files until 2025, newer ones lack it.
+PREFIXES = {"CLIPTextModel": "text_model.", "CLIPTextModelWithProjection": "text_model.", "LDMBertModel": "model."}
 VISION = "vision_model."
 CLIP_OWN = ("embeddings.", "encoder.", "final_layer_norm.", "text_projection.")
-
-
-def text_encoder_names(source: TensorSource) -> TensorSource:
-    """A text encoder without the `text_model.` prefix, which files had until 2025 and newer ones lack."""
-    return RenamedSource(source, {name.removeprefix("text_model."): name for name in source.names})
 
 
 def vision_names(source: TensorSource) -> TensorSource:
@@ -27,15 +23,10 @@ def vision_names(source: TensorSource) -> TensorSource:
 
 
 def clip_names(source: TensorSource) -> TensorSource:
-    """A CLIP text encoder as `text_encoder_names` has it, without what else a file has beside it."""
-    view = text_encoder_names(source)
-    own = (name for name in view.names if name.startswith(CLIP_OWN) and not name.endswith("position_ids"))
-    return RenamedSource(view, {name: name for name in own})
-
-
-def bert_names(source: TensorSource) -> TensorSource:
-    """The first latent-diffusion text encoder without the `model.` prefix of its published folder."""
-    return RenamedSource(source, {name.removeprefix("model."): name for name in source.names})
+    """A CLIP text encoder without its prefix, and without what else a file has beside it."""
+    names = {name.removeprefix(PREFIXES["CLIPTextModel"]): name for name in source.names}
+    own = (name for name in names if name.startswith(CLIP_OWN) and not name.endswith("position_ids"))
+    return RenamedSource(source, {name: names[name] for name in own})
 
 
 def vae_names(source: TensorSource) -> TensorSource:
@@ -55,18 +46,12 @@ def present_attention(name: str) -> str:
 # Names that are not the present ones, of any component: only who has some is walked through again.
 OLDER = re.compile(r"^(?:text_|vision_)?model\.|\.attentions\..*\b(?:query|key|value|proj_attn)\.|position_ids")
 
-# How the tensors of a class are named in its folder, where it is not by the names that the models here use.
-BY_CLASS: dict[str, Callable[[TensorSource], TensorSource]] = {
-    "CLIPTextModel": text_encoder_names,
-    "CLIPTextModelWithProjection": text_encoder_names,
-    "CLIPVisionModelWithProjection": vision_names,
-    "LDMBertModel": bert_names,
-    "AutoencoderKL": vae_names,
-    "AsymmetricAutoencoderKL": vae_names,
-    "VQModel": vae_names,
-}
-
 
 def present_names(class_name: str, source: TensorSource) -> TensorSource:
     """The tensors of a published folder, some of them `OLDER`, under the names that the models here use."""
-    return BY_CLASS[class_name](source) if class_name in BY_CLASS else source
+    if class_name == "CLIPVisionModelWithProjection":
+        return vision_names(source)
+    if class_name in ("AutoencoderKL", "AsymmetricAutoencoderKL", "VQModel"):
+        return vae_names(source)
+    prefix = PREFIXES.get(class_name, "")
+    return RenamedSource(source, {name.removeprefix(prefix): name for name in source.names})
