@@ -77,18 +77,12 @@ class Report:
             numbers = {"name": t.name, "seconds": t.seconds, "calls": t.calls, "multiply_adds": t.multiply_adds}
             return {**numbers, "gflops": t.gflops, "share_of_matmul": t.gflops / self.matmul_gflops}
 
-        return {
-            "title": self.title,
-            "machine": self.machine,
-            "backend": self.backend,
-            "matmul_gflops": self.matmul_gflops,
-            "models": [{**row(t), "peak_bytes": t.peak_bytes} for t in self.models],
-            "operators": {
-                model: [{**row(t), "share_of_time": t.seconds / _total(rows)} for t in rows]
-                for model, rows in self.operators.items()
-            },
-            "peak_bytes": self.peak_bytes,
+        models = [{**row(t), "peak_bytes": t.peak_bytes} for t in self.models]
+        operators = {
+            model: [{**row(t), "share_of_time": t.seconds / _total(rows)} for t in rows]
+            for model, rows in self.operators.items()
         }
+        return {**vars(self), "models": models, "operators": operators, "peak_bytes": self.peak_bytes}
 
     def as_text(self) -> str:
         """The report as tables."""
@@ -170,7 +164,6 @@ def bench(
     height: int,
     width: int,
     repeat: int = 5,
-    operators: bool = True,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Report:
     """Time the networks of `model` for pictures of `height` × `width` pixels (`tinyldm bench`).
@@ -183,8 +176,7 @@ def bench(
         progress(name)
         forget_peak()
         report.models.append(Timing(name, median_seconds(work, repeat), work.multiply_adds, peak_bytes=peak_bytes()))
-        if operators:
-            report.operators[name] = by_operator(work, repeat)
+        report.operators[name] = by_operator(work, repeat)
     return report
 
 

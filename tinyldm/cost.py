@@ -200,16 +200,16 @@ def vae_costs(vae: FirstStage[Any], height: int, width: int) -> tuple[list[Cost]
     return encoding, [search, *costs_of(vae, lambda twin: twin.decode(z, quantize=False))]
 
 
-def text_encoder_costs(encoder: TextEncoder | BertEncoder, batch: int = 1) -> list[Cost]:
+def text_encoder_costs(encoder: TextEncoder | BertEncoder) -> list[Cost]:
     """Every module of a text encoder for prompts of its full length, and of its pooled text where it projects that."""
     length = encoder.config.max_position_embeddings
-    found = costs_of(encoder, lambda twin: twin(np.zeros((batch, length), np.int64)))
+    found = costs_of(encoder, lambda twin: twin(np.zeros((1, length), np.int64)))
     listed, context = {cost.path for cost in found}, found[-1].shape
     # Positions are added where they are looked up, which is no module; the projection takes one row a prompt.
     for name, shape in encoder.parameters.items():
         path = name.rpartition(".")[0]
         if path not in listed and path.endswith("text_projection"):
-            found.append(Cost(path, (batch, shape[0]), math.prod(shape), batch * math.prod(shape)))
+            found.append(Cost(path, (1, shape[0]), math.prod(shape), math.prod(shape)))
         elif path not in listed:
             found.insert(0, Cost(path, context, math.prod(shape), 0))
     return found
@@ -265,12 +265,12 @@ def with_attention(costs: Mapping[str, Cost]) -> list[Cost]:
     return out
 
 
-def by_block(costs: list[Cost], depth: int = 2) -> list[Cost]:
-    """The costs summed over modules whose paths begin with the same `depth` names, with the last shape of each."""
+def by_block(costs: list[Cost]) -> list[Cost]:
+    """The costs summed over the modules of a block (`down_blocks.0`), with the last shape of each."""
     blocks: dict[str, Cost] = {}
     for c in costs:
         names = c.path.split(" ")[0].split(".")
-        key = ".".join(names[: depth if len(names) > 1 and names[1].isdigit() else 1])
+        key = ".".join(names[: 2 if len(names) > 1 and names[1].isdigit() else 1])
         before = blocks.get(key, Cost(key, c.shape, 0, 0))
         blocks[key] = Cost(key, c.shape, before.parameters + c.parameters, before.multiply_adds + c.multiply_adds)
     return list(blocks.values())

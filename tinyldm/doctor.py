@@ -131,16 +131,11 @@ def examine(measure: bool = True) -> Examination:
     if left is not None and left < (whole or math.inf):  # a container without a limit states an absurd one
         found.memory["left of the container"] = left
     for look in (look_at_processor, look_at_caches, *((look_at_speed,) if measure else ())):
-        attempt(look, found)
+        try:
+            look(found)
+        except Exception as error:  # whatever is broken here is what a user wants to read; the other looks go on
+            found.problems.append(f"{look.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
     return found
-
-
-def attempt(look: Callable[[Examination], None], found: Examination) -> None:
-    """One look; an error is a problem, and the other looks go on."""
-    try:
-        look(found)
-    except Exception as error:  # whatever is broken here is what a user wants to read
-        found.problems.append(f"{look.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
 
 
 def look_at_processor(found: Examination) -> None:
@@ -172,9 +167,8 @@ def look_at_caches(found: Examination) -> None:
 def cache(holds: str, path: Path) -> Cache:
     """What is in a folder, and whether it, or the first folder above it that is there, can be written."""
     there = next((folder for folder in (path, *path.parents) if folder.exists()), path)
-    size = 0
-    for file in path.rglob("*") if path.exists() else ():
-        size += file.stat().st_size if file.is_file() and not file.is_symlink() else 0
+    files = (file for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    size = sum(file.stat().st_size for file in files)
     return Cache(holds, str(path), is_writable(there), size)
 
 
