@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tinyldm.checkpoints.base import TensorSource, quoted
 from tinyldm.checkpoints.families import Config, Facts, Family, Heads
 from tinyldm.checkpoints.names.links import consecutive
-from tinyldm.checkpoints.names.unet import Level, attention_modules, convolution_modules, original_levels
+from tinyldm.checkpoints.names.unet import Level, block_modules, original_levels
 from tinyldm.errors import CheckpointError
 
 SDXL_CONTEXTS = (2048, 1280)  # of the models whose added vector is pooled text with size and crop
@@ -42,10 +42,9 @@ def unet_facts(source: TensorSource) -> Facts:
 
 def unet_config(source: TensorSource, family: Family | None, heads: Heads, factor: int = 8) -> Config:
     """The config of a UNet with original names: of a UNet2DConditionModel, or a UNet2DModel if it takes no context."""
-    facts, names = unet_facts(source), frozenset(source.names)
-    up = original_levels(names)
+    facts, up = unet_facts(source), original_levels(source)
     down = up[::-1]
-    module = {canonical: original for original, canonical, _ in convolution_modules(up)}
+    module = {canonical: original for original, canonical, _ in block_modules(up)}
     widths = [sizes(source, f"{first_resnet(source, module, i)}.out_layers.3.weight", 4)[0] for i in range(len(down))]
     layers = [level.resnets - 1 for level in down]
     shift = sizes(source, f"{module['mid_block.resnets.0']}.emb_layers.1.weight", 2)[0] == 2 * widths[-1]
@@ -65,13 +64,10 @@ def unet_config(source: TensorSource, family: Family | None, heads: Heads, facto
         "resnet_time_scale_shift": "scale_shift" if shift else "default",
     }
     if facts.context is not None:
-        config["attention_head_dim"] = heads.count or [heads(width) for width in widths]
-        return config | _conditional(source, facts, up, names)
-    return (
-        config
-        | _unconditional(source, [level.attended for level in down], heads)
-        | ({"attn_norm_num_groups": 32} if shift else {})
-    )
+        count = heads.count or [heads(width) for width in widths]
+        return config | _conditional(source, facts, up, module, count)
+    attended = [level.attended for level in down]
+    return config | _unconditional(source, attended, heads) | ({"attn_norm_num_groups": 32} if shift else {})
 
 
 def _unconditional(source: TensorSource, attended: list[bool], heads: Heads) -> Config:
@@ -86,16 +82,17 @@ def _unconditional(source: TensorSource, attended: list[bool], heads: Heads) -> 
     } | ({"num_attention_heads": heads.count} if heads.count else {"attention_head_dim": heads.channels})
 
 
-def _conditional(source: TensorSource, facts: Facts, up: list[Level], names: frozenset[str]) -> Config:
+def _conditional(
+    source: TensorSource, facts: Facts, up: list[Level], module: Mapping[str, str], heads: int | list[int]
+) -> Config:
     down = up[::-1]
-    modules = {canonical: original for original, canonical in attention_modules(up)}
     depths, only_cross = [], []
     for i in range(len(down)):
-        first = modules.get(f"down_blocks.{i}.attentions.0", "")
-        depths.append(consecutive(names, first + ".transformer_blocks.{}.norm1.weight") if first else 1)
+        first = module.get(f"down_blocks.{i}.attentions.0", "")
+        depths.append(consecutive(source, first + ".transformer_blocks.{}.norm1.weight") if first else 1)
         own = sizes(source, f"{first}.transformer_blocks.0.attn1.to_k.weight", 2) if first else (0, 0)
         only_cross.append(own[0] != own[1])
-    depths[-1] = consecutive(names, "middle_block.1.transformer_blocks.{}.norm1.weight")
+    depths[-1] = consecutive(source, "middle_block.1.transformer_blocks.{}.norm1.weight")
     alike = {d for d, level in zip(depths, down, strict=True) if level.attended} | {depths[-1]}
     config: Config = {
         "_class_name": "UNet2DConditionModel",
@@ -105,6 +102,7 @@ def _conditional(source: TensorSource, facts: Facts, up: list[Level], names: fro
         "use_linear_projection": facts.linear,
         "transformer_layers_per_block": depths[-1] if len(alike) == 1 else depths,
         "only_cross_attention": only_cross if any(only_cross) else False,
+        "attention_head_dim": heads,
     }
     return config | _added(source, facts)
 
@@ -153,27 +151,26 @@ def tiny_config(source: TensorSource) -> Config:
 
 def autoencoder_config(source: TensorSource, scaling_factor: float, size: int) -> Config:
     """The config of a first stage with original names: AutoencoderKL, or VQModel where it has a codebook."""
-    names = frozenset(source.names)
-    levels = consecutive(names, "encoder.down.{}.block.0.norm1.weight")
-    attended = [f"encoder.down.{i}.attn.0.norm.weight" in names for i in range(levels)]
+    levels = consecutive(source, "encoder.down.{}.block.0.norm1.weight")
+    attended = [f"encoder.down.{i}.attn.0.norm.weight" in source for i in range(levels)]
     config: Config = {
         "in_channels": sizes(source, "encoder.conv_in.weight", 4)[1],
         "out_channels": sizes(source, "decoder.conv_out.weight", 4)[0],
         "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attended],
         "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in attended[::-1]],
         "block_out_channels": [sizes(source, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)],
-        "layers_per_block": consecutive(names, "encoder.down.0.block.{}.norm1.weight"),
+        "layers_per_block": consecutive(source, "encoder.down.0.block.{}.norm1.weight"),
         "latent_channels": sizes(source, "decoder.conv_in.weight", 4)[1],
         "act_fn": "silu",
         "norm_num_groups": 32,
         "sample_size": size,
         "scaling_factor": scaling_factor,
-        "mid_block_add_attention": "encoder.mid.attn_1.norm.weight" in names,
+        "mid_block_add_attention": "encoder.mid.attn_1.norm.weight" in source,
     }
-    if "quantize.embedding.weight" in names:
+    if "quantize.embedding.weight" in source:
         count, width = sizes(source, "quantize.embedding.weight", 2)
         return config | {"_class_name": "VQModel", "num_vq_embeddings": count, "vq_embed_dim": width}
-    used = {f"use_{name}": f"{name}.weight" in names for name in ("quant_conv", "post_quant_conv")}
+    used = {f"use_{name}": f"{name}.weight" in source for name in ("quant_conv", "post_quant_conv")}
     return config | {"_class_name": "AutoencoderKL"} | used
 
 
@@ -187,7 +184,7 @@ def clip_config(source: TensorSource, activation: str) -> Config:
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": sizes(source, "encoder.layers.0.mlp.fc1.weight", 2)[0],
-        "num_hidden_layers": consecutive(frozenset(source.names), "encoder.layers.{}.layer_norm1.weight"),
+        "num_hidden_layers": consecutive(source, "encoder.layers.{}.layer_norm1.weight"),
         "num_attention_heads": max(1, width // 64),
         "max_position_embeddings": sizes(source, "embeddings.position_embedding.weight", 2)[0],
         "hidden_act": activation,
@@ -208,7 +205,7 @@ def bert_config(source: TensorSource) -> Config:
         "vocab_size": vocabulary,
         "d_model": width,
         "max_position_embeddings": sizes(source, "embed_positions.weight", 2)[0],
-        "encoder_layers": consecutive(frozenset(source.names), "layers.{}.fc1.weight"),
+        "encoder_layers": consecutive(source, "layers.{}.fc1.weight"),
         "encoder_ffn_dim": sizes(source, "layers.0.fc1.weight", 2)[0],
         "encoder_attention_heads": 8,
         "head_dim": sizes(source, "layers.0.self_attn.q_proj.weight", 2)[0] // 8,

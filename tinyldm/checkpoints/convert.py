@@ -8,11 +8,10 @@ from typing import Any
 
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.published_folder import Tokenizers, write_folder
+from tinyldm.checkpoints.published_folder import Tokenizers, write_folder, write_tensors
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.checkpoints.single_file import single_file
 from tinyldm.checkpoints.temporary import ended_cleanly, remove_stale
-from tinyldm.checkpoints.writing import write_tensors
 from tinyldm.errors import InputError
 
 OTHER_FILES = (".bin", ".ckpt", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")

@@ -78,7 +78,7 @@ UPSCALER = schedule(0.0001, 0.02, prediction_type="v_prediction")
 SAME_AS_SD2 = "2-base, 2.1-base and SD-Turbo predict epsilon"
 
 SD1, SD2 = Heads(count=8), Heads(channels=64)
-LDM_HEADS = Heads(channels=32)
+LDM_HEADS, ONE_HEAD = Heads(channels=32), Heads(count=1)
 
 
 def text_facts(in_channels: int, context: int, linear: bool) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def xl(name: str, title: str, context: int) -> Family:
     return Family(name, title, facts, SD2, SDXL, scaling_factor=0.13025, size=1024)
 
 
-def ldm(name: str, title: str, facts: Mapping[str, Any], heads: Heads, end: float, **more: Any) -> Family:
+def ldm(name: str, title: str, facts: Mapping[str, Any], end: float, heads: Heads = LDM_HEADS, **more: Any) -> Family:
     """A model of the latent-diffusion zoo, with the end of its schedule; most have latents as the first stage gives."""
     usual = {"scaling_factor": 1.0, "ema": True, "size": 256}
     return Family(name, f"latent diffusion, {title}", facts, heads, schedule(0.0015, end), **usual | more)
@@ -116,28 +116,24 @@ FAMILIES = (
         schedule(0.00085, 0.012),
         size=256,
     ),
-    ldm("ldm-text2img-256", "text to image, 256", text_facts(3, 640, False), LDM_HEADS, 0.0195),
-    ldm("ldm-cin256", "class-conditional ImageNet, VQ f8", text_facts(4, 512, False), LDM_HEADS, 0.0195),
-    ldm("ldm-layout2img", "layout to image", {"width": 128, "in_channels": 3, "context": 512}, LDM_HEADS, 0.0205),
+    ldm("ldm-text2img-256", "text to image, 256", text_facts(3, 640, False), 0.0195),
+    ldm("ldm-cin256", "class-conditional ImageNet, VQ f8", text_facts(4, 512, False), 0.0195),
+    ldm("ldm-layout2img", "layout to image", {"width": 128, "in_channels": 3, "context": 512}, 0.0205),
+    ldm("ldm-cin256-v2", "class-conditional ImageNet, VQ f4", text_facts(3, 512, False), 0.0195, ONE_HEAD, ema=False),
     ldm(
-        *("ldm-cin256-v2", "class-conditional ImageNet, VQ f4", text_facts(3, 512, False), Heads(count=1), 0.0195),
-        ema=False,
-    ),
-    ldm(
-        *("ldm-retrieval-768", "retrieval-augmented, 768", {"in_channels": 16, "context": 768}, LDM_HEADS, 0.015),
+        *("ldm-retrieval-768", "retrieval-augmented, 768", {"in_channels": 16, "context": 768}, 0.015),
         scaling_factor=0.22765929,
         size=768,
     ),
     # the file of the next holds a scale of its own, measured in training
-    ldm("ldm-lsun-churches", "LSUN churches", {"in_channels": 4, "context": None}, SD1, 0.0155),
-    ldm("ldm-bsr-sr", "super-resolution", {"width": 160, "in_channels": 6, "context": None}, LDM_HEADS, 0.0155),
-    ldm("ldm-semantic-synthesis", "semantic synthesis", {"in_channels": 6, "context": None}, SD1, 0.0205),
-    ldm("ldm-inpainting-big", "inpainting", {"in_channels": 7, "context": None}, SD1, 0.0205),
+    ldm("ldm-lsun-churches", "LSUN churches", {"in_channels": 4, "context": None}, 0.0155, SD1),
+    ldm("ldm-bsr-sr", "super-resolution", {"width": 160, "in_channels": 6, "context": None}, 0.0155),
+    ldm("ldm-semantic-synthesis", "semantic synthesis", {"in_channels": 6, "context": None}, 0.0205, SD1),
+    ldm("ldm-inpainting-big", "inpainting", {"in_channels": 7, "context": None}, 0.0205, SD1),
     ldm(
         "ldm-unconditional",
         "unconditional: CelebA-HQ, FFHQ, LSUN bedrooms",
         {"in_channels": 3, "context": None},
-        LDM_HEADS,
         0.0195,
     ),
 )

@@ -27,10 +27,8 @@ def ip_adapter(source: TensorSource) -> Component | None:
         return None
     p = "image_proj"
     if f"{p}.perceiver_resampler.proj_in.weight" in source or {f"{p}.proj.2.weight", f"{p}.norm.weight"} <= {*source}:
-        raise CheckpointError(
-            f"{source.path}: is an IP-Adapter of FaceID, which reads a face's identity from another network and is not "
-            "supported"
-        )
+        what = "which reads a face's identity from another network and is not supported"
+        raise CheckpointError(f"{source.path}: is an IP-Adapter of FaceID, {what}")
     if f"{p}.proj.weight" in source:
         context = sizes(source, f"{p}.norm.weight", 1)[0]
         total, embed = sizes(source, f"{p}.proj.weight", 2)
@@ -42,13 +40,11 @@ def ip_adapter(source: TensorSource) -> Component | None:
         config, context = resampler_config(source, p), sizes(source, f"{p}.proj_out.weight", 2)[0]
     else:
         raise CheckpointError(f"{source.path}: is an IP-Adapter without {p}, which makes tokens of a picture")
-    numbers = sorted(
-        int(n.split(".")[1]) for n in source.names if n.startswith("ip_adapter.") and n.endswith("k_ip.weight")
-    )
-    widths = [sizes(source, f"ip_adapter.{number}.to_k_ip.weight", 2)[0] for number in numbers]
-    return Component(
-        "IPAdapter", {"_class_name": "IPAdapter", "context_dim": context, "widths": widths} | config, source
-    )
+    keys = [name for name in source.names if name.startswith("ip_adapter.") and name.endswith("k_ip.weight")]
+    in_order = sorted(keys, key=lambda name: int(name.split(".")[1]))
+    widths = [sizes(source, name, 2)[0] for name in in_order]
+    fields = {"_class_name": "IPAdapter", "context_dim": context, "widths": widths} | config
+    return Component("IPAdapter", fields, source)
 
 
 def resampler_config(source: TensorSource, p: str) -> dict[str, Any]:
@@ -59,7 +55,7 @@ def resampler_config(source: TensorSource, p: str) -> dict[str, Any]:
         "embed_dim": sizes(source, f"{p}.proj_in.weight", 2)[1],
         "tokens": tokens,
         "hidden_dim": width,
-        "depth": consecutive(frozenset(source.names), p + ".layers.{}.0.to_q.weight"),
+        "depth": consecutive(source, p + ".layers.{}.0.to_q.weight"),
         "heads": max(1, sizes(source, f"{p}.layers.0.0.to_q.weight", 2)[0] // HEAD),
         "inner_dim": sizes(source, f"{p}.layers.0.1.1.weight", 2)[0],
     }
@@ -71,7 +67,7 @@ def image_encoder(source: TensorSource) -> Component | None:
     if "pre_layrnorm.weight" not in view or "visual_projection.weight" not in view:
         return None
     width, channels, patch, _ = sizes(view, "embeddings.patch_embedding.weight", 4)
-    layers = consecutive(frozenset(view.names), "encoder.layers.{}.layer_norm1.weight")
+    layers = consecutive(view, "encoder.layers.{}.layer_norm1.weight")
     squares = math.isqrt(sizes(view, "embeddings.position_embedding.weight", 2)[0] - 1)
     config = {
         "architectures": ["CLIPVisionModelWithProjection"],

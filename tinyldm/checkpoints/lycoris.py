@@ -77,10 +77,10 @@ def difference(parts: Arrays, shape: Shape) -> np.ndarray:
         up, down = parts["up"], parts["down"]
         whole = tucker(parts["mid"], up, down) if "mid" in parts else flat(up) @ flat(down)
     elif kind == "LoHa":
-        first, second = hadamard_factor(parts, 1), hadamard_factor(parts, 2)
+        first, second = (low_rank(parts, "hada", i) for i in (1, 2))
         whole = first * second.reshape(first.shape)
     elif kind == "LoKr":
-        first, second = kronecker_factor(parts, 1), kronecker_factor(parts, 2)
+        first, second = (parts[w] if (w := f"lokr_w{i}") in parts else low_rank(parts, "lokr", i) for i in (1, 2))
         whole = np.kron(first.reshape(first.shape + (1,) * (second.ndim - first.ndim)), second)
     else:
         whole = parts["diff"] if "diff" in parts else parts["w_norm"]
@@ -93,13 +93,11 @@ def check_shapes(shapes: Shapes, shape: Shape) -> None:
     if kind == "LoRA":
         found = product_shape(shapes["up"], shapes["down"], shapes.get("mid"))
     elif kind == "LoHa":
-        found, second = (low_rank_shape(shapes, "hada_w{}", i, f"hada_t{i}") for i in (1, 2))
+        found, second = (low_rank_shape(shapes, "hada", i) for i in (1, 2))
         if (found[0], math.prod(found)) != (second[0], math.prod(second)):
             raise ValueError(f"make factors of shapes {found} and {second}")
     elif kind == "LoKr":
-        first, second = (
-            shapes.get(f"lokr_w{i}") or low_rank_shape(shapes, "lokr_w{}", i, f"lokr_t{i}") for i in (1, 2)
-        )
+        first, second = (shapes.get(f"lokr_w{i}") or low_rank_shape(shapes, "lokr", i) for i in (1, 2))
         found = (first[0] * second[0], first[1] * second[1], *second[2:])
     else:
         found = shapes["diff"] if "diff" in shapes else shapes["w_norm"]
@@ -125,9 +123,9 @@ def product_shape(a: Shape, b: Shape, core: Shape | None = None) -> Shape:
     return (a[0], *b[1:]) if core is None else (a[0], b[1], *core[2:])
 
 
-def low_rank_shape(shapes: Shapes, name: str, i: int, core: str) -> Shape:
-    """The shape of one factor that is stored as a product of two; in the Tucker form the first is transposed."""
-    a, b = shapes[f"{name.format(i)}_a"], shapes[f"{name.format(i)}_b"]
+def low_rank_shape(shapes: Shapes, kind: str, i: int) -> Shape:
+    """The shape of `low_rank`."""
+    a, b, core = shapes[f"{kind}_w{i}_a"], shapes[f"{kind}_w{i}_b"], f"{kind}_t{i}"
     return product_shape(a[::-1], b, shapes[core]) if core in shapes else product_shape(a, b)
 
 
@@ -142,19 +140,14 @@ def tucker(core: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:  #
     return widened
 
 
-def hadamard_factor(parts: Arrays, i: int) -> np.ndarray:
-    """One factor of a LoHa, `(out, in · kernel)` or with the kernel's axes."""
-    a, b = parts[f"hada_w{i}_a"], parts[f"hada_w{i}_b"]
-    return tucker(parts[f"hada_t{i}"], a.T, b) if f"hada_t{i}" in parts else a @ flat(b)
+def low_rank(parts: Arrays, kind: str, i: int) -> np.ndarray:
+    """A factor stored as a product of two, `(out, in)` or with a kernel's axes.
 
-
-def kronecker_factor(parts: Arrays, i: int) -> np.ndarray:
-    """One factor of a LoKr, a matrix, or with the kernel's axes."""
-    if f"lokr_w{i}" in parts:
-        return parts[f"lokr_w{i}"]
-    a, b = parts[f"lokr_w{i}_a"], parts[f"lokr_w{i}_b"]
-    if i == 2 and "lokr_t2" in parts:
-        return tucker(parts["lokr_t2"], a.T, b)
+    In the Tucker form, with a core between them, the first of the two is transposed.
+    """
+    a, b, core = parts[f"{kind}_w{i}_a"], parts[f"{kind}_w{i}_b"], f"{kind}_t{i}"
+    if core in parts:
+        return tucker(parts[core], a.T, b)
     product: np.ndarray = a @ flat(b)
     return product.reshape(len(a), *b.shape[1:])
 

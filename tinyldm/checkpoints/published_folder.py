@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinyldm.checkpoints.base import FLOATING
 from tinyldm.checkpoints.names.published import PREFIXES, VISION
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
+from tinyldm.checkpoints.safetensors import SafetensorsWriter
 from tinyldm.checkpoints.temporary import held, temporary_for, writing
-from tinyldm.checkpoints.writing import write_json, write_tensors
+from tinyldm.checkpoints.views import Place
+
+METADATA = {"format": "pt"}  # of a safetensors file; without it the original libraries refuse it
 
 TokenizerFolder = tuple[str, dict[str, str]]  # the class of a tokenizer, and its files' texts by name
 
@@ -116,3 +120,21 @@ def write_tokenizers(folder: Path, found: Recognised, tokenizers: Tokenizers) ->
                 (folder / place / file).write_text(text, encoding="utf-8")
             index[place] = ["transformers", class_name]
     return index
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Place], tag: str | None, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors under new names; `tag` is the type of floating ones, by default the one that each has."""
+    declared = {}
+    for name, (source, inner) in tensors.items():
+        stored = source.dtype(inner)
+        declared[name] = (tag if tag and stored in FLOATING else stored, source.shape(inner))
+    with SafetensorsWriter(path, declared, {**METADATA, **(metadata or {})}) as writer:
+        for name, (source, inner) in tensors.items():
+            writer.write(name, source.read(inner, None))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file as published ones look."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -306,7 +306,6 @@ class SafetensorsWriter:
 
 def lay_out(declared: Mapping[str, tuple[str, Sequence[int]]], path: str) -> dict[str, Entry]:
     """The place of each tensor: wide types first, so that each lies at a multiple of its own size; then by name."""
-    entries = {}
     for name, (tag, shape) in declared.items():
         where = f"{path}: tensor {quoted(name)}"
         if type(name) is not str or name == "__metadata__" or not encodable(name):
@@ -315,14 +314,13 @@ def lay_out(declared: Mapping[str, tuple[str, Sequence[int]]], path: str) -> dic
             raise CheckpointError(f"{where} has dtype {quoted(tag)}, wanted one of {', '.join(STORED)}")
         if not all(size >= 0 for size in shape) or not countable(shape):
             raise CheckpointError(f"{where} has shape {quoted(shape)}, which cannot be stored")
-        entries[name] = (tag, tuple(int(size) for size in shape))
-    placed, position = {}, 0
-    for name in sorted(entries, key=lambda name: (WRITTEN_ORDER.index(entries[name][0]), name)):
-        tag, shape = entries[name]
+    entries, position = {}, 0
+    for name in sorted(declared, key=lambda name: (WRITTEN_ORDER.index(declared[name][0]), name)):
+        tag, shape = declared[name][0], tuple(int(size) for size in declared[name][1])
         end = position + math.prod(shape) * STORED[tag].itemsize
-        placed[name] = Entry(tag, shape, position, end)
+        entries[name] = Entry(tag, shape, position, end)
         position = end
-    return placed
+    return entries
 
 
 def build_header(entries: Mapping[str, Entry], metadata: Mapping[str, str], path: str) -> bytes:

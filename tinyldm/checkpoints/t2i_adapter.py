@@ -11,6 +11,7 @@ from typing import Any
 
 from tinyldm.checkpoints.architecture import sizes
 from tinyldm.checkpoints.base import TensorSource
+from tinyldm.checkpoints.names.links import consecutive
 from tinyldm.checkpoints.recognised import Component
 from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError
@@ -57,8 +58,8 @@ def adapter_config(source: TensorSource) -> dict[str, Any]:
     """The config of an adapter with canonical names."""
     body = "adapter.body"
     light = f"{body}.0.out_conv.weight" in source
-    levels = next(i for i in range(len(source)) if f"{body}.{i}.resnets.0.block1.weight" not in source)
-    blocks = next(j for j in range(len(source)) if f"{body}.0.resnets.{j}.block1.weight" not in source)
+    levels = consecutive(source, body + ".{}.resnets.0.block1.weight")
+    blocks = consecutive(source, body + ".0.resnets.{}.block1.weight")
     last = "out_conv" if light else "resnets.0.block1"
     widths = [sizes(source, f"{body}.{i}.{last}.weight", 4)[0] for i in range(levels)]
     unshuffled = sizes(source, f"{body}.0.in_conv.weight" if light else "adapter.conv_in.weight", 4)[1]

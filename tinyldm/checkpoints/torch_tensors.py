@@ -97,10 +97,8 @@ def make_tensor(storage: Any, tag: str | None, offset: Any, shape: Any, strides:
     if count:
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         if (last + 1) * width > storage.size:
-            raise CheckpointError(
-                f"builds a tensor {tag} of shape {quoted(tuple(shape))} that reaches element {quoted(last)} "
-                f"of a storage of {storage.size} bytes"
-            )
+            reach = f"reaches element {quoted(last)} of a storage of {storage.size} bytes"
+            raise CheckpointError(f"builds a tensor {tag} of shape {quoted(tuple(shape))} that {reach}")
         if count > max(storage.size, storage.available):
             raise CheckpointError(f"builds a tensor of {count} elements that repeats those of a smaller storage")
     return LazyTensor(storage, tag, offset if count else 0, tuple(shape), tuple(strides))

@@ -28,7 +28,7 @@ def whole_checkpoint(source: TensorSource, ema: bool | None, stated: Stated) -> 
     weights = choose_ema(source, family, ema, found.notes)
     has_first_stage = f"{FIRST_STAGE}decoder.conv_in.weight" in source
     autoencoder = inner(source, FIRST_STAGE) if has_first_stage else None
-    levels = consecutive(autoencoder.names, "decoder.up.{}.block.0.norm1.weight") if autoencoder else 4
+    levels = consecutive(autoencoder, "decoder.up.{}.block.0.norm1.weight") if autoencoder else 4
     factor = 2 ** (max(1, levels) - 1)
     found.components["unet"] = components.unet(weights, found.notes, stated, factor)
     if autoencoder:

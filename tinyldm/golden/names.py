@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from tinyldm.checkpoints.names.autoencoder import autoencoder_links
 from tinyldm.checkpoints.names.links import Link
-from tinyldm.checkpoints.names.unet import RESNET, canonical_levels, convolution_modules, unet_links
+from tinyldm.checkpoints.names.unet import RESNET, block_modules, canonical_levels, unet_links
 from tinyldm.models.unet import UNet
 from tinyldm.models.vae import AutoencoderKL
 from tinyldm.pipelines.model import LatentDiffusion
@@ -55,7 +55,7 @@ def unet_modules(unet: UNet) -> dict[str, str]:
     heads = unet.config.per_block("attention_head_dim")[0]
     links = unet_links(names, "canonical", lambda _: heads, lambda name: unet.parameters[name])
     modules = modules_of(links) | UNET_MORE
-    for original, canonical, table in convolution_modules(canonical_levels(names)):
+    for original, canonical, table in block_modules(canonical_levels(names)):
         modules[canonical] = original
         if table == RESNET:
             modules |= {f"{canonical}.{a}": f"{original}.{b}" for a, b in RESNET_MORE.items()}

@@ -100,11 +100,7 @@ def parameters(c: AsymmetricConfig) -> Parameters:
 def condition_widths(c: AsymmetricConfig) -> list[int]:
     """The channels of the known part's features: they double with every layer, up to those of the smallest size."""
     width, most = c.up_block_out_channels[0], c.up_block_out_channels[-1]
-    widths = []
-    for _ in range(STRIDE.bit_length() - 1):
-        widths.append(min(width, most))
-        width = 2 * widths[-1]
-    return [*widths, most]
+    return [*(min(width << i, most) for i in range(STRIDE.bit_length() - 1)), most]
 
 
 class AsymmetricAutoencoderKL(FirstStage[AsymmetricConfig]):

@@ -77,10 +77,8 @@ class SpatialRescaler(Network[SpatialRescalerConfig]):
         x, c = np.asarray(segments, self.runtime.dtype), self.config
         multiple = 2**c.n_stages
         if x.ndim != 4 or x.shape[1] != c.in_channels or x.shape[2] % multiple or x.shape[3] % multiple:
-            raise InputError(
-                f"the map must have the shape (N, {c.in_channels}, H, W), H and W multiples of {multiple}, "
-                f"not {x.shape}"
-            )
+            wanted = f"(N, {c.in_channels}, H, W), H and W multiples of {multiple}"
+            raise InputError(f"the map must have the shape {wanted}, not {x.shape}")
         h = channels_last(x)
         for _ in range(c.n_stages):
             h = avg_pool2d(h)

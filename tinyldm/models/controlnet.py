@@ -111,9 +111,7 @@ class ControlNet(Network[ControlNetConfig]):
         context = checked_context(self.component, context, len(z), c.context_dim, dtype)
         hint, size = np.asarray(hint, dtype), (c.conditioning_channels, c.factor * z.shape[2], c.factor * z.shape[3])
         if hint.ndim != 4 or hint.shape[1:] != size or len(hint) not in (1, len(z)):
-            raise InputError(
-                f"ControlNet: hint must have the shape ({len(z)}, {', '.join(map(str, size))}), not {hint.shape}"
-            )
+            raise InputError(f"ControlNet: hint must have the shape {(len(z), *size)}, not {hint.shape}")
         if c.controlnet_conditioning_channel_order == "bgr":
             hint = hint[:, ::-1]
         given = Conditions.check(conditions, c.conditions, len(z), dtype, c.class_labels_are_ids)

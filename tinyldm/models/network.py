@@ -144,10 +144,8 @@ def require(component: str, name: str, value: Any, supported: Iterable[Any]) -> 
     """Raise `ConfigError` unless `value` is one of `supported`."""
     supported = list(supported)
     if not any(type(value) is type(s) and value == s for s in supported):
-        raise ConfigError(
-            f"{component} config: {name} = {quoted(value)} is not supported; supported: "
-            + ", ".join(repr(s) for s in supported)
-        )
+        known = ", ".join(map(repr, supported))
+        raise ConfigError(f"{component} config: {name} = {quoted(value)} is not supported; supported: {known}")
 
 
 def _frozen(value: Any) -> Any:

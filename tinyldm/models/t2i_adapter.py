@@ -123,16 +123,10 @@ class T2IAdapter(Network[T2IAdapterConfig]):
         Raises `InputError` where the shape does not fit.
         """
         hint, c = np.asarray(hint, self.runtime.dtype), self.config
-        if (
-            hint.ndim != 4
-            or hint.shape[1] != c.in_channels
-            or 0 in hint.shape
-            or np.any(np.remainder(hint.shape[2:], c.multiple))
-        ):
-            raise InputError(
-                f"T2I-Adapter: hint must have the shape (N, {c.in_channels}, H, W) with sides that are multiples of "
-                f"{c.multiple}, not {hint.shape}"
-            )
+        fits = hint.ndim == 4 and hint.shape[1] == c.in_channels and 0 not in hint.shape
+        if not fits or any(side % c.multiple for side in hint.shape[2:]):
+            wanted = f"(N, {c.in_channels}, H, W) with sides that are multiples of {c.multiple}"
+            raise InputError(f"T2I-Adapter: hint must have the shape {wanted}, not {hint.shape}")
         begin(self.name, hint=hint)
         features = t2i_adapter(pixel_unshuffle(channels_last(hint), c.downscale_factor), c, self.weights.adapter)
         return [channels_first(feature) * self.runtime.dtype.type(scale) for feature in features]

@@ -50,10 +50,11 @@ def unet_links(names: Collection[str], side: Side, heads: Heads, shape: ShapeOf)
     added = "class_embedding" if "class_embedding.linear_1.weight" in names else "add_embedding"
     links += module_links("label_emb.0", added, {"0": "linear_1", "2": "linear_2"}, names, side)
     up = original_levels(names) if side == "original" else canonical_levels(names)
-    for original, canonical in attention_modules(up):
-        links += attention_links(original, canonical, names, side, heads, shape)
-    for original, canonical, table in convolution_modules(up):
-        links += module_links(original, canonical, table, names, side)
+    for original, canonical, below in block_modules(up):
+        if below is None:
+            links += attention_links(original, canonical, names, side, heads, shape)
+        else:
+            links += module_links(original, canonical, below, names, side)
     return links
 
 
@@ -73,37 +74,24 @@ def controlnet_links(names: Collection[str], side: Side, shape: ShapeOf) -> list
 def original_levels(names: Collection[str]) -> list[Level]:
     """The levels of the way up, from the smallest size to the largest.
 
-    A level's last block carries the doubling: a convolution, or a residual block of its own.
-
-    A ControlNet has no way up; its levels are told by the halving convolutions of the way down.
+    A level's last block carries the doubling: a convolution, or a residual block of its own. A ControlNet has no way
+    up. Its levels are those of the way down, where halving convolutions are blocks of their own, with the residual
+    block more that a way up would have.
     """
-    if "output_blocks.0.0.in_layers.0.weight" not in names:
-        return original_levels_down(names)
-    found, count, attended, i = [], 0, False, 0
-    while f"output_blocks.{i}.0.in_layers.0.weight" in names:
-        block = f"output_blocks.{i}"
-        count += 1
-        attended = attended or f"{block}.1.norm.weight" in names
-        doubles = (f"{block}.{j}.{leaf}.weight" for j in (1, 2) for leaf in ("conv", "in_layers.0"))
-        if any(name in names for name in doubles):
+    up = "output_blocks.0.0.in_layers.0.weight" in names
+    way, i, more = ("output_blocks", 0, 0) if up else ("input_blocks", 1, 1)
+    found, count, attended = [], more, False
+    while any(f"{way}.{i}.0.{first}.weight" in names for first in ("in_layers.0", "op")):
+        halves = f"{way}.{i}.0.op.weight" in names
+        doubles = any(f"{way}.{i}.{j}.{leaf}.weight" in names for j in (1, 2) for leaf in ("conv", "in_layers.0"))
+        count += not halves
+        attended = attended or f"{way}.{i}.1.norm.weight" in names
+        if halves or doubles:
             found.append(Level(count, attended))
-            count, attended = 0, False
+            count, attended = more, False
         i += 1
-    return [*found, Level(count, attended)]
-
-
-def original_levels_down(names: Collection[str]) -> list[Level]:
-    """The levels that a way up would have, from the blocks of the way down."""
-    found, count, attended, i = [], 0, False, 1
-    while f"input_blocks.{i}.0.in_layers.0.weight" in names or f"input_blocks.{i}.0.op.weight" in names:
-        if f"input_blocks.{i}.0.op.weight" in names:
-            found.append(Level(count + 1, attended))
-            count, attended = 0, False
-        else:
-            count += 1
-            attended = attended or f"input_blocks.{i}.1.norm.weight" in names
-        i += 1
-    return [*found, Level(count + 1, attended)][::-1]
+    found.append(Level(count, attended))
+    return found if up else found[::-1]
 
 
 def canonical_levels(names: Collection[str]) -> list[Level]:
@@ -143,16 +131,6 @@ def block_modules(up: list[Level]) -> Iterator[tuple[str, str, Below | None]]:
         if i < len(up) - 1:
             place = 2 if level.attended else 1
             yield f"output_blocks.{block - 1}.{place}", f"up_blocks.{i}.upsamplers.0", RESNET | {"conv": "conv"}
-
-
-def convolution_modules(up: list[Level]) -> Iterator[tuple[str, str, Below]]:
-    """The residual blocks and the changes of size: original module, canonical module, what is below."""
-    return ((original, canonical, below) for original, canonical, below in block_modules(up) if below is not None)
-
-
-def attention_modules(up: list[Level]) -> Iterator[tuple[str, str]]:
-    """The attentions: original module, canonical module."""
-    return ((original, canonical) for original, canonical, below in block_modules(up) if below is None)
 
 
 def attention_links(
