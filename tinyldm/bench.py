@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 import platform
@@ -22,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from tinyldm.memory import human_bytes, machine_bytes
 from tinyldm.models.build import rebuilt
 from tinyldm.models.network import Network
 from tinyldm.models.unet2d import UNet2D
-from tinyldm.typing import Integers
 
 MATMUL_SIZE = 1536  # of the square matrices whose product is the machine's best
 TEXT_ENCODERS = {"text_encoder": "text encoder", "text_encoder_2": "text encoder 2"}
@@ -202,7 +201,7 @@ def workloads(model: Any, height: int, width: int) -> dict[str, Work]:
         if encoder is not None:
             ids = rng.integers(0, encoder.config.vocab_size, (2, encoder.config.max_position_embeddings))
             products = 2 * cost.total(cost.text_encoder_costs(encoder))
-            works[f"{name}, 2 prompts"] = Work(encoder, functools.partial(called, ids), products)
+            works[f"{name}, 2 prompts"] = Work(encoder, methodcaller("__call__", ids), products)
     factor, config = model.vae.config.factor, model.vae.config
     h, w = height // factor, width // factor
     one = cost.total(cost.unet_costs(model.unet, h, w, cost.context_tokens(model)))
@@ -211,14 +210,9 @@ def workloads(model: Any, height: int, width: int) -> dict[str, Work]:
     encoding, decoding = (cost.total(c) for c in cost.vae_costs(model.vae, height, width))
     latent = rng.standard_normal((1, model.vae.latent_channels, h, w), np.float32)
     pixels = np.tanh(rng.standard_normal((1, config.in_channels, height, width), np.float32))
-    works["VAE decode"] = Work(model.vae, lambda vae: vae.decode(latent), decoding)
-    works["VAE encode"] = Work(model.vae, lambda vae: vae.encode(pixels), encoding)
+    works["VAE decode"] = Work(model.vae, methodcaller("decode", latent), decoding)
+    works["VAE encode"] = Work(model.vae, methodcaller("encode", pixels), encoding)
     return works
-
-
-def called(ids: Integers, encoder: Any) -> Any:
-    """A text encoder's context for the ids."""
-    return encoder(ids)
 
 
 def unet_task(model: Any, rng: np.random.Generator, batch: int, h: int, w: int) -> Callable[[Any], Any]:
@@ -227,7 +221,7 @@ def unet_task(model: Any, rng: np.random.Generator, batch: int, h: int, w: int) 
     z = rng.standard_normal((batch, config.in_channels, h, w), np.float32)
     if isinstance(model.unet, UNet2D):
         labels = None if config.num_class_embeds is None else np.zeros(batch, np.int64)
-        return lambda unet: unet(z, 500, labels)
+        return methodcaller("__call__", z, 500, labels)
     shapes = cost.condition_shapes(config, batch)
     conditions = {name: np.ones(shape, np.int64) for name, shape in shapes.items()}
     context = rng.standard_normal((batch, cost.context_tokens(model), config.context_dim), np.float32)

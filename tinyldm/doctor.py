@@ -103,19 +103,13 @@ class Examination:
             state = human_bytes(cache.bytes) if cache.writable else "can't be written"
             lines.append(f"{'cache':10} {cache.path}: {cache.holds}, {state}")
         lines += [f"{'variable':10} {name}={value}" for name, value in self.environment.items()]
-        lines += self.speed_lines()
+        if (s := self.speed) is not None:
+            rate = f"at the {s.matmul_gflops:.0f} GFLOP/s of a matrix product"
+            lines += [
+                f"speed      embedded checkpoint: {s.step:.3f} s a guided step, {s.picture:.1f} s for {STEPS} steps",
+                f"           Stable Diffusion 1.5 at 512×512: about {s.sd15_step:.1f} s a guided step, {rate}",
+            ]
         return "\n".join([*lines, *(f"problem    {problem}" for problem in self.problems)])
-
-    def speed_lines(self) -> list[str]:
-        """Which speed to expect; nothing where it was not measured."""
-        if self.speed is None:
-            return []
-        s = self.speed
-        return [
-            f"speed      embedded checkpoint: {s.step:.3f} s a guided step, {s.picture:.1f} s for {STEPS} steps",
-            f"           Stable Diffusion 1.5 at 512×512: about {s.sd15_step:.1f} s a guided step, at the "
-            f"{s.matmul_gflops:.0f} GFLOP/s of a matrix product",
-        ]
 
 
 def examine(measure: bool = True) -> Examination:
