@@ -8,8 +8,9 @@ from typing import Any
 
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.opening import open_checkpoint
-from tinyldm.checkpoints.published_folder import Tokenizers, write_folder, write_tensors
+from tinyldm.checkpoints.published_folder import METADATA, Tokenizers, write_folder
 from tinyldm.checkpoints.recognised import Recognised
+from tinyldm.checkpoints.safetensors import write_tensors
 from tinyldm.checkpoints.single_file import single_file
 from tinyldm.checkpoints.temporary import ended_cleanly, remove_stale
 from tinyldm.errors import InputError
@@ -53,7 +54,7 @@ def convert(
     with ended_cleanly():
         if destination.suffix == ".safetensors":
             tensors, header, notes = single_file(found, source)
-            write_tensors(destination, tensors, tag, header)
+            write_tensors(destination, tensors, tag, METADATA | header)
             found.notes += [*notes, *lost_tokenizers(found, source, tokenizers)]
         else:
             write_folder(destination, found, tag, source, tokenizers)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinyldm.checkpoints.base import FLOATING
 from tinyldm.checkpoints.names.published import PREFIXES, VISION
 from tinyldm.checkpoints.opening import ALIASES
 from tinyldm.checkpoints.recognised import Component, Recognised
-from tinyldm.checkpoints.safetensors import SafetensorsWriter
+from tinyldm.checkpoints.safetensors import write_tensors
 from tinyldm.checkpoints.temporary import held, temporary_for, writing
-from tinyldm.checkpoints.views import Place
 
 METADATA = {"format": "pt"}  # of a safetensors file; without it the original libraries refuse it
 
@@ -105,7 +103,7 @@ def write_component(folder: Path, component: Component, tag: str | None) -> None
     bare = ("text_projection.", "visual_projection.")
     tensors = {n if n.startswith(bare) else prefix + n: (source, n) for n in source.names}
     stem = "model" if prefix else "diffusion_pytorch_model"
-    write_tensors(folder / f"{stem}.safetensors", tensors, tag)
+    write_tensors(folder / f"{stem}.safetensors", tensors, tag, METADATA)
 
 
 def write_tokenizers(folder: Path, found: Recognised, tokenizers: Tokenizers) -> dict[str, list[str]]:
@@ -120,19 +118,6 @@ def write_tokenizers(folder: Path, found: Recognised, tokenizers: Tokenizers) ->
                 (folder / place / file).write_text(text, encoding="utf-8")
             index[place] = ["transformers", class_name]
     return index
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Place], tag: str | None, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write tensors under new names; `tag` is the type of floating ones, by default the one that each has."""
-    declared = {}
-    for name, (source, inner) in tensors.items():
-        stored = source.dtype(inner)
-        declared[name] = (tag if tag and stored in FLOATING else stored, source.shape(inner))
-    with SafetensorsWriter(path, declared, {**METADATA, **(metadata or {})}) as writer:
-        for name, (source, inner) in tensors.items():
-            writer.write(name, source.read(inner, None))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -30,10 +30,11 @@ from tinyldm.checkpoints.base import (
     STORED,
     FileTensor,
     MappedFile,
+    MemorySource,
     Table,
     TableSource,
+    TensorSource,
     quoted,
-    tag_of,
     to_stored,
 )
 from tinyldm.checkpoints.file_kinds import kind_in_words
@@ -219,14 +220,24 @@ def write_safetensors(
     `dtype`, a floating tag (`F32`, `F16`, `BF16`, …), is what floating tensors are rounded to; other types and, without
     it, all types are kept.
     """
-    arrays = {name: np.asarray(value) for name, value in dict(tensors).items()}
+    source = MemorySource(dict(tensors))
+    write_tensors(path, {name: (source, name) for name in source.names}, dtype, metadata)
+
+
+def write_tensors(
+    path: str | PathLike[str],
+    tensors: Mapping[str, tuple[TensorSource, str]],
+    dtype: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """As `write_safetensors`, tensors of any sources under new names: each is read, written and let go of."""
     declared = {}
-    for name, value in arrays.items():
-        tag = tag_of(value.dtype)
-        declared[name] = (dtype if dtype is not None and tag in FLOATING else tag, value.shape)
+    for name, (source, inner) in tensors.items():
+        stored = source.dtype(inner)
+        declared[name] = (dtype if dtype and stored in FLOATING else stored, source.shape(inner))
     with SafetensorsWriter(path, declared, metadata) as writer:
-        for name, value in arrays.items():
-            writer.write(name, value)
+        for name, (source, inner) in tensors.items():
+            writer.write(name, source.read(inner, None))
 
 
 class SafetensorsWriter:

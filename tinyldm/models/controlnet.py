@@ -75,12 +75,9 @@ def hint_parameters(c: ControlNetConfig) -> Parameters:
 
 
 def skip_widths(u: UNetConfig) -> list[int]:
-    """The channels of the UNet's skips, in the order of the way down."""
-    widths, layers = u.block_out_channels, u.per_block("layers_per_block")
-    skips = [widths[0]]
-    for i, width in enumerate(widths):
-        skips += [width] * (layers[i] + (i < len(widths) - 1))
-    return skips
+    """The channels of the UNet's skips: of the first convolution, of every residual block and of every halving."""
+    last = (".conv2.weight", ".downsamplers.0.conv.weight")
+    return [u.block_out_channels[0], *(shape[0] for name, shape in down_parameters(u) if name.endswith(last))]
 
 
 class ControlNet(Network[ControlNetConfig]):
