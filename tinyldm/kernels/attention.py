@@ -46,7 +46,7 @@ from tinyldm.kernels.rounding import (
     steps_within,
 )
 from tinyldm.kernels.rows import put_address, zero_row
-from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
+from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, repeat, target
 from tinyldm.kernels.tile import multiply_rows
 from tinyldm.kernels.tiles import begin_products, end_products
 from tinyldm.kernels.transpose import transpose
@@ -116,13 +116,12 @@ def shrink_panel(builder: ir.IRBuilder, panel: ir.Value, count: ir.Value, factor
     lanes = Lanes(builder, target().width)
     by = [lanes.load(factors, place) for place in _places(lanes)]
 
-    def body(index: ir.Value) -> list[Value]:
+    def body(index: ir.Value) -> None:
         row = builder.add(panel, builder.mul(index, constant(ROW_BYTES)))
         for factor, place in zip(by, _places(lanes), strict=True):
             lanes.store(lanes.load(row, place) * factor, row, place)
-        return []
 
-    loop(builder, constant(0), count, 1, [], body)
+    repeat(builder, constant(0), count, 1, body)
 
 
 @emitted(4)
@@ -130,14 +129,13 @@ def add_mask(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, mask: ir.
     """Add `count` rows of the mask, `mask_stride` bytes apart, to the rows of a panel."""
     lanes = Lanes(builder, target().width)
 
-    def body(index: ir.Value) -> list[Value]:
+    def body(index: ir.Value) -> None:
         row = builder.add(scores, builder.mul(index, constant(ROW_BYTES)))
         more = builder.add(mask, builder.mul(index, mask_stride))
         for place in _places(lanes):
             lanes.store(lanes.load(row, place) + lanes.load(more, place), row, place)
-        return []
 
-    loop(builder, constant(0), count, 1, [], body)
+    repeat(builder, constant(0), count, 1, body)
 
 
 # The kernels ---------------------------------------------------------------------------------------------------------

@@ -26,11 +26,10 @@ from tinyldm.kernels.simd import (
     TILES,
     WIDENED,
     Lanes,
-    Value,
     constant,
     emitted,
     for_lanes,
-    loop,
+    repeat,
     target,
     unit,
 )
@@ -96,12 +95,11 @@ def pack_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, cou
 
     for_lanes(builder, count, body)
 
-    def zero(index: ir.Value) -> list[Value]:
+    def zero(index: ir.Value) -> None:
         place = builder.add(destination, builder.shl(index, constant(1)))
         builder.store(ir.Constant(I16, 0), builder.inttoptr(place, POINTER), align=2)
-        return []
 
-    loop(builder, count, builder.shl(steps, constant(1)), 1, [], zero)
+    repeat(builder, count, builder.shl(steps, constant(1)), 1, zero)
 
 
 @emitted(3)
@@ -117,12 +115,11 @@ def pack_panel(builder: ir.IRBuilder, panel: ir.Value, count: ir.Value, steps: i
     def row(index: ir.Value) -> ir.Value:
         return builder.add(panel, builder.mul(index, constant(row_bytes)))
 
-    def zero(index: ir.Value) -> list[Value]:
+    def zero(index: ir.Value) -> None:
         for place in places:
             lanes.store(lanes.constant(0.0), row(index), place)
-        return []
 
-    def step(index: ir.Value) -> list[Value]:
+    def step(index: ir.Value) -> None:
         for place in places:
             if VALUES_A_STEP == 1:
                 bits = lanes.nearest_bfloat16(lanes.load(row(index), place))
@@ -133,7 +130,6 @@ def pack_panel(builder: ir.IRBuilder, panel: ir.Value, count: ir.Value, steps: i
                 )
                 bits = builder.or_(high, builder.lshr(low, ir.Constant(lanes.integers, [16] * lanes.width)))
             lanes.store(lanes.from_bits(bits), row(index), place)
-        return []
 
-    loop(builder, count, builder.mul(steps, constant(VALUES_A_STEP)), 1, [], zero)
-    loop(builder, constant(0), steps, 1, [], step)
+    repeat(builder, count, builder.mul(steps, constant(VALUES_A_STEP)), 1, zero)
+    repeat(builder, constant(0), steps, 1, step)

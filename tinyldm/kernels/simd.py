@@ -315,17 +315,23 @@ def loop(
     return state
 
 
+def repeat(builder: ir.IRBuilder, start: ir.Value, stop: ir.Value, step: int, body: Callable[[ir.Value], None]) -> None:
+    """Emit `for i in range(start, stop, step): body(i)`."""
+
+    def inside(index: ir.Value) -> list[Value]:
+        body(index)
+        return []
+
+    loop(builder, start, stop, step, [], inside)
+
+
 def for_lanes(builder: ir.IRBuilder, count: ir.Value, body: Callable[[Lanes, ir.Value], None]) -> None:
     """Emit `body(lanes, byte offset)` for `count` float32 values: whole vectors first, then one value at a time."""
     width = target().width
     whole = builder.and_(count, constant(-width))
 
     def run(lanes: Lanes, start: ir.Value, stop: ir.Value) -> None:
-        def at(index: ir.Value) -> list[Value]:
-            body(lanes, builder.mul(index, constant(FLOAT_BYTES)))
-            return []
-
-        loop(builder, start, stop, lanes.width, [], at)
+        repeat(builder, start, stop, lanes.width, lambda i: body(lanes, builder.mul(i, constant(FLOAT_BYTES))))
 
     run(Lanes(builder, width), constant(0), whole)
     run(Lanes(builder, 1), whole, count)

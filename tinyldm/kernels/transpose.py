@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from tinyldm.kernels.simd import FLOAT_BYTES, I32, Lanes, Value, constant, emitted, loop, target
+from tinyldm.kernels.simd import FLOAT_BYTES, I32, Lanes, Value, constant, emitted, repeat, target
 
 
 def _interleaved(a: Value, b: Value, half: int) -> Value:
@@ -83,27 +83,25 @@ def transpose(
             lanes.store(value, write)
             write = builder.add(write, destination_pitch)
 
-    def band(row: ir.Value) -> list[Value]:
-        def body(column: ir.Value) -> list[Value]:
+    def band(row: ir.Value) -> None:
+        def body(column: ir.Value) -> None:
             square(_no_further(lanes, row, rows), _no_further(lanes, column, columns))
-            return []
 
-        return loop(builder, constant(0), columns, lanes.width, [], body)
+        repeat(builder, constant(0), columns, lanes.width, body)
 
-    def line(row: ir.Value) -> list[Value]:
+    def line(row: ir.Value) -> None:
         one = Lanes(builder, 1)
 
-        def body(column: ir.Value) -> list[Value]:
+        def body(column: ir.Value) -> None:
             value = one.load(_place(builder, source, source_pitch, row, column)) * factor(one, column)
             one.store(value, _place(builder, destination, destination_pitch, column, row))
-            return []
 
-        return loop(builder, constant(0), columns, 1, [], body)
+        repeat(builder, constant(0), columns, 1, body)
 
     width = constant(lanes.width)
     small = builder.or_(builder.icmp_signed("<", rows, width), builder.icmp_signed("<", columns, width))
     with builder.if_else(small) as (then, otherwise):
         with then:
-            loop(builder, constant(0), rows, 1, [], line)
+            repeat(builder, constant(0), rows, 1, line)
         with otherwise:
-            loop(builder, constant(0), rows, lanes.width, [], band)
+            repeat(builder, constant(0), rows, lanes.width, band)

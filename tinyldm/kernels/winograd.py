@@ -55,7 +55,7 @@ from tinyldm.kernels.matmul import (
 from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rounding import round_row
 from tinyldm.kernels.rows import NONE, RESIDUAL, SILU, affine_row, copy_row, finish_row, put_address, zero_row
-from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
+from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, next_unit, repeat, target
 from tinyldm.kernels.tile import multiply_rows, tile_rows_of
 
 Matrix = tuple[tuple[Fraction, ...], ...]
@@ -180,15 +180,14 @@ def _transformed(
     """
     lanes = Lanes(builder, target().width)
 
-    def body(index: ir.Value) -> list[Value]:
+    def body(index: ir.Value) -> None:
         at = builder.mul(index, constant(FLOAT_BYTES))
         grid = [[read(lanes, at, r, c) for c in range(side)] for r in range(side)]
         for r, values in enumerate(_nested(lanes, transform, matrix, grid)):
             for c, value in enumerate(values):
                 write(lanes, value, at, r, c)
-        return []
 
-    loop(builder, constant(0), count, lanes.width, [], body)
+    repeat(builder, constant(0), count, lanes.width, body)
 
 
 @emitted(6)

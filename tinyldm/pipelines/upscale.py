@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from tinyldm.diffusion.forward import add_noise
-from tinyldm.diffusion.random import Generator, check_seed
+from tinyldm.diffusion.random import Generator
 from tinyldm.diffusion.samplers import make_sampler
 from tinyldm.diffusion.streams import generators
 from tinyldm.errors import InputError
@@ -97,7 +97,6 @@ class Upscaling:
     def check(self, parts: Parts, kind: str) -> None:
         """Raise `InputError` for numbers out of their range."""
         scale, factor = self.scale or 0.0, parts.vae.config.factor
-        check_seed(self.seed)
         if kind != "tiles" and scale != factor:
             raise InputError(f"{parts.path}: enlarges by {factor}, not by {scale:g}")
         if not 1 <= scale < math.inf:

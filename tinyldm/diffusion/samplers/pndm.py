@@ -122,7 +122,7 @@ class PNDM(AlphaBarSampler):
         e3, _ = self.predicted(predict, self.transfer(z, int(t), int(midpoint), e2), midpoint)
         e4, _ = self.predicted(predict, self.transfer(z, int(t), int(t_next), e3), t_next)
         self.history = [e1, *self.history[:3]]
-        return self.transfer(z, int(t), int(t_next), runge_kutta(e1, e2, e3, e4))
+        return self.transfer(z, int(t), int(t_next), (e1 + 2 * e2 + 2 * e3 + e4) / 6)
 
     def transfer(self, z: Array, t: int, t_to: int, output: Array) -> Array:
         """Eq. 9: from timestep `t` to `t_to` along the predicted noise."""
@@ -132,11 +132,6 @@ class PNDM(AlphaBarSampler):
         denominator = a * np.sqrt(1 - a_to) + np.sqrt(a * (1 - a) * a_to)
         moved: Array = np.sqrt(a_to / a) * z - (a_to - a) * epsilon / denominator
         return moved
-
-
-def runge_kutta(e1: Array, e2: Array, e3: Array, e4: Array) -> Array:  # (N, …) each -> (N, …)
-    """The weighted mean of the predictions of a Runge-Kutta step (eq. 13)."""
-    return (e1 + 2 * e2 + 2 * e3 + e4) / 6
 
 
 def adams_bashforth(e: Sequence[Array]) -> Array:  # (N, …) each -> (N, …)
