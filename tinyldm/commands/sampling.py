@@ -36,13 +36,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--guidance-rescale", metavar="R", type=float, help="0 to 1: undo the glare of a strong pull")
     p.add_argument("--sampler", metavar="NAME", help="default ddim, but for few-step models; `help` lists all")
-    p.add_argument(
-        "--sampler-option",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
-    )
+    meaning = "of the sampler, such as eta=0.5, or a field of its published config; may be repeated"
+    options.add_repeated(p, "--sampler-option", "NAME=VALUE", meaning)
     options.add_seed_option(p)
     options.add_rng_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
