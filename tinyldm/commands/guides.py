@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands.grammar import nearest
-from tinyldm.commands.options import add_repeated
+from tinyldm.commands.options import add_repeated, open_model
+from tinyldm.commands.prompts import all_loras
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 
@@ -26,7 +27,7 @@ PROMPT: dict[str, Any] = {"ip_scale": 1.0}
 def add_guide_options(p: argparse.ArgumentParser) -> None:
     """Pictures that guide others; each option may be repeated, and the first of each goes with the first of the others.
 
-    `check_guides` looks at them before the model is opened, and `guided` makes of them what they ask for.
+    `open_guided` makes of them what they ask for.
     """
     g = p.add_argument_group("guided by pictures", "each may be repeated, and is paired in order")
     add_repeated(g, "--controlnet", "PATH", "ControlNet or T2I-Adapter")
@@ -85,6 +86,12 @@ def one_each(args: argparse.Namespace, defaults: dict[str, Any], count: int) -> 
     """For each of so many pictures the value of every option: the default, the one that is for all, or its own."""
     values = [getattr(args, name) or [default] for name, default in defaults.items()]
     return list(zip(*(each * count if len(each) == 1 else each for each in values), strict=True))
+
+
+def open_guided(args: argparse.Namespace, wanted: Request) -> LatentDiffusion:
+    """The model of the options for a request, with the LoRAs that its prompts name, guided by what the options name."""
+    check_guides(args)
+    return guided(open_model(args, all_loras(args, wanted)), args, wanted)
 
 
 def guided(model: LatentDiffusion, args: argparse.Namespace, wanted: Request) -> LatentDiffusion:
