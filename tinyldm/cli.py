@@ -1,4 +1,14 @@
-"""The command line: assembles the commands of `tinyldm/commands/`, and makes an exit status of how one ends."""
+"""Latent diffusion in NumPy: pictures from prompts on a CPU.
+
+`tinyldm COMMAND --help` shows a command's options and an example.
+
+exit status:
+  0    done
+  1    done, and what was checked is not within its tolerance (verify, golden, check-latent), or rows failed (batch)
+  2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
+  130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
+  141  the program that reads the output closed it early; the work was done
+"""
 
 from __future__ import annotations
 
@@ -32,7 +42,7 @@ from tinyldm.commands import (
     upscale,
     verify,
 )
-from tinyldm.commands.grammar import Parser, add_commands, by_name
+from tinyldm.commands.grammar import Parser, add_commands, by_name, help_of
 from tinyldm.commands.streams import patient_streams, warnings_as_notes
 from tinyldm.errors import Stopped, TinyldmError
 from tinyldm.memory import check_address_space
@@ -42,20 +52,12 @@ PICTURES = (sample, img2img, inpaint, edit, interpolate, upscale, batch, serve, 
 LATENTS = (check_latent, encode, decode)
 CHECKPOINTS = (info, cost, bench, verify, inspect, convert)
 COMMANDS = by_name(*PICTURES, *LATENTS, *CHECKPOINTS, golden, doctor, completion)
-EPILOG = """`tinyldm COMMAND --help` shows a command's options and an example.
-
-exit status:
-  0    done
-  1    done, and what was checked is not within its tolerance (verify, golden, check-latent), or rows failed (batch)
-  2    bad input, or too little memory or disk: one line on standard error says what, and what would be right
-  130  interrupted (Ctrl-C); 143 terminated; what was finished before is kept
-  141  the program that reads the output closed it early; the work was done
-"""
 
 
 def parser() -> Parser:
-    """The command line's grammar."""
-    p = Parser(prog="tinyldm", description="Latent diffusion in NumPy: pictures from prompts on a CPU.", epilog=EPILOG)
+    """The command line's grammar, assembled of the commands; this module's docstring is its help, as theirs are."""
+    description, epilog = help_of(__doc__)
+    p = Parser(prog="tinyldm", description=description, epilog=epilog)
     p.add_argument("--version", action="version", version=f"tinyldm {__version__}")
     p.set_defaults(whole=p)  # for who describes all commands
     add_commands(p, COMMANDS)

@@ -222,18 +222,16 @@ def refusals(model: LatentDiffusion, jobs: Sequence[Job], force: bool) -> dict[i
 
     Settings that several share are looked at once, and pictures are not read.
     """
-    verdicts: dict[str, bool] = {}
+    sound: set[str] = set()
     wrong = {}
     for job in jobs:
-        if files_of(job):
-            continue
         shared = shared_by(job)
-        if verdicts.get(shared, False):
+        if files_of(job) or shared in sound:
             continue
-        error = refusal(model, job, force)
-        verdicts[shared] = not error
-        if error:
+        if error := refusal(model, job, force):
             wrong[job.index] = error
+        else:
+            sound.add(shared)
     return wrong
 
 

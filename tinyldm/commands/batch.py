@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts, sampling
-from tinyldm.commands.options import add_force_option, add_model_options, load_options, open_model
+from tinyldm.commands.options import add_force_option, add_model_options, add_repeated, load_options, open_model
 from tinyldm.commands.previews import Previews, add_preview_options
 from tinyldm.commands.prompts import note_unknown, note_unread
 from tinyldm.commands.streams import note
@@ -59,19 +59,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FOLDER", type=Path, help="for pictures and manifest (default: FILE's name)"
     )
     p.add_argument("--name", metavar="TEMPLATE", help="of the files (default: {row:04d}-{prompt}-{seed}.png)")
-    p.add_argument(
-        "--seeds", "--seed", dest="seed", metavar="S", action="append", default=[], help="7, or 0:8 (default 0)"
-    )
+    add_repeated(p, "--seeds, --seed", "S", "7, or 0:8 (default 0)", dest="seed")
     for name, (metavar, meaning) in SETTINGS.items():
-        option = f"--{name.replace('_', '-')}"
-        p.add_argument(option, metavar=metavar, action="append", default=[], help=meaning)
-    p.add_argument(
-        "--set",
-        metavar="COLUMN=VALUE",
-        action="append",
-        default=[],
-        help="any other setting of every row; may be repeated",
-    )
+        add_repeated(p, f"--{name.replace('_', '-')}", metavar, meaning)
+    add_repeated(p, "--set", "COLUMN=VALUE", "any other setting of every row; may be repeated")
     p.add_argument(
         "--batch-size", metavar="N", type=int, help="walk so many together at most (default: as many as pay)"
     )

@@ -15,7 +15,7 @@ from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
-from tinyldm.commands.repeat import resized_to, said_by
+from tinyldm.commands.repeat import begun_as_before
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -34,9 +34,8 @@ def run(args: argparse.Namespace) -> None:
     """Editing by an instruction."""
     from tinyldm.pipelines.files import began_with
 
-    if args.repeat is not None and (args.width, args.height) == (None, None):
-        args.width, args.height = resized_to(said_by(args).settings)
-    args.resize = args.resize or ("crop" if args.repeat is None else said_by(args).settings.get("resize", "crop"))
+    before = begun_as_before(args)
+    args.resize = args.resize or before.get("resize", "crop")
     image, mask = read_picture_and_mask(args, optional=True)
     settings: dict[str, Any] = {"image": image, "resize": args.resize}
     settings |= {} if mask is None else {"mask": mask}

@@ -34,6 +34,12 @@ def by_name(*modules: Command | Group) -> Mapping[str, Command | Group]:
     return {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in modules}
 
 
+def help_of(docstring: str | None) -> tuple[str, str]:
+    """What a docstring that is a help says first, and what stands below the options; nothing where Python drops it."""
+    description, _, more = (docstring or "").partition("\n\n")
+    return description, more
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that keeps the line breaks of examples, and names the nearest word that it knows."""
 
@@ -65,7 +71,7 @@ def add_commands(p: argparse.ArgumentParser, commands: Mapping[str, Command | Gr
     """Give a parser commands of its own."""
     parsers = p.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, command in commands.items():
-        description, _, examples = (command.__doc__ or "").partition("\n\n")
+        description, examples = help_of(command.__doc__)
         summary = description[:1].lower() + description[1:].removesuffix(".")
         own = parsers.add_parser(name, help=summary, description=description, epilog=examples)
         if isinstance(command, Group):

@@ -9,9 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.commands.guides import check_guides, guided
-from tinyldm.commands.options import open_model
-from tinyldm.commands.prompts import all_loras, note_unknown
+from tinyldm.commands.guides import open_guided
+from tinyldm.commands.prompts import note_unknown
 from tinyldm.commands.repeat import note_differences
 from tinyldm.errors import InputError
 
@@ -56,8 +55,7 @@ def make_grid(
     prompts = list(dict.fromkeys(prompt for cell in wanted.values() for prompt in cell.prompts if prompt))
     (file,) = picture_files(args.output, prompts, 1)
     of_all = replace(next(iter(wanted.values())), prompts=tuple(prompts))
-    check_guides(args)
-    model = guided(open_model(args, all_loras(args, of_all)), args, of_all)
+    model = open_guided(args, of_all)
     made = grids.merged(model.parts, wanted)
     note_unknown(model, list(dict.fromkeys(text for one, _ in made for text in words(model.parts, one))))
     largest = max((one for one, _ in made), key=lambda one: (one.width or 0) * (one.height or 0))

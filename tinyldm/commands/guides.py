@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands.grammar import nearest
+from tinyldm.commands.options import add_repeated, open_model
+from tinyldm.commands.prompts import all_loras
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 
@@ -25,23 +27,19 @@ PROMPT: dict[str, Any] = {"ip_scale": 1.0}
 def add_guide_options(p: argparse.ArgumentParser) -> None:
     """Pictures that guide others; each option may be repeated, and the first of each goes with the first of the others.
 
-    `check_guides` looks at them before the model is opened, and `guided` makes of them what they ask for.
+    `open_guided` makes of them what they ask for.
     """
     g = p.add_argument_group("guided by pictures", "each may be repeated, and is paired in order")
-
-    def add(name: str, metavar: str, meaning: str, kind: Any = str) -> None:
-        g.add_argument(name, metavar=metavar, action="append", default=[], type=kind, help=meaning)
-
-    add("--controlnet", "PATH", "ControlNet or T2I-Adapter")
-    add("--control-image", "FILE", "the picture that it reads", Path)
-    add("--control-scale", "X", "how strongly it guides (default 1)", float)
-    add("--control-start", "X", "from which part of the run (default 0)", float)
-    add("--control-end", "X", "to which part of the run (default 1)", float)
-    add("--preprocess", "HOW", f"what is drawn of the picture first: {', '.join(PREPROCESSORS)}")
+    add_repeated(g, "--controlnet", "PATH", "ControlNet or T2I-Adapter")
+    add_repeated(g, "--control-image", "FILE", "the picture that it reads", type=Path)
+    add_repeated(g, "--control-scale", "X", "how strongly it guides (default 1)", type=float)
+    add_repeated(g, "--control-start", "X", "from which part of the run (default 0)", type=float)
+    add_repeated(g, "--control-end", "X", "to which part of the run (default 1)", type=float)
+    add_repeated(g, "--preprocess", "HOW", f"what is drawn of the picture first: {', '.join(PREPROCESSORS)}")
     g.add_argument("--canny", metavar="LOW,HIGH", default="100,200", help="thresholds of canny (default 100,200)")
-    add("--ip-adapter", "FILE", "IP-Adapter, by which a picture is a prompt")
-    add("--ip-image", "FILE", "the picture", Path)
-    add("--ip-scale", "X", "how strongly it counts beside the text (default 1)", float)
+    add_repeated(g, "--ip-adapter", "FILE", "IP-Adapter, by which a picture is a prompt")
+    add_repeated(g, "--ip-image", "FILE", "the picture", type=Path)
+    add_repeated(g, "--ip-scale", "X", "how strongly it counts beside the text (default 1)", type=float)
     g.add_argument("--image-encoder", metavar="PATH", help="what reads it (default: the one beside the IP-Adapter)")
 
 
@@ -88,6 +86,12 @@ def one_each(args: argparse.Namespace, defaults: dict[str, Any], count: int) -> 
     """For each of so many pictures the value of every option: the default, the one that is for all, or its own."""
     values = [getattr(args, name) or [default] for name, default in defaults.items()]
     return list(zip(*(each * count if len(each) == 1 else each for each in values), strict=True))
+
+
+def open_guided(args: argparse.Namespace, wanted: Request) -> LatentDiffusion:
+    """The model of the options for a request, with the LoRAs that its prompts name, guided by what the options name."""
+    check_guides(args)
+    return guided(open_model(args, all_loras(args, wanted)), args, wanted)
 
 
 def guided(model: LatentDiffusion, args: argparse.Namespace, wanted: Request) -> LatentDiffusion:

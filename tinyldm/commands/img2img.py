@@ -16,7 +16,7 @@ from tinyldm.commands.encode import resized_picture
 from tinyldm.commands.options import add_model_options, add_resize_options
 from tinyldm.commands.pictures import add_map_options, map_settings
 from tinyldm.commands.prompts import PROMPT_HELP
-from tinyldm.commands.repeat import STRENGTH, resized_to, said_by
+from tinyldm.commands.repeat import STRENGTH, begun_as_before
 from tinyldm.errors import InputError
 
 
@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.files import began_with
     from tinyldm.pipelines.latents import is_latent_file, read_latent
 
-    if args.repeat is not None and (args.width, args.height) == (None, None):
-        args.width, args.height = resized_to(said_by(args).settings)
+    begun_as_before(args)
     if is_latent_file(args.image) and (args.width or args.height or args.resize):
         raise InputError(f"{args.image}: is a latent, which has its size; leave out --width, --height and --resize")
     image: Any = read_latent(args.image) if is_latent_file(args.image) else resized_picture(args, args.image)

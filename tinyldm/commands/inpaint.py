@@ -17,7 +17,7 @@ from tinyldm.commands import sampling
 from tinyldm.commands.options import add_model_options, add_size_options
 from tinyldm.commands.pictures import read_picture_and_mask
 from tinyldm.commands.prompts import PROMPT_HELP
-from tinyldm.commands.repeat import resized_to, said_by
+from tinyldm.commands.repeat import begun_as_before
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.files import began_with
     from tinyldm.pipelines.masks import outpainted
 
-    settings = {} if args.repeat is None else said_by(args).settings
-    if args.repeat is not None and (args.width, args.height) == (None, None):
-        args.width, args.height = resized_to(settings)
+    settings = begun_as_before(args)
     outpaint = settings.get("outpaint") if args.outpaint is None else args.outpaint
     margins = None if outpaint is None else read_margins(outpaint)
     image, mask = read_picture_and_mask(args, optional=margins is not None)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 
 from tinyldm.commands import sampling
-from tinyldm.commands.guides import check_guides, guided
-from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed, open_model
-from tinyldm.commands.prompts import PROMPT_HELP, all_loras, note_unknown, note_unread, read_prompts
+from tinyldm.commands.guides import open_guided
+from tinyldm.commands.options import add_model_options, add_size_options, chosen_seed
+from tinyldm.commands.prompts import PROMPT_HELP, note_unknown, note_unread, read_prompts
 from tinyldm.errors import InputError
 
 # Options of a request that make several files, or another picture than the way.
@@ -50,10 +50,9 @@ def run(args: argparse.Namespace) -> None:
     if unused := [option for option, name in UNUSED.items() if getattr(args, name) != UNSET.get(name)]:
         raise InputError(f"the way is one row of --frames pictures; leave out {' and '.join(unused)}")
     prompts = read_prompts(args.prompt)
-    check_guides(args)
     settings = {"prompt_syntax": "webui"} | sampling.settings_of(args) | {"height": args.height, "width": args.width}
     asked = request(prompts, **settings)
-    model = guided(open_model(args, all_loras(args, asked)), args, asked)
+    model = open_guided(args, asked)
     note_unread([*prompts, args.negative_prompt or ""], asked.prompt_syntax)
     wanted = between(model.parts, prompts, args.frames, args.to_seed, seed=chosen_seed(args), **settings)
     note_unknown(model, [*prompts, args.negative_prompt or ""])

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinyldm.commands.options import add_force_option
+from tinyldm.commands.options import add_force_option, add_repeated
 from tinyldm.commands.streams import note
 from tinyldm.errors import InputError
 
@@ -39,8 +39,7 @@ def add_listening_options(p: argparse.ArgumentParser, port: int) -> None:
     p.add_argument(
         "--token", metavar="WORD", nargs="?", const=DRAWN, help="answer only who has this word (alone: one is drawn)"
     )
-    more = "; may be repeated"
-    p.add_argument("--allow-host", metavar="NAME", action="append", default=[], help="answer to this name, too" + more)
+    add_repeated(p, "--allow-host", "NAME", "answer to this name, too; may be repeated")
     add_force_option(p)
 
 
@@ -69,12 +68,8 @@ def opened_door(args: argparse.Namespace, origins: tuple[str, ...] = ()) -> Iter
     if args.token == "":
         raise InputError("--token must be a word, or stand alone to have one drawn")
     token = secrets.token_urlsafe(16) if args.token == DRAWN else args.token
-    rules = Rules(
-        hosts=(args.host.lower(), *(host.lower() for host in args.allow_host)),
-        any_address=args.host in ("0.0.0.0", "::"),
-        origins=origins,
-        token=token,
-    )
+    hosts = tuple(host.lower() for host in (args.host, *args.allow_host))
+    rules = Rules(hosts, any_address=args.host in ("0.0.0.0", "::"), origins=origins, token=token)
     with listening(args.host, args.port) as sock:
         name = "127.0.0.1" if rules.any_address else args.host
         address = f"http://{f'[{name}]' if ':' in name else name}:{sock.getsockname()[1]}/"

@@ -16,6 +16,13 @@ if TYPE_CHECKING:  # what the options open takes a while to import: `run` does i
     from tinyldm.pipelines.model import LatentDiffusion
 
 
+def add_repeated(
+    p: argparse.ArgumentParser | argparse._ArgumentGroup, names: str, metavar: str, meaning: str, **more: Any
+) -> None:
+    """An option that may be given several times; what it is given is a list, which is empty where it is not there."""
+    p.add_argument(*names.split(", "), metavar=metavar, action="append", default=[], help=meaning, **more)
+
+
 def add_checkpoint_options(p: argparse.ArgumentParser) -> None:
     """How to read a checkpoint, where it leaves something open."""
     p.add_argument("--variant", metavar="NAME", help="prefer weight files with this in their names, such as fp16")
@@ -28,12 +35,8 @@ def checkpoint_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_checkpoint_options` as arguments."""
     from tinyldm.checkpoints.folder import read_json
 
-    return {
-        "variant": args.variant,
-        "config": read_json(args.config) if args.config else None,
-        "prediction_type": args.prediction_type,
-        "ema": args.ema,
-    }
+    named = {name: getattr(args, name) for name in ("variant", "prediction_type", "ema")}
+    return {**named, "config": read_json(args.config) if args.config else None}
 
 
 def add_model_options(p: argparse.ArgumentParser) -> None:
@@ -42,8 +45,8 @@ def add_model_options(p: argparse.ArgumentParser) -> None:
     add_checkpoint_options(p)
     p.add_argument("--vae", metavar="PATH", help="take the autoencoder from this checkpoint")
     p.add_argument("--text-encoder", metavar="PATH", help="take the text encoder from this checkpoint")
-    p.add_argument("--lora", metavar="FILE[@SCALE]", action="append", default=[], help="merge a LoRA; may be repeated")
-    p.add_argument("--word", metavar="FILE", action="append", default=[], help="add a learned word; may be repeated")
+    add_repeated(p, "--lora", "FILE[@SCALE]", "merge a LoRA; may be repeated")
+    add_repeated(p, "--word", "FILE", "add a learned word; may be repeated")
     add_runtime_options(p, "float32 (default), or float64 with reference")
     p.set_defaults(dtype="float32")
     p.add_argument("--low-memory", action="store_true", help="read weights anew each time instead of keeping them")
@@ -70,12 +73,8 @@ def add_runtime_options(p: argparse.ArgumentParser, dtypes: str) -> None:
 
 def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_runtime_options` as arguments."""
-    return {
-        "backend": args.backend,
-        "dtype": args.dtype,
-        "precision": args.precision,
-        "threads": bounded_threads(args.threads),
-    }
+    named = {name: getattr(args, name) for name in ("backend", "dtype", "precision")}
+    return {**named, "threads": bounded_threads(args.threads)}
 
 
 def bounded_threads(asked: int | None) -> int | None:
@@ -107,19 +106,10 @@ def open_model(args: argparse.Namespace, loras: Sequence[tuple[str, float]] | No
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_model_options` as arguments of `load`, and those of adapters where a command has them."""
-    return {
-        "path": args.model,
-        **runtime_options(args),
-        "low_memory": args.low_memory,
-        **checkpoint_options(args),
-        "vae": args.vae,
-        "text_encoder": args.text_encoder,
-        "loras": [scaled(lora) for lora in args.lora],
-        "words": args.word,
-        "controlnet": getattr(args, "controlnet", ()),
-        "ip_adapter": getattr(args, "ip_adapter", ()),
-        "image_encoder": getattr(args, "image_encoder", None),
-    }
+    named = {name: getattr(args, name) for name in ("low_memory", "vae", "text_encoder")}
+    named |= {name: getattr(args, name) for name in ("controlnet", "ip_adapter", "image_encoder") if name in args}
+    put_on_top = {"loras": [scaled(lora) for lora in args.lora], "words": args.word}
+    return {"path": args.model, **runtime_options(args), **checkpoint_options(args), **named, **put_on_top}
 
 
 def fitting(args: argparse.Namespace, model: Any, h: int, w: int, what: str, denoises: bool = True) -> Any:

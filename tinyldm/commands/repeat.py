@@ -120,7 +120,13 @@ def note_differences(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
             note(f"{args.repeat}: was made with {name} {then or 'the usual'}, and this run has {now or 'the usual'}")
 
 
-def resized_to(settings: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """The width and the height that a picture was resized to before pictures began from it, as their files say."""
+def begun_as_before(args: argparse.Namespace) -> Mapping[str, str]:
+    """The settings that the file of `--from` says, none without one.
+
+    The size that the picture was resized to from which that of the file began is taken where no other is asked for.
+    """
+    settings = {} if args.repeat is None else said_by(args).settings
     sizes = re.fullmatch(r"(\d{1,9})x(\d{1,9})", settings.get("image_resized", ""))
-    return (int(sizes[1]), int(sizes[2])) if sizes else (None, None)
+    if sizes and (args.width, args.height) == (None, None):
+        args.width, args.height = int(sizes[1]), int(sizes[2])
+    return settings

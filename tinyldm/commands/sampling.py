@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts, options
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
-from tinyldm.commands.guides import add_guide_options, check_guides, guided
+from tinyldm.commands.guides import add_guide_options, open_guided
 from tinyldm.commands.previews import Previews, add_preview_options
-from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unknown, note_unread, read_prompts
+from tinyldm.commands.prompts import add_prompt_options, note_unknown, note_unread, read_prompts
 from tinyldm.commands.repeat import FROM_HELP, note_differences, repeated
 from tinyldm.commands.streams import note
 from tinyldm.commands.variations import StepFiles, add_variation_options, variation_settings
@@ -36,13 +36,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--guidance-rescale", metavar="R", type=float, help="0 to 1: undo the glare of a strong pull")
     p.add_argument("--sampler", metavar="NAME", help="default ddim, but for few-step models; `help` lists all")
-    p.add_argument(
-        "--sampler-option",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="of the sampler, such as eta=0.5, or a field of its published config; may be repeated",
-    )
+    meaning = "of the sampler, such as eta=0.5, or a field of its published config; may be repeated"
+    options.add_repeated(p, "--sampler-option", "NAME=VALUE", meaning)
     options.add_seed_option(p)
     options.add_rng_option(p)
     p.add_argument("-n", "--count", metavar="COUNT", type=int, default=1, help="pictures of each prompt (default 1)")
@@ -99,8 +94,7 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
     sheet: int | None = getattr(args, "grid", None)
     files = picture_files(args.output, prompts, 1 if sheet else len(wanted.prompts))
     steps = None if args.save_steps is None else StepFiles(args, len(wanted.prompts))
-    check_guides(args)
-    model = guided(options.open_model(args, all_loras(args, wanted)), args, wanted)
+    model = open_guided(args, wanted)
     wanted = wanted.resolved(model.parts)
     note_unread([*prompts, *wanted.negative_prompts], wanted.prompt_syntax)
     note_unknown(model, words(model.parts, wanted))

@@ -15,7 +15,7 @@ import functools
 from pathlib import Path
 
 from tinyldm.commands.listening import add_listening_options, needed, opened_door, say
-from tinyldm.commands.options import add_model_options, open_model
+from tinyldm.commands.options import add_model_options, add_repeated, open_model
 from tinyldm.errors import InputError
 
 
@@ -24,13 +24,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_model_options(p)
     add_listening_options(p, 7860)
     p.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path("pictures"), help="folder of the pictures")
-    p.add_argument(
-        "--allow-origin",
-        metavar="URL",
-        action="append",
-        default=[],
-        help="let pages of this site use the API; may be repeated",
-    )
+    add_repeated(p, "--allow-origin", "URL", "let pages of this site use the API; may be repeated")
 
 
 def run(args: argparse.Namespace) -> None:

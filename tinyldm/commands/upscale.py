@@ -39,7 +39,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--sampler", metavar="NAME", help="default: the model's own; `tinyldm sample x --sampler help` lists all"
     )
-    p.add_argument("--sampler-option", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
+    options.add_repeated(p, "--sampler-option", "NAME=VALUE", "may be repeated")
     add_prompt_options(p)
     options.add_seed_option(p)
     options.add_rng_option(p)

@@ -35,14 +35,9 @@ def check(
     `InputError` where the file does not say how it was made, or the weights are others.
     """
     settings, runtime = recorded(golden)
-    model = load(
-        model_path or golden.metadata.get("model"),
-        backend=backend or runtime["backend"],
-        dtype=dtype or runtime["dtype"],
-        precision=precision or runtime["precision"],
-        threads=threads,
-        **load_options(golden),
-    )
+    asked = {"backend": backend, "dtype": dtype, "precision": precision}
+    how: dict[str, Any] = {name: value or runtime[name] for name, value in asked.items()}
+    model = load(model_path or golden.metadata.get("model"), threads=threads, **how, **load_options(golden))
     for name, network in model.networks.items():
         wanted = golden.metadata["weights_sha256"].get(name, "nothing")
         found = weights_digest(network)

@@ -41,24 +41,17 @@ def hint(golden: np.ndarray, candidate: np.ndarray, known_factors: Mapping[str, 
         return shape_hint(g, c)
     if np.array_equal(g, c):
         return None
-    recognisers: tuple[Callable[[np.ndarray, np.ndarray], str | None], ...] = (
-        overflow,
-        lambda a, b: constant_ratio(a, b, known_factors or {}),
-        constant_offset,
-        same_shape_layout,
-        swapped,
-        shifted,
-        padded_otherwise,
-        truncated,
-    )
-    return next(filter(None, (recognise(g, c) for recognise in recognisers)), None)
+    simple = overflow(g, c) or constant_ratio(g, c, known_factors or {}) or constant_offset(g, c)
+    moved = simple or same_shape_layout(g, c) or swapped(g, c) or shifted(g, c)
+    return moved or padded_otherwise(g, c) or truncated(g, c)
 
 
 def close(g: np.ndarray, c: np.ndarray) -> bool:
     """Whether two arrays of one shape agree but for rounding."""
     if not (np.isfinite(g).all() and np.isfinite(c).all()):
         return False
-    return rms(g) > 0 and rms(g - c) <= CLOSE * rms(g)
+    scale = rms(g)
+    return scale > 0 and rms(g - c) <= CLOSE * scale
 
 
 def rms(x: np.ndarray) -> float:

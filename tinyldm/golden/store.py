@@ -165,9 +165,11 @@ class GoldenWriter:
         return from_stored(np.frombuffer(raw, STORED[entry.tag]), entry.tag).reshape(entry.shape)
 
     def _input(self, key: str, array: np.ndarray, tag: str | None) -> str:
-        if _digest(array) not in self._digests:
-            self._put(key, array, tag)
-        return self._digests[_digest(array)]
+        known = self._digests.get(_digest(array))
+        if known is not None:
+            return known
+        self._put(key, array, tag)
+        return key
 
     def _put(self, key: str, array: np.ndarray, tag: str | None) -> None:
         array = np.asarray(array, order="C")

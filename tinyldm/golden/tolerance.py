@@ -87,11 +87,8 @@ class AutoTolerance(Tolerance):
             )
         of_modules = error_tables(golden, "rounding_alone").get(arithmetic) if per_module else None
         self.errors = found[arithmetic] | (of_modules or {})
-        self.of = "of the float64 oracle"
-        if per_module:
-            self.of = (
-                "of each module alone" if of_modules else "of the whole run (the file states none of single modules)"
-            )
+        of_run = "of the whole run (the file states none of single modules)" if per_module else "of the float64 oracle"
+        self.of = "of each module alone" if of_modules else of_run
         self.arithmetic = arithmetic
         self.factor = factor
 

@@ -101,9 +101,7 @@ class Api(Endpoints):
 
     def job(self, fields: Fields, begins: bool) -> Job:
         """The job that the fields ask for. Raises `Refusal` and `InputError` for what can't be honoured."""
-        for names, accepted in ONLY.items():
-            for name in names:
-                fields.only(name, *accepted)
+        fields.without_part(ONLY)
         fields.ignore(*IGNORED, "send_images", "include_init_images")
         settings: dict[str, Any] = self.overridden(fields.get("override_settings")) | {
             "prompt_syntax": "webui",
@@ -123,10 +121,7 @@ class Api(Endpoints):
         batch, rounds = fields.integer("batch_size", 1) or 1, fields.integer("n_iter", 1) or 1
         if batch * rounds > MOST_PICTURES:
             raise Refusal(f"batch_size: {batch * rounds} pictures are too many; take {MOST_PICTURES}", "batch_size")
-        prompt, negative = fields.text("prompt"), fields.text("negative_prompt")
-        seed, keep = fields.integer("seed", -1), fields.flag("save_images")
-        fields.end()
-        wanted = self.studio.request(prompt, negative, seed, batch * rounds, **settings)
+        keep, wanted = fields.flag("save_images"), self.asked_for(fields, batch * rounds, settings)
         return Job(wanted, SOURCE, keep=keep, began_from="init_images" if begins else None, finish=begun.finish)
 
     def overridden(self, settings: Any) -> dict[str, Any]:
@@ -134,20 +129,15 @@ class Api(Endpoints):
 
         Raises `Refusal` for others.
         """
-        if not isinstance(settings, dict):
-            self.check_settings(settings)
-            return {}
-        self.check_settings({name: value for name, value in settings.items() if name not in (CLIP_SKIP, RNG)})
-        own = Fields(settings)
+        if not isinstance(settings, dict | None):
+            raise Refusal("override_settings must be an object", "override_settings")
+        own = Fields(settings or {})
+        self.check_settings({name: value for name, value in own.given.items() if name not in (CLIP_SKIP, RNG)})
         skip, source = own.integer(CLIP_SKIP, 1) or 1, own.choice(RNG, "CPU", STREAMS)
         return ({} if skip == 1 else {"clip_skip": skip}) | {"rng": STREAMS[source]}
 
-    def check_settings(self, settings: Any) -> None:
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise `Refusal` for settings other than those that the server has."""
-        if settings in (None, {}):
-            return
-        if not isinstance(settings, dict):
-            raise Refusal("override_settings must be an object", "override_settings")
         own = self.settings()
         for name, value in settings.items():
             if name == "sd_model_checkpoint" and value not in (*self.names(), None, ""):

@@ -23,19 +23,13 @@ class Endpoints:
     studio: Studio
     queue: Queue
 
-    def asked_for(self, fields: Fields, most: int, count: str, settings: Mapping[str, Any]) -> Request:
-        """The resolved request of fields that have the same names in several APIs, and of `settings`.
+    def asked_for(self, fields: Fields, count: int | None, settings: Mapping[str, Any]) -> Request:
+        """The resolved request for `count` pictures (None: one) of fields that all APIs have, and of `settings`.
 
-        The field `count` says how many pictures, `most` at most. Raises `InputError` for what can't be honoured, and
-        for a field that nothing has read.
+        Raises `InputError` for what can't be honoured, and for a field that nothing has read.
         """
-        wanted = self.studio.request(
-            fields.text("prompt"),
-            fields.text("negative_prompt"),
-            fields.integer("seed", -1),
-            fields.integer(count, 1, most) or 1,
-            **settings,
-        )
+        prompt, negative = fields.text("prompt"), fields.text("negative_prompt")
+        wanted = self.studio.request(prompt, negative, fields.integer("seed", -1), count or 1, **settings)
         fields.end()
         return wanted
 

@@ -114,6 +114,12 @@ class Fields:
         usual = f"leave it out, or take {json.dumps(accepted[0])}" if accepted else "leave it out"
         raise Refusal(f"{name} {quoted(value)} is not supported; {usual}", name)
 
+    def without_part(self, table: Mapping[tuple[str, ...], tuple[Any, ...]]) -> None:
+        """Pass over fields that have no part here (`only`), listed with the values that change nothing."""
+        for names, accepted in table.items():
+            for name in names:
+                self.only(name, *accepted)
+
     def ignore(self, *names: str) -> None:
         """Pass over fields that change no picture, whatever they say."""
         self._asked.update(names)

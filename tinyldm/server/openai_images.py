@@ -33,17 +33,15 @@ from tinyldm.server.studio import Studio
 from tinyldm.server.uploads import opened, resized, rgb, to_base64
 
 MOST = 10  # pictures of a request
-ONLY: Mapping[str, tuple[Any, ...]] = {
-    "background": ("auto", "opaque"),
-    "complexity": (),
-    "frame_count": (),
-    "frame_duration_ms": (),
-    "input_fidelity": ("low", "high"),
-    "partial_images": (0, "0"),
-    "quality": ("auto", "standard"),
-    "stream": (False, "false"),
-    "style": ("vivid",),
-    "svg": (),
+# The values with which fields change nothing.
+ONLY: Mapping[tuple[str, ...], tuple[Any, ...]] = {
+    ("complexity", "frame_count", "frame_duration_ms", "svg"): (),
+    ("background",): ("auto", "opaque"),
+    ("input_fidelity",): ("low", "high"),
+    ("partial_images",): (0, "0"),
+    ("quality",): ("auto", "standard"),
+    ("stream",): (False, "false"),
+    ("style",): ("vivid",),
 }
 IGNORED = ("moderation", "user", "safety_identifier")  # they change no picture
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -94,8 +92,7 @@ class Api(Endpoints):
 
     def job(self, fields: Fields, files: dict[str, bytes] | None) -> Job:
         """The job that the fields ask for. Raises `Refusal` and `InputError` for what can't be honoured."""
-        for name, accepted in ONLY.items():
-            fields.only(name, *accepted)
+        fields.without_part(ONLY)
         fields.ignore(*IGNORED)
         model = fields.text("model", self.studio.name)
         if model != self.studio.name:
@@ -114,7 +111,7 @@ class Api(Endpoints):
         settings |= size if files is None else edited(fields, files, size, self.studio.beside)
         if fields.get("prompt") is None:
             raise Refusal("prompt is missing", "prompt")
-        wanted = self.asked_for(fields, MOST, "n", settings)
+        wanted = self.asked_for(fields, fields.integer("n", 1, MOST), settings)
         return Job(wanted, "openai", keep=keep, began_from=None if files is None else "image")
 
 

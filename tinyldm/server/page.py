@@ -105,10 +105,10 @@ class Page(Endpoints):
             "height": fields.integer("height", 1),
         }
         begins = fields.get("image") is not None
-        fields.ignore(*OF_A_BEGINNING)  # if there is none
+        fields.ignore(*OF_A_BEGINNING)  # where there is none
         if begins:
             settings |= self.beginning(fields, settings.pop("width"), settings.pop("height"))
-        wanted = self.asked_for(fields, MOST_PICTURES, "num_images", settings)
+        wanted = self.asked_for(fields, fields.integer("num_images", 1, MOST_PICTURES), settings)
         return Job(wanted, "page", keep=True, began_from="a picture on the page" if begins else None)
 
     def beginning(self, fields: Fields, width: int | None, height: int | None) -> dict[str, Any]:

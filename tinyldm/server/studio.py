@@ -156,7 +156,7 @@ class Watch:
     """Looks at a job that is worked on: tells how far it is, and raises `Stopped` when it is to stop."""
 
     def __init__(self, room: Workroom, job: Job, tell: Callable[[Progress], None]) -> None:
-        self.room, self.parts, self.job, self.tell = room, room.parts, job, tell
+        self.parts, self.colours, self.job, self.tell = room.parts, room.colours, job, tell
         self.started, self.shown = time.monotonic(), -BETWEEN
 
     def check(self) -> None:
@@ -166,7 +166,7 @@ class Watch:
 
     def preview(self, z: Array) -> Image.Image:
         """The colours of a clean latent `(C, h, w)`, without the decoder."""
-        return preview(z, self.room.colours)
+        return preview(z, self.colours)
 
     def say(self, part: float, step: int, steps: int, previews: Mapping[int, bytes]) -> None:
         """Tell how far the job is, and about how long the rest takes."""

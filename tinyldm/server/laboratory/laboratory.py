@@ -15,7 +15,7 @@ from tinyldm.pipelines.walk import Step
 from tinyldm.server.fields import Fields
 from tinyldm.server.jobs import Job, Progress
 from tinyldm.server.laboratory.drawing import plain
-from tinyldm.server.laboratory.walks import MOST_BYTES, Walked, Walks, walked
+from tinyldm.server.laboratory.walks import Walked, Walks, walked
 from tinyldm.server.studio import BETWEEN, Watch, Workroom
 from tinyldm.typing import Array
 
@@ -26,14 +26,14 @@ EXAMPLES = {"text": "red apple", "classes": "0"}  # prompts to begin with, by wh
 
 
 class Laboratory(Workroom):
-    """A model, its statistics of latents if it has any, the samplers that it runs, and the last walks, `most` bytes.
+    """A model, its statistics of latents if it has any, the samplers that it runs, and the last walks.
 
     Raises `InputError` for a model that makes no pictures of prompts alone.
     """
 
-    def __init__(self, model: LatentDiffusion, *, force: bool = False, most: int = MOST_BYTES) -> None:
+    def __init__(self, model: LatentDiffusion, *, force: bool = False) -> None:
         super().__init__(model, force)
-        self.walks = Walks(most)
+        self.walks = Walks()
         found = read_statistics(statistics_path(model.path))
         channels = model.vae.latent_channels
         self.statistics = found if found is not None and found.channels == channels else None
