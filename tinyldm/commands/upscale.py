@@ -18,7 +18,7 @@ from tinyldm.commands.options import (
     open_model,
 )
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unread
-from tinyldm.commands.sampling import progress_bar, sampler_options, watch
+from tinyldm.commands.sampling import list_samplers, progress_bar, sampler_options, watch
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.upscale import Upscaling
@@ -45,9 +45,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--noise-level", metavar="N", type=int, help="of the ×4 upscaler: noise on the small picture (20)")
     p.add_argument("--steps", metavar="N", type=int, help="of the sampler (default 25; of upscalers 75 or 100)")
     p.add_argument("--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of the ×4, 9)")
-    p.add_argument(
-        "--sampler", metavar="NAME", help="default: the model's own; `tinyldm sample x --sampler help` lists all"
-    )
+    p.add_argument("--sampler", metavar="NAME", help="default: the model's own; `help` lists all")
     p.add_argument("--sampler-option", metavar="NAME=VALUE", action="append", default=[], help="may be repeated")
     add_prompt_options(p)
     add_seed_option(p)
@@ -66,6 +64,9 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.walk import Walk
 
     started = time.perf_counter()
+    if args.sampler == "help":
+        list_samplers()
+        return
     (output,) = picture_files(args.output or unused(args.image.with_name(f"{args.image.stem}-large.png")), [], 1)
     format_of(output)
     names = ("prompt", "negative_prompt", "scale", "strength", "tile", "overlap", "noise_level")
