@@ -46,6 +46,7 @@ FOREIGN_CLASSES = {
 }
 # Schedules of another diffusion than that of alphas.
 FOREIGN_SCHEDULES = {"EDM": "an EDM schedule", "FlowMatch": "a flow-matching schedule"}
+FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")  # which are those of samplers here
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def foreign_class(name: str) -> str | None:
 
 def foreign_schedule(name: str) -> str | None:
     """What a scheduler's class computes, where that is not supported."""
+    if name in FLOWS:
+        return None
     return next((kind for begin, kind in FOREIGN_SCHEDULES.items() if name.startswith(begin)), None)
 
 
