@@ -97,6 +97,9 @@ def describe_cost(model: Any, height: int | None = None, width: int | None = Non
     for name, (runs_of_it, costs) in {**runs, "vae encode": (1, cost.vae_costs(model.vae, h, w)[0])}.items():
         suffix = f" × {runs_of_it}" if runs_of_it > 1 else " (of a picture to begin with)" * (name == "vae encode")
         lines += ["", name + suffix]
+        if not costs:  # pixels that are no more than scaled
+            lines.append(f"  {'in all':32} {0:18,} {0:13,}")
+            continue
         in_all = cost.Cost("in all", costs[-1].shape, sum(c.parameters for c in costs), cost.total(costs))
         for c in [*cost.by_block(costs), in_all]:
             bytes_, shape = human_bytes(4 * c.parameters), "×".join(map(str, c.shape))

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyldm.commands.first_stages import with_progress
 from tinyldm.commands.options import (
     add_force_option,
     add_model_options,
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.force:
         size = f"a picture of {image.width}×{image.height}"
         model = fitting(model, image.height // factor, image.width // factor, size, denoises=False)
-    latent = model.encode(image, seed)
+    latent = with_progress(model).encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
     print(f"{output}: latent {'×'.join(map(str, latent.shape))}, {drawn}")

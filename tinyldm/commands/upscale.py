@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyldm.commands.first_stages import with_progress
 from tinyldm.commands.options import (
     add_force_option,
     add_model_options,
@@ -100,4 +101,4 @@ def expected(args: argparse.Namespace, model: Any, wanted: Upscaling) -> Any:
         model = fitting(model, h, w, size)
     tiles = "" if wanted.tile is None else f" in tiles of {sides[1]}×{sides[0]}"
     print(f"{size}{tiles}; time left is shown after the first step", file=sys.stderr)
-    return model
+    return with_progress(model)
