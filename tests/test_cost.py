@@ -161,6 +161,11 @@ def architectures_table() -> str:
     return "\n".join(lines)
 
 
+def test_a_first_stage_that_computes_nothing() -> None:
+    text = describe_cost(tinyldm.load("emoji-pixels"))
+    assert "vae decode\n  in all                                            0             0" in text
+
+
 def test_the_page_shows_what_is_computed() -> None:
     page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
     assert architectures_table() in page

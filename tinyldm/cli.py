@@ -99,6 +99,7 @@ def outcome(argv: Sequence[str] | None) -> int:
         if args.debug or isinstance(error, SystemExit):
             raise
         if interrupts.arrived() or isinstance(error, (KeyboardInterrupt, Stopped)):
+            interrupts.over()
             error.__traceback__ = None  # what its frames hold is closed now, a progress bar before the last line
             return interrupted(args)
         if isinstance(error, TinyldmError):

@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyldm import cost
 from tinyldm.bench import describe_runtime
+from tinyldm.checkpoints.folder import FLOWS
 from tinyldm.diffusion.config import SchedulerConfig
 from tinyldm.memory import human_bytes
 from tinyldm.pipelines.model import LatentDiffusion
@@ -42,10 +43,12 @@ def describe(model: LatentDiffusion) -> str:
         f"latent         {model.vae.latent_channels}×{h}×{w} for {w * factor}×{h * factor} pixels, "
         f"scaling factor {model.vae.config.scaling_factor:g}"
     )
+    flow = scheduler.get("_class_name") in FLOWS
+    kind, predicted = ("a flow", "flow_prediction") if flow else (usual.beta_schedule, usual.prediction_type)
     lines.append(
-        f"schedule       {scheduler.get('beta_schedule', usual.beta_schedule)}, "
+        f"schedule       {scheduler.get('beta_schedule', kind)}, "
         f"{scheduler.get('num_train_timesteps', usual.num_train_timesteps)} steps, "
-        f"predicts {scheduler.get('prediction_type', usual.prediction_type)}, "
+        f"predicts {scheduler.get('prediction_type', predicted)}, "
         f"published with {scheduler.get('_class_name')}"
     )
     lines.append(f"computes with  {describe_runtime(model)}")
@@ -94,6 +97,9 @@ def describe_cost(model: Any, height: int | None = None, width: int | None = Non
     for name, (runs_of_it, costs) in {**runs, "vae encode": (1, cost.vae_costs(model.vae, h, w)[0])}.items():
         suffix = f" × {runs_of_it}" if runs_of_it > 1 else " (of a picture to begin with)" * (name == "vae encode")
         lines += ["", name + suffix]
+        if not costs:  # pixels that are no more than scaled
+            lines.append(f"  {'in all':32} {0:18,} {0:13,}")
+            continue
         in_all = cost.Cost("in all", costs[-1].shape, sum(c.parameters for c in costs), cost.total(costs))
         for c in [*cost.by_block(costs), in_all]:
             bytes_, shape = human_bytes(4 * c.parameters), "×".join(map(str, c.shape))

@@ -14,16 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_checkpoints import write_sd
 
+import tinyldm
 from tinyldm.checkpoints.base import MemorySource
+from tinyldm.checkpoints.folder import FLOWS
 from tinyldm.checkpoints.opening import open_checkpoint
 from tinyldm.checkpoints.original_config import parse_yaml, stated_by_config
 from tinyldm.checkpoints.recognise import recognise
 from tinyldm.checkpoints.recognised import Recognised
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.checkpoints.stated import COMPONENTS, PIPELINE, SCHEDULER
-from tinyldm.errors import CheckpointError, TinyldmError
+from tinyldm.errors import CheckpointError, ConfigError, TinyldmError
 from tinyldm.pipelines.adapters import replace_vae
 from tinyldm.pipelines.load import load
+from tinyldm.pipelines.request import request
 
 ONE = np.zeros(0, np.float32)
 
@@ -81,10 +84,24 @@ def test_an_edm_schedule_is_refused(xl, mark: str) -> None:
 
 def test_an_edm_schedule_is_refused_in_a_folder(tmp_path: Path) -> None:
     folder = write_sd(tmp_path / "sd")
-    for name, kind in (("EDMEulerScheduler", "an EDM"), ("FlowMatchEulerDiscreteScheduler", "a flow-matching")):
+    for name, kind in (("EDMEulerScheduler", "an EDM"), ("FlowMatchLCMScheduler", "a flow-matching")):
         (folder / "scheduler" / "scheduler_config.json").write_text(f'{{"_class_name": "{name}"}}')
         with pytest.raises(CheckpointError, match=f"its scheduler has {kind} schedule"):
             open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("scheduler_class", FLOWS)
+def test_a_folder_of_flow_matching_runs_under_its_own_sampler(tmp_path: Path, scheduler_class: str) -> None:
+    folder = write_sd(tmp_path / "sd")
+    said = {"_class_name": scheduler_class, "shift": 3.0}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(said))
+    model = tinyldm.load(folder, backend="reference")
+    wanted = request("a", steps=2).resolved(model.parts)
+    assert wanted.sampler == {FLOWS[0]: "flow_euler", FLOWS[1]: "flow_heun"}[scheduler_class]
+    assert np.asarray(model.text_to_image("a", steps=2)[0]).std() > 0
+    assert "a flow, 1000 steps, predicts flow_prediction" in tinyldm.describe(model)
+    with pytest.raises(ConfigError, match="is not of a model that ddim can run"):
+        request("a", steps=2, sampler="ddim").resolved(model.parts)
 
 
 def test_resolution_of_the_header(xl, sd1) -> None:

@@ -145,7 +145,7 @@ def test_a_picture_as_a_prompt_and_its_settings(run, here: Path, checkpoint: Pat
             "--controlnet control0 --controlnet control1 --control-image disc.png",
             "--controlnet is given twice and --control-image once",
         ),
-        ("--control-image disc.png", "has no ControlNet; load it with one"),
+        ("--control-image disc.png", "--control-image is given and no --controlnet"),
         ("--control-scale 0.5", "--control-scale is given once and --control-image not at all"),
         (
             "--controlnet control0 --control-image disc.png --control-start 0 --control-start 0.5",

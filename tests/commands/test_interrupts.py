@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -111,6 +112,21 @@ def test_an_impatient_second_one_leaves_the_cleaning_alone() -> None:
             cleaned = True
     assert cleaned
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_one_that_is_sent_again_late_does_not_disturb_the_last_line(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It arrives while the interrupted run says what it has kept."""
+    said = cli.interrupted
+
+    def late(args: argparse.Namespace) -> int:
+        interrupts._State.when = -interrupts.DEAF  # as where a signal is sent again
+        signal.raise_signal(signal.SIGTERM)
+        return said(args)
+
+    monkeypatch.setattr(cli, "interrupted", late)
+    monkeypatch.setattr(sampling, "watch", lambda _: signal.raise_signal(signal.SIGTERM))
+    status, _, err = run("sample", "a", "--steps", "2", "-o", "a.png")
+    assert (status, err.splitlines()[-1]) == (143, "tinyldm: terminated; nothing was written")
 
 
 def test_finished_pictures_are_kept(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,10 @@ def test_labels_say_the_setting_and_its_value() -> None:
     assert Axis("prompt", ("a fox",)).labels() == ["a fox"]
 
 
+def test_a_long_name_is_parted_where_it_is_joined() -> None:
+    assert wrapped("dpm++_2m_sde_karras", ImageFont.load_default(12), 60) == "dpm++_\n2m_sde_\nkarras"
+
+
 @given(st.text(), st.integers(1, 200))
 @settings(deadline=None)
 def test_labels_fit(text: str, width: int) -> None:

@@ -197,7 +197,7 @@ def test_outpainting_and_erasing(models) -> None:
         ("sd", {"image": picture(), "strength": 0.5, "mask_blur": 2.0}, "there is none"),
         ("sd", {"mask": mask()}, "wanted the picture"),
         ("sd", {"image": np.zeros((1, 4, 8, 8)), "mask": mask()}, "wanted the picture as image, not its latent"),
-        ("sd", {"image": picture()}, "strength, which is missing"),
+        ("sd", {"image": picture()}, "edits by no instruction"),
         ("sd", {"image": picture(), "strength": 0.5, "image_guidance_scale": 2.0}, "does not edit by an instruction"),
         ("sd", {"depth": mask()}, "takes no map of depth"),
         ("sd", {"segments": mask()}, "takes no map of segments"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,3 +153,18 @@ def test_prepared_context_changes_nothing(model) -> None:
     np.testing.assert_array_equal(model.unet(z, 7, prepared), model.unet(z, 7, context))
     with pytest.raises(InputError, match="prepared for 2 samples"):
         model.unet(z[:1], 7, prepared)
+
+
+def test_an_inversion_begins_with_a_picture_and_its_noise_makes_it_again() -> None:
+    """The embedded checkpoint's apple comes back from its noise; without a picture, or with a mask, there is none."""
+    model = tinyldm.load()
+    apple = model.text_to_image("red apple", steps=20, guidance_scale=4.0, seed=0)[0]
+    way: list[np.ndarray] = []
+    settings: dict[str, Any] = {"sampler": "ddim_inverse", "steps": 30, "guidance_scale": 1.0}
+    model.image_to_image("red apple", apple, strength=1.0, **settings, callback=lambda step: way.append(step.latent))
+    again = model.text_to_image("red apple", noise=way[-1], steps=30, guidance_scale=1.0)[0]
+    assert np.abs(np.asarray(again, np.float64) - np.asarray(apple)).mean() < 4
+    with pytest.raises(InputError, match="leads from a picture to its noise"):
+        model.text_to_image("red apple", **settings)
+    with pytest.raises(InputError, match="no mask"):
+        model.inpaint("red apple", apple, Image.new("L", (64, 64), 255), **settings)

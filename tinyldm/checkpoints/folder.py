@@ -47,6 +47,7 @@ FOREIGN_CLASSES = {
 }
 # Schedules of another diffusion than that of alphas.
 FOREIGN_SCHEDULES = {"EDM": "an EDM schedule", "FlowMatch": "a flow-matching schedule"}
+FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")  # which are those of samplers here
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def is_plain(name: str) -> bool:
 
 def foreign(class_name: str, kinds: Mapping[str, str] = FOREIGN_CLASSES) -> str | None:
     """What a published class belongs to, where it is none of the models here, or of the schedules."""
+    if class_name in FLOWS:
+        return None
     return next((kind for begin, kind in kinds.items() if class_name.startswith(begin)), None)
 
 

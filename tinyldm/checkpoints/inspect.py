@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tinyldm.checkpoints.base import TensorSource, quoted
+from tinyldm.checkpoints.folder import FLOWS
 from tinyldm.checkpoints.hub import local
 from tinyldm.checkpoints.learned_word import BY_ENCODER, NAMELESS, read_inversion
 from tinyldm.checkpoints.lora import layers_of
@@ -89,8 +90,10 @@ def report(path: str | Path, found: Recognised, expected: Expected, tensors: boo
     for name, component in found.components.items():
         yield f"  {name:<16} {component_line(component)}"
     if found.scheduler is not None:
-        predicted = found.scheduler.get("prediction_type", "epsilon")
-        yield f"  {'schedule':<16} {found.scheduler.get('_class_name')}, predicts {predicted}"
+        schedule = found.scheduler
+        usual = "flow_prediction" if schedule.get("_class_name") in FLOWS else "epsilon"
+        predicted = schedule.get("prediction_type", usual)
+        yield f"  {'schedule':<16} {schedule.get('_class_name')}, predicts {predicted}"
     for note in found.notes:
         yield f"  note: {note}"
     for name, component in found.components.items():

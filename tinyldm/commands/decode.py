@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tinyldm.commands.first_stages import with_progress
 from tinyldm.commands.options import add_force_option, add_model_options, add_tiling_options, fitting, open_model
 from tinyldm.version import __version__
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     model = open_model(args)
     h, w = latent.shape[2:]
     model = fitting(args, model, h, w, f"a latent of {h}×{w}", denoises=False)
-    images = model.decode(latent)
+    images = with_progress(model).decode(latent)
     for file, image in zip(numbered(output, len(images)), images, strict=True):
         write_picture(file, image, {"Software": f"tinyldm {__version__}", "latent": args.latent.name})
         args.written.append(file)

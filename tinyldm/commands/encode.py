@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyldm.commands import options
+from tinyldm.commands.first_stages import with_progress
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     image = fitted(image, factor, args.resize)
     h, w, size = image.height // factor, image.width // factor, f"a picture of {image.width}×{image.height}"
     model = options.fitting(args, model, h, w, size, denoises=False)
-    latent = model.encode(image, seed)
+    latent = with_progress(model).encode(image, seed)
     write_latent(output, latent, parts=model.parts, source=args.image.name, seed=seed)
     drawn = "posterior mean" if seed is None else f"posterior draw, seed {seed}"
     print(f"{output}: latent {'×'.join(map(str, latent.shape))}, {drawn}")

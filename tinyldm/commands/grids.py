@@ -48,6 +48,8 @@ def make_grid(
     from tinyldm.pipelines.walk import Walk
 
     started = time.perf_counter()
+    if args.save_steps is not None:
+        raise InputError("--save-steps is of one picture; leave it out with --rows and --columns")
     if args.count != 1 or getattr(args, "grid", None) is not None:
         raise InputError("--rows and --columns make one picture a cell; leave out -n and --grid, and take seed=1,2,3")
     rows, columns = (grids.read_axis(text) if text else grids.NOTHING for text in (args.rows, args.columns))

@@ -99,6 +99,8 @@ def guided(model: LatentDiffusion, args: argparse.Namespace, wanted: Request) ->
     from tinyldm.pipelines.canny import canny
     from tinyldm.pipelines.pictures import read_image
 
+    if args.control_image and not model.controlnets:
+        raise InputError("--control-image is given and no --controlnet, which is what reads it")
     controls = zip(args.control_image, one_each(args, CONTROL, len(args.control_image)), strict=True)
     for i, (file, (scale, start, end, way)) in enumerate(controls):
         image = brought_to_size(read_image(file), model, wanted)

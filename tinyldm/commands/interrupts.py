@@ -24,11 +24,17 @@ DEAF = 2.0  # seconds after a signal in which another is not heard: what cleans 
 class _State:
     signal = 0  # that arrived in this run; 0 for none
     when = 0.0
+    is_over = False  # the run has ended: a signal that is on its way is late
 
 
 def arrived() -> int:
     """The number of the signal that interrupted this run; 0 where none has."""
     return _State.signal
+
+
+def over() -> None:
+    """The interrupted run has ended, and what is left is to say so: no signal disturbs that, one sent again neither."""
+    _State.is_over = True
 
 
 def check() -> None:
@@ -40,7 +46,7 @@ def check() -> None:
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Note the signals of a run, in the main thread; other threads get none."""
-    _State.signal, _State.when = 0, 0.0
+    _State.signal, _State.when, _State.is_over = 0, 0.0, False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -57,7 +63,7 @@ def watched() -> Iterator[None]:
 
 def _note(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    if not _State.signal or now - _State.when > DEAF:
+    if not _State.is_over and (not _State.signal or now - _State.when > DEAF):
         _State.signal, _State.when = number, now
         raise KeyboardInterrupt
 

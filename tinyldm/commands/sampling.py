@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import interrupts, options
+from tinyldm.commands.first_stages import with_progress
 from tinyldm.commands.grids import BAR, add_grid_options, make_grid
 from tinyldm.commands.guides import add_guide_options, open_guided
 from tinyldm.commands.previews import Previews, add_preview_options
@@ -208,7 +209,7 @@ def expected(args: argparse.Namespace, model: LatentDiffusion, wanted: Request) 
     model = options.fitting(args, model, h, w, size)
     needed = human_bytes(expected_bytes(model, h, w))
     print(f"{size}, about {needed} of memory; time left is shown after the first step", file=sys.stderr)
-    return model
+    return with_progress(model)
 
 
 def progress_bar(calls: range) -> Iterator[int]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.commands import options
+from tinyldm.commands.first_stages import with_progress
 from tinyldm.commands.prompts import add_prompt_options, all_loras, note_unread
-from tinyldm.commands.sampling import progress_bar, sampler_options, watch
+from tinyldm.commands.sampling import list_samplers, progress_bar, sampler_options, watch
 
 if TYPE_CHECKING:
     from tinyldm.pipelines.upscale import Upscaling
@@ -36,9 +37,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--noise-level", metavar="N", type=int, help="of the ×4 upscaler: noise on the small picture (20)")
     p.add_argument("--steps", metavar="N", type=int, help="of the sampler (default 25; of upscalers 75 or 100)")
     p.add_argument("--guidance-scale", metavar="G", type=float, help="pull of the prompt (default 7.5; of the ×4, 9)")
-    p.add_argument(
-        "--sampler", metavar="NAME", help="default: the model's own; `tinyldm sample x --sampler help` lists all"
-    )
+    p.add_argument("--sampler", metavar="NAME", help="default: the model's own; `help` lists all")
     options.add_repeated(p, "--sampler-option", "NAME=VALUE", "may be repeated")
     add_prompt_options(p)
     options.add_seed_option(p)
@@ -57,6 +56,9 @@ def run(args: argparse.Namespace) -> None:
     from tinyldm.pipelines.walk import Walk
 
     started = time.perf_counter()
+    if args.sampler == "help":
+        list_samplers()
+        return
     (output,) = picture_files(args.output or unused(args.image.with_name(f"{args.image.stem}-large.png")), [], 1)
     format_of(output)
     names = ("prompt", "negative_prompt", "scale", "strength", "tile", "overlap", "noise_level")
@@ -89,4 +91,4 @@ def expected(args: argparse.Namespace, model: Any, wanted: Upscaling) -> Any:
     model = options.fitting(args, model, h, w, size)
     tiles = "" if wanted.tile is None else f" in tiles of {sides[1]}×{sides[0]}"
     print(f"{size}{tiles}; time left is shown after the first step", file=sys.stderr)
-    return model
+    return with_progress(model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -61,6 +62,7 @@ class FirstStage(Network[C]):
     )
     walk_down: Callable[..., Array] | None = None  # in place of the encoder's, where it is computed in tiles
     walk_up: Callable[..., Array] | None = None
+    around: Callable[[str, tuple[int, ...]], AbstractContextManager[None]] | None = None  # each call, which it watches
 
     def __init__(self, config: Mapping[str, Any] | C, source: TensorSource, runtime: Runtime | None = None) -> None:
         super().__init__(config, source, runtime)
@@ -85,7 +87,8 @@ class FirstStage(Network[C]):
         """
         pixels = self.checked_pixels(pixels)
         begin(f"{self.name}.encode", pixels=pixels)
-        mean, logvar = self.posterior(channels_last(pixels))
+        with nullcontext() if self.around is None else self.around("encode", pixels.shape):
+            mean, logvar = self.posterior(channels_last(pixels))
         mean = channels_first(mean)
         note(mean=mean)
         if logvar is None:
@@ -101,7 +104,8 @@ class FirstStage(Network[C]):
         """
         z = self.checked(z, self.latent_channels, "z")
         begin(f"{self.name}.decode", z=z)
-        pixels = channels_first(self.picture(channels_last(z), *args, **kwargs))
+        with nullcontext() if self.around is None else self.around("decode", z.shape):
+            pixels = channels_first(self.picture(channels_last(z), *args, **kwargs))
         note(pixels=pixels)
         return pixels
 

@@ -108,8 +108,8 @@ def begun_from(parts: Parts, settings: Mapping[str, Any], takes: str) -> dict[st
         )
     if image is not None and strength is None and takes != "image":
         raise InputError(
-            f"{parts.path}: begins from a picture at a strength, which is missing; only a model that edits by an "
-            "instruction takes none"
+            f"{parts.path}: edits by no instruction; take a model that does, such as instruct-pix2pix, or give a "
+            "strength, to change the picture towards a prompt (img2img)"
         )
     return {}
 

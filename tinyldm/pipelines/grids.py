@@ -181,6 +181,7 @@ def wrapped(text: str, font: Any, width: int) -> str:
                 lines, line = [*lines, line], ""
             else:
                 fits = next((n for n in range(1, len(word)) if font.getlength(word[: n + 1]) > width), len(word))
+                fits = word.rfind("_", 1, fits) + 1 or fits  # a long name, where it is joined
                 lines, word = [*lines, word[:fits]], word[fits:]
     lines = [*lines, line] if line else lines
     return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], f"{lines[LINES - 1][:-1]}…"])

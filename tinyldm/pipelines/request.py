@@ -190,6 +190,10 @@ class Request:
         That is 0, or where a picture to begin from is noised to. Raises `InputError` for what can't be honoured.
         """
         sampler = make_sampler(self.sampler or "", parts.scheduler_config, self.steps or 0, **self.sampler_options)
+        if sampler.begins_clean and (self.image is None or self.mask is not None):
+            raise InputError(
+                f"sampler {sampler.name}: leads from a picture to its noise; it wants an image and no mask"
+            )
         return sampler, 0 if self.strength is None else sampler.start(self.strength)
 
     def settings(self, k: int) -> dict[str, Any]:

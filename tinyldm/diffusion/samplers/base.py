@@ -53,6 +53,7 @@ class Sampler(ABC):
     summary: ClassVar[str]
     family: ClassVar[Literal["diffusion", "flow"]] = "diffusion"  # of models that it can run
     Config: ClassVar[type[SchedulerConfig]] = SchedulerConfig
+    begins_clean: ClassVar[bool] = False  # with a picture, instead of ending with one
 
     timesteps: Timesteps
     init_noise_sigma: float = 1.0

@@ -24,6 +24,7 @@ class DDIMInverse(AlphaBarSampler):
     name = "ddim_inverse"
     aliases = ("ddim_inversion",)
     scheduler_class = "DDIMInverseScheduler"
+    begins_clean = True
     summary = "from a clean latent to the noise that ddim would make it of"
 
     @dataclass(frozen=True)
