@@ -207,7 +207,8 @@ def progress(args: argparse.Namespace, folder: Path) -> Iterator[Shown]:
     """What is shown, for the length of a run."""
     shown = Shown(args, folder)
     try:
-        yield shown
+        with shown.previews:
+            yield shown
     finally:
         if shown.bar is not None:
             shown.bar.close()

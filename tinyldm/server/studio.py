@@ -23,7 +23,7 @@ from tinyldm.pipelines.infotext import infotext
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.picture_text import picture_bytes
 from tinyldm.pipelines.pictures import write_whole
-from tinyldm.pipelines.preview import preview, preview_map
+from tinyldm.pipelines.preview import preview_map, preview_png
 from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Picture, Step, Walk, pictures
@@ -163,7 +163,7 @@ class Watch:
         if now - self.shown >= BETWEEN and step.clean is not None:
             self.shown = now
             clean = zip(step.pictures, step.clean, strict=True)
-            self.previews = {k: as_png(preview(z, self.colours)) for k, z in clean}
+            self.previews = {k: preview_png(z, self.colours) for k, z in clean}
         self.tell(Progress(part, taken, steps, self.previews, left))
 
     def check(self) -> None:
@@ -173,7 +173,7 @@ class Watch:
 
 
 def as_png(image: Image.Image) -> bytes:
-    """A PNG file of a preview."""
+    """A PNG file of a picture."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
