@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import os
 import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from tinyldm.commands.previews import PIECE, chosen, drawer, half_blocks, iterm, kitty
+from tinyldm.commands.previews import PIECE, Previews, chosen, drawer, half_blocks, iterm, kitty
 from tinyldm.errors import InputError
 
 
@@ -43,6 +47,53 @@ def test_files_beside_the_picture(run) -> None:
     assert sorted(os.listdir()) == ["a.png", "a.step-05.png", "a.step-10.png"]
     with Image.open("a.step-05.png") as preview:
         assert (preview.size, preview.mode) == ((8, 8), "RGB")
+
+
+def begun(every: str) -> Previews:
+    """Previews of some model."""
+    previews = Previews(argparse.Namespace(preview=every, show=False))
+    previews.rgb = np.ones((5, 3), np.float32)
+    return previews
+
+
+def step(index: int, value: float) -> SimpleNamespace:
+    """A step of one picture of one colour."""
+    return SimpleNamespace(index=index, count=9, pictures=range(1), clean=np.full((1, 4, 2, 2), value, np.float32))
+
+
+def test_what_waits_is_written_whatever_ends_the_run(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with begun("1") as previews:
+            for index in range(5):
+                previews.see(step(index, -index / 10), lambda k: tmp_path / "new" / "a.png")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert sorted(os.listdir(tmp_path / "new")) == [f"a.step-{number}.png" for number in range(1, 6)]
+    with Image.open(tmp_path / "new" / "a.step-4.png") as preview:
+        assert preview.getpixel((1, 1)) == (102, 102, 102)  # -0.2
+
+
+def test_the_run_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, written = threading.Event(), []
+    monkeypatch.setattr("tinyldm.commands.previews.BETWEEN", 0)
+    monkeypatch.setattr("tinyldm.commands.previews.write", lambda *file: free.wait(30) and written.append(file))
+    with begun("1") as previews:
+        for index in range(3):
+            previews.see(step(index, 0), lambda k: tmp_path / "a.png")
+        assert not written
+        free.set()
+    assert [suffix for _, suffix, _ in written] == [".step-1.png", ".step-2.png", ".step-3.png"]
+
+
+def test_one_that_is_there_is_replaced(tmp_path: Path) -> None:
+    for value in (0.0, 1.0):
+        with begun("1") as previews:
+            previews.see(step(0, value), lambda k: tmp_path / "a.png")
+        with Image.open(tmp_path / "a.step-1.png") as preview:
+            assert preview.getpixel((0, 0)) == (255, 255, 255)
+        (tmp_path / "a.step-1.png").write_text("another")
 
 
 def test_the_picture_is_the_same(run) -> None:

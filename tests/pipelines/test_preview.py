@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -11,11 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 import tinyldm
 from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.pipelines import preview as previews
-from tinyldm.pipelines.preview import FILE, digest, fit, patch_means, patches, preview, preview_map, read_map, write_map
+from tinyldm.pipelines.preview import (
+    FILE,
+    digest,
+    fit,
+    patch_means,
+    patches,
+    preview,
+    preview_map,
+    preview_png,
+    read_map,
+    write_map,
+)
 
 EMOJI = Path(__file__).parents[2] / "weights" / "emoji"
 
@@ -46,6 +59,15 @@ def test_a_pixel_is_the_map_of_its_place(z: np.ndarray, rgb: np.ndarray) -> None
             colour = [sum(z[c, y, x] * rgb[c, k] for c in range(4)) + rgb[4, k] for k in range(3)]
             wanted = np.clip(np.array(colour) * 127.5 + 127.5, 0, 255)
             assert np.abs(found[y, x] - wanted).max() <= 0.51
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 16), (90, 7)])
+def test_the_file_is_the_preview(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    z, rgb = rng.standard_normal((4, *size)).astype(np.float32), rng.standard_normal((5, 3)).astype(np.float32)
+    with Image.open(io.BytesIO(preview_png(z, rgb))) as found:
+        assert (found.format, found.mode) == ("PNG", "RGB")
+        assert found.tobytes() == preview(z, rgb).tobytes()
 
 
 def test_what_overflowed_is_black_and_white() -> None:

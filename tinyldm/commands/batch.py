@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.shared and args.cluster is None:
         raise InputError("--shared is for the workers of a --cluster")
     started, folder = time.perf_counter(), args.output or Path("batch" if args.file == "-" else Path(args.file).stem)
-    with contextlib.closing(Shown(args, folder)) as shown:
+    with contextlib.closing(Shown(args, folder)) as shown, shown.previews:
         loaded = {name: getattr(args, name) for name in OPENED_WITH}
         how = How(args.batch_size, shown.step, shown.began, shown.made, args.overwrite, args.force, loaded)
         model = open_model(args)

@@ -6,6 +6,8 @@ import argparse
 import base64
 import os
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tinyldm.pipelines.model import LatentDiffusion
+    from tinyldm.typing import Array
 
+BETWEEN = 0.2  # seconds after which files that wait are written
 COLUMNS = 32  # that a picture takes in a terminal
 ITERM = ("iTerm.app", "WezTerm", "vscode", "mintty", "rio")  # TERM_PROGRAM of those that take iTerm2's pictures
 PIECE = 4096  # characters of one message of kitty's protocol
@@ -36,7 +40,9 @@ def add_preview_options(p: argparse.ArgumentParser) -> None:
 class Previews:
     """The previews that the options ask for. Raises `InputError`, before any work, for what can't be done.
 
-    A preview is as large as the latent. To make one takes some ten microseconds, less than a hundredth of the step.
+    A preview is as large as the latent. Files are written by a thread of its own, a few times a second those that wait:
+    a small picture takes longer to write than to make, and so the run never waits for the disk. Within a `with`, all
+    are there at its end, whatever ends it.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -45,6 +51,19 @@ class Previews:
             raise InputError("--show is where --preview goes; give that one, too, such as --preview 5")
         self.draw = drawer(sys.stderr, os.environ) if args.show else None
         self.rgb: Any = None
+        self.waiting: deque[tuple[Path, str, Array]] = deque()
+        self.ended = threading.Event()
+        self.writer = threading.Thread(target=self.write, name="previews")
+
+    def __enter__(self) -> Previews:
+        if self.chosen is not None and self.draw is None:
+            self.writer.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.ended.set()
+        if self.writer.is_alive():
+            self.writer.join()
 
     def of(self, model: LatentDiffusion) -> Previews:
         """These, of the pictures of a model; the map of its latents to colours may have to be fitted now."""
@@ -61,25 +80,37 @@ class Previews:
             return
         from tinyldm.pipelines.preview import preview
 
-        latents = step.latent if step.clean is None else step.clean
-        for k, z in zip(step.pictures, latents, strict=True):
-            image = preview(z, self.rgb)
-            if self.draw is not None:
-                print(f"\r\x1b[K{self.draw(image)}", file=sys.stderr)
-                continue
-            digits = len(str(step.count))
+        for k, z in zip(step.pictures, step.latent if step.clean is None else step.clean, strict=True):
+            if self.draw is None:
+                self.waiting.append((file_of(k), f".step-{number:0{len(str(step.count))}d}.png", z))
+            else:
+                print(f"\r\x1b[K{self.draw(preview(z, self.rgb))}", file=sys.stderr)
+
+    def write(self) -> None:
+        """Write what waits, now and then until the end, and then the last."""
+        from tinyldm.pipelines.preview import preview_png
+
+        ended = False
+        while not ended and self.chosen is not None:
+            ended = self.ended.wait(BETWEEN)
             try:
-                write(file_of(k), f".step-{number:0{digits}d}.png", png_of(image))
+                while self.waiting:
+                    picture, suffix, z = self.waiting.popleft()
+                    write(picture, suffix, preview_png(z, self.rgb))
             except OSError as error:  # a preview is not worth the picture
                 note(f"no more previews: {error.filename}: {error.strerror}")
                 self.chosen = None
-                return
 
 
 def write(picture: Path, suffix: str, png: bytes) -> None:
-    """Write a preview beside its picture; who looks at it while it is written sees half of it."""
+    """Write a preview beside its picture.
+
+    One that is there goes first: a file that is overwritten is put on the disk at once, which takes milliseconds.
+    """
     picture.parent.mkdir(parents=True, exist_ok=True)
-    picture.with_name(picture.stem + suffix).write_bytes(png)
+    path = picture.with_name(picture.stem + suffix)
+    path.unlink(missing_ok=True)
+    path.write_bytes(png)
 
 
 def chosen(text: str | None) -> Callable[[int, int], bool] | None:

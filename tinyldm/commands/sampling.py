@@ -114,7 +114,8 @@ def make(args: argparse.Namespace, began: dict[str, Any] | None = None, **settin
 
     callback = seen if steps is None else steps.watching(model, wanted, seen)
     how = Walk(progress=progress_bar, callback=callback, single_run=True)
-    write_pictures(args, model.pictures(wanted, how), wanted, files, said, steps)
+    with previews:
+        write_pictures(args, model.pictures(wanted, how), wanted, files, said, steps)
     print(*files, *([] if steps is None else steps.files), sep="\n")
     variation = f", variation seed {wanted.variation_seed}" if wanted.variation_strength else ""
     print(f"seed {wanted.seeds[0]}{variation}, {time.perf_counter() - started:.1f} s")

@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tinyldm.diffusion.random import torch_randn
@@ -23,6 +26,8 @@ from tinyldm.pipelines.identity import digest_of
 from tinyldm.pipelines.parts import Parts
 from tinyldm.pipelines.pictures import write_whole
 from tinyldm.typing import Array
+
+Bytes = NDArray[np.uint8]
 
 FILE = "preview.json"  # in a checkpoint's folder
 LATENTS, SIDE, PATCH = 6, 16, 2  # of the latents to fit on: how many, their sides, and those of their patches of colour
@@ -33,10 +38,37 @@ def preview(z: Array, rgb: Array) -> Image.Image:
 
     `rgb` is the map of its checkpoint (`preview_map`). `step.clean` of a callback is what there is to look at.
     """
-    z = z.reshape(z.shape[-3:])
-    pixels = np.tensordot(z, rgb[:-1], (0, 0)) + rgb[-1]  # (h, w, 3) in about [-1, 1]
-    levels = np.nan_to_num(np.clip(pixels * 127.5 + 127.5, 0, 255))
-    return Image.fromarray(np.round(levels).astype(np.uint8))
+    return Image.fromarray(colours(z, rgb))
+
+
+def colours(z: Array, rgb: Array) -> Bytes:  # (C, h, w) or (1, C, h, w) -> (h, w, 3)
+    """The pixels of `preview`; what is no number is black."""
+    channels, height, width = z.shape[-3:]
+    levels = z.reshape(channels, -1).T @ rgb[:-1]  # of pixels in about [-1, 1]
+    levels += rgb[-1]
+    levels *= 127.5
+    levels += 128  # from -1 to 1 to from 0.5 to 255.5, of which the fraction is cut off
+    shown: Bytes = np.fmin(np.fmax(levels, 0), 255).astype(np.uint8)
+    return shown.reshape(height, width, 3)
+
+
+def preview_png(z: Array, rgb: Array) -> bytes:
+    """`preview` as a PNG file, in a few microseconds; Pillow, which does more, takes ten times as long.
+
+    PNG specification, third edition, sections 5 and 9: a signature and three chunks, each row without a filter.
+    """
+    pixels = colours(z, rgb)
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with the number of its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of each of red, green and blue
+    stored = zlib.compressobj(
+        0, wbits=9
+    )  # not compressed: of noise little would be saved, and most of the time is that
+    chunks = (b"IHDR", header), (b"IDAT", stored.compress(rows.tobytes()) + stored.flush()), (b"IEND", b"")
+    ends = [struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))) for kind, data in chunks]
+    packed = [struct.pack(">I", len(data)) + kind + data + end for (kind, data), end in zip(chunks, ends, strict=True)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def preview_map(parts: Parts) -> Array:

@@ -21,8 +21,8 @@ from tinyldm.pipelines.files import said_of, unused
 from tinyldm.pipelines.infotext import infotext
 from tinyldm.pipelines.model import LatentDiffusion
 from tinyldm.pipelines.picture_text import picture_bytes
-from tinyldm.pipelines.pictures import as_file, write_whole
-from tinyldm.pipelines.preview import preview, preview_map
+from tinyldm.pipelines.pictures import write_whole
+from tinyldm.pipelines.preview import preview, preview_map, preview_png
 from tinyldm.pipelines.prompted import words
 from tinyldm.pipelines.request import Request, request
 from tinyldm.pipelines.walk import Picture, Step, Walk, pictures
@@ -190,7 +190,7 @@ class PictureWatch(Watch):
         now = time.monotonic()
         if now - self.shown >= BETWEEN and step.clean is not None:
             self.shown = now
-            self.previews = {k: as_file(self.preview(z)) for k, z in zip(step.pictures, step.clean, strict=True)}
+            self.previews = {k: preview_png(z, self.colours) for k, z in zip(step.pictures, step.clean, strict=True)}
         part = (step.pictures.start + len(step.pictures) * taken / steps) / self.count
         self.say(part, taken, steps, self.previews)
 
