@@ -19,7 +19,7 @@ from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError
 from tinyldm.golden.rounding import RoundedSource, rounding
-from tinyldm.kernels.matmul import FLOAT32, HALVES, PAIRS, TILE_COLUMNS, pack_weight
+from tinyldm.kernels.packing import FLOAT32, HALVES, PAIRS, TILE_COLUMNS, pack_weight
 from tinyldm.kernels.rounding import steps_of
 from tinyldm.nn import arranged, linears
 from tinyldm.ops.bfloat16 import BFLOAT16, float32_to_bfloat16, widened
@@ -34,8 +34,8 @@ def half(tag: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Values over the whole range of the type, denormal numbers and zeros among them, as the file has them."""
     rng = np.random.default_rng([seed, *shape])
     values = rng.standard_normal(shape) * 2.0 ** rng.integers(-26, 12, shape) * rng.integers(0, 8, shape).clip(0, 1)
-    if tag == "F16":
-        return values.astype(np.float16)
+    if tag != "BF16":
+        return values.astype({"F16": np.float16, "F32": np.float32, "F64": np.float64}[tag])
     return float32_to_bfloat16(values.astype(np.float32)).view(BFLOAT16)
 
 
@@ -57,13 +57,29 @@ def naive(weight: np.ndarray, gated: bool, form: int) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=40)
-@given(tags, sizes, st.sampled_from([1, 2, 5, 34]), st.sampled_from([1, 2]), st.booleans(), st.integers(0, 9))
+@given(
+    st.sampled_from([*TAGS, "F32", "F64"]),
+    sizes,
+    st.sampled_from([1, 2, 5, 34, 300]),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.integers(0, 9),
+)
 def test_panels_have_the_bits_of_the_file_rounded_once(tag, c_out, c_in, side, gated, seed):
     weight = half(tag, (2 * c_out if gated else c_out, c_in, side, side), seed)
     for form in (FLOAT32, HALVES, PAIRS):
         panels = pack_weight(weight, gated, form).panels
         wanted = naive(weight, gated, form)
         np.testing.assert_array_equal(panels.view(wanted.dtype).reshape(wanted.shape), wanted)
+
+
+def test_every_number_of_16_bits_is_widened_as_it_is():
+    """The infinities and NaNs too, which `linear` may be given by hand."""
+    bits = np.arange(1 << 16, dtype=np.uint16).reshape(TILE_COLUMNS, -1)
+    for weight in (bits.view(np.float16), bits.view(BFLOAT16)):
+        panels = pack_weight(weight).panels.reshape(-1, TILE_COLUMNS).T
+        np.testing.assert_array_equal(np.signbit(panels), bits >= 1 << 15)
+        np.testing.assert_array_equal(panels, widened(weight))  # NaNs are equal here
 
 
 @pytest.mark.parametrize("precision", ["fast", "strict", "bf16"])

@@ -24,19 +24,9 @@ import numpy as np
 
 from tinyldm.kernels.arrays import activations, added, parameters
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.matmul import (
-    HALVES,
-    PAIRS,
-    PackedWeight,
-    ceil_div,
-    is_gathered,
-    matmul,
-    pack_filters,
-    pack_weight,
-    packed_form,
-    pad_bias,
-)
+from tinyldm.kernels.matmul import ceil_div, is_gathered, matmul, pad_bias
 from tinyldm.kernels.norm import affine, group_norm_affine
+from tinyldm.kernels.packing import HALVES, PAIRS, PackedWeight, pack_filters, pack_weight, packed_form
 from tinyldm.kernels.resample import upsample_nearest
 from tinyldm.kernels.rows import SILU
 from tinyldm.kernels.simd import TILES, unit

@@ -15,7 +15,8 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import added, as_rows, float32_only, parameters
-from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, packed_form, pad_bias
+from tinyldm.kernels.matmul import matmul, pad_bias
+from tinyldm.kernels.packing import PackedWeight, pack_weight, packed_form
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
 from tinyldm.ops.bfloat16 import widened
 

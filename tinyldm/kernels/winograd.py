@@ -41,17 +41,8 @@ from llvmlite import ir
 
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, stage
-from tinyldm.kernels.matmul import (
-    FLOAT32,
-    HALVES,
-    NO_RESIDUAL,
-    ROW_BYTES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    PackedWeight,
-    ceil_div,
-    even_blocks,
-)
+from tinyldm.kernels.matmul import NO_RESIDUAL, TILE_ROWS, ceil_div, even_blocks
+from tinyldm.kernels.packing import FLOAT32, HALVES, ROW_BYTES, TILE_COLUMNS, PackedWeight
 from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rounding import round_row
 from tinyldm.kernels.rows import NONE, RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
