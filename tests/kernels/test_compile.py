@@ -279,6 +279,8 @@ def refuse(*_, **__):
 compiler.compile_extra = refuse
 """
     finished(start(installed, tmp_path / "cache", refuse + ACTIVATE))
+    compiles = "import numba; assert numba.njit(lambda x: len([x]))(1) == 1"  # what others' code may ask for
+    finished(start(installed, tmp_path / "cache", ACTIVATE + compiles))
     failed = start(installed, tmp_path / "other", refuse + ACTIVATE)
     failed.communicate()
     assert failed.returncode != 0
