@@ -73,7 +73,7 @@ def layer_norm(x: Array, w: Weights) -> Array:  # (…, C) -> (…, C)
 @module
 def embedding(ids: Integers, w: Weights) -> Array:  # (…) -> (…, C)
     """`ops.embedding` with the node's table."""
-    y: Array = w.runtime.ops.embedding(ids, w.weight)
+    y: Array = w.runtime.ops.embedding(ids, arranged(w, "embedding"))
     return y
 
 
@@ -197,6 +197,7 @@ def arranged(w: Weights, operator: str, stride: int = 1, vectors: bool = False) 
         "linear_geglu": lambda weight: kernels.prepare_linear(weight, True, precision),
         "conv2d": lambda weight: kernels.prepare_conv2d(weight, stride, precision),
         "upsample_conv2d": lambda weight: kernels.prepare_upsample_conv2d(weight, precision),
+        "embedding": lambda table: table,  # of which a few rows are converted
     }[operator]
     return w.prepared((operator, stride, precision), lambda node: prepare(node.read_unconverted("weight")))
 

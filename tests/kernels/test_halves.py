@@ -21,7 +21,7 @@ from tinyldm.errors import CheckpointError
 from tinyldm.golden.rounding import RoundedSource, rounding
 from tinyldm.kernels.packing import FLOAT32, HALVES, PAIRS, TILE_COLUMNS, pack_weight
 from tinyldm.kernels.rounding import steps_of
-from tinyldm.nn import arranged, linears
+from tinyldm.nn import arranged, embedding, linears
 from tinyldm.ops.bfloat16 import BFLOAT16, float32_to_bfloat16, widened
 from tinyldm.runtime import Runtime
 from tinyldm.tree import Weights
@@ -86,6 +86,7 @@ def test_every_number_of_16_bits_is_widened_as_it_is():
 @pytest.mark.parametrize("tag", TAGS)
 def test_every_prepared_weight_is_that_of_the_float32_copy(tag, precision):
     matrices = [half(tag, (40, 18), 1), half(tag, (7, 18), 2)]
+    whole = half(tag, (2 * TILE_COLUMNS, 18), 5)  # panels, which need not be joined first
     filters, few = half(tag, (33, 17, 3, 3), 3), half(tag, (5, 3, 3, 3), 4)
     made = []
     for of in (lambda w: w, widened):
@@ -95,12 +96,14 @@ def test_every_prepared_weight_is_that_of_the_float32_copy(tag, precision):
                 kernels.prepare_linear(of(matrices[0]), True, precision),
                 kernels.prepare_linears([of(m) for m in matrices], precision).packed,
                 kernels.prepare_linears([matrices[0], widened(matrices[1])], precision).packed,
+                kernels.prepare_linears([whole, of(matrices[1]), widened(whole)], precision).packed,
+                kernels.prepare_linears([of(whole), whole, of(matrices[1])], precision).packed,
                 kernels.prepare_conv2d(of(filters), 1, precision).packed,
                 kernels.prepare_conv2d(of(few), 2, precision).packed,
                 *kernels.prepare_upsample_conv2d(of(few), precision).phases,
             ]
         )
-    assert len(made[0]) == 10  # four phases, of few channels in every precision
+    assert len(made[0]) == 12  # four phases, of few channels in every precision
     for ours, wanted in zip(*made, strict=True):
         np.testing.assert_array_equal(ours.panels.view(np.uint32), wanted.panels.view(np.uint32))
         assert (ours.shape, ours.gated, ours.form) == (wanted.shape, wanted.gated, wanted.form)
@@ -146,6 +149,21 @@ def test_a_large_weight_is_never_there_in_float32(tag, opened, tmp_path):
     linears(x, w, "q")  # compiled
     _, most = held_at_most(lambda: linears(x, w, "q", "k", "v"))
     assert most < (3 * 0.5 + 3 * 0.5 + 0.3) * weight.nbytes
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_of_a_table_no_more_than_rows_are_converted(tag, tmp_path):
+    table = np.random.default_rng(0).standard_normal((4096, 256), np.float32)
+    w = tree(published(stored(tmp_path / "a.safetensors", tag, **{"a.weight": table})))
+    rows, most = held_at_most(lambda: embedding(np.array([[7, 4095, 7]]), w.a))
+    np.testing.assert_array_equal(rows, w.a.weight[[[7, 4095, 7]]])
+    assert most < 0.3 * table.nbytes
+
+
+def test_linear_layers_of_different_inputs_are_not_joined():
+    for first in (TILE_COLUMNS, 3):
+        with pytest.raises(ValueError, match="dimensions"):
+            kernels.prepare_linears([np.ones((first, 4), np.float32), np.ones((5, 6), np.float32)])
 
 
 def held_at_most(run):

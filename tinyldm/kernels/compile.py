@@ -33,7 +33,7 @@ import numpy as np
 from numba import types
 from numba.core import compiler
 from numba.core.caching import _Cache
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 from tinyldm.kernels.fork import fork
 from tinyldm.kernels.simd import target, unit

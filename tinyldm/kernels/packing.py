@@ -11,7 +11,7 @@ Error: none in float32; one rounding, to the nearest bfloat16, in the other form
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from tinyldm.kernels.rounding import narrow_row, pair_row, steps_of, widen_float
 from tinyldm.kernels.rows import copy_row, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, WIDENED, address, next_unit, target, unit
 from tinyldm.kernels.transpose import transpose
-from tinyldm.ops.bfloat16 import BFLOAT16
+from tinyldm.ops.bfloat16 import BFLOAT16, widened
 
 TILE_COLUMNS = target().tile_columns
 ROW_BYTES = TILE_COLUMNS * FLOAT_BYTES  # of a row of a panel
@@ -127,6 +127,20 @@ def pack_weight(weight: np.ndarray, gated: bool = False, form: int = FLOAT32) ->
     panels = _empty_panels(weight.shape, halves, form)
     _fill(panels, weight, halves, form)
     return PackedWeight(panels, weight.shape, gated, form)
+
+
+def pack_joined(weights: Sequence[np.ndarray], form: int = FLOAT32) -> PackedWeight:
+    """Pack `(C_out, C_in)` weights, one above the other."""
+    ends, inputs = np.cumsum([len(weight) for weight in weights]), {weight.shape[1:] for weight in weights}
+    if np.any(ends[:-1] % TILE_COLUMNS) or len(inputs) > 1:
+        same = len({weight.dtype for weight in weights}) == 1
+        return pack_weight(np.concatenate(weights if same else list(map(widened, weights))), form=form)
+    shape = (int(ends[-1]), weights[0].shape[1])
+    panels = _empty_panels(shape, 1, form)
+    for weight, end in zip(weights, ends, strict=True):
+        first = (int(end) - len(weight)) // TILE_COLUMNS
+        _fill(panels[first : -(-int(end) // TILE_COLUMNS)], weight, 1, form)
+    return PackedWeight(panels, shape, False, form)
 
 
 def pack_filters(shape: tuple[int, ...], filters: Callable[[slice], np.ndarray], form: int = FLOAT32) -> PackedWeight:
