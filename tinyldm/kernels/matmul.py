@@ -44,7 +44,7 @@ from tinyldm.kernels.rounding import (
 from tinyldm.kernels.rows import (
     GEGLU,
     NONE,
-    RESIDUAL,
+    WITH_RESIDUAL,
     copy_row,
     finish_gate,
     finish_row,
@@ -396,8 +396,8 @@ def matmul(
     """The product above for `x` (N, H, W, C_in): `(N, *out_size, C_out)`, or half of C_out where the weight is gated.
 
     The pixels of `x` may lie farther apart than they are long, all at one distance. `bias` comes from `pad_bias`.
-    `ending` is one of the codes in `rows`; RESIDUAL adds `residual`. `spread` asks for a result that the next product
-    need not copy. `out` takes the result: an image, or every so many rows and columns of one.
+    `ending` is one of the codes in `rows`; `residual` is added before it. `spread` asks for a result that the next
+    product need not copy. `out` takes the result: an image, or every so many rows and columns of one.
     """
     n = len(x)
     n_panels, taps, steps, _ = weight.panels.shape
@@ -413,8 +413,10 @@ def matmul(
     y_gap = 0 if out is None else y.strides[1] - out_size[1] * y_pitch
     view = View(pitch, y_pitch, y_gap, weight.shape[3] if len(weight.shape) == 4 else 1, stride, top, left)
     copied = int(not gathered and (pitch % CACHE_WAY == 0 or weight.form != FLOAT32))
-    block = Block(plan.block_rows, plan.depth, int(gathered), copied, ending if residual is None else RESIDUAL)
-    added = NO_RESIDUAL if residual is None else residual.reshape(-1)
+    added = NO_RESIDUAL
+    if residual is not None:
+        added, ending = residual.reshape(-1), WITH_RESIDUAL[ending]
+    block = Block(plan.block_rows, plan.depth, int(gathered), copied, ending)
     work = total * weight.panels.size
     run(KERNELS[weight.form], plan.units, work, plan.scratch, x, weight.panels, bias, added, y, plan.cuts, view, block)
     return y

@@ -45,7 +45,7 @@ from tinyldm.kernels.matmul import NO_RESIDUAL, TILE_ROWS, ceil_div, even_blocks
 from tinyldm.kernels.packing import FLOAT32, HALVES, ROW_BYTES, TILE_COLUMNS, PackedWeight
 from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rounding import round_row
-from tinyldm.kernels.rows import NONE, RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
+from tinyldm.kernels.rows import NONE, WITH_RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, loop, next_unit, target
 from tinyldm.kernels.tile import multiply_rows, tile_rows_of
 
@@ -526,6 +526,7 @@ def winograd(
     gain_shift: tuple[np.ndarray, np.ndarray] | None = None,
     prologue: int = COPY,
     residual: np.ndarray | None = None,
+    ending: int = NONE,
 ) -> np.ndarray:
     """A 3×3 convolution of stride 1: `(N, H, W, C_in) -> (N, *out_size, C_out)`.
 
@@ -550,7 +551,9 @@ def winograd(
     view = View(height, width, top, left, prologue)
     region = Region(samples, region_h, region_w, depth, block_columns)
     work = y.size * c_in * PLACES / OUTPUTS**2
-    added, ending = (NO_RESIDUAL, NONE) if residual is None else (residual.reshape(-1), RESIDUAL)
+    added = NO_RESIDUAL
+    if residual is not None:
+        added, ending = residual.reshape(-1), WITH_RESIDUAL[ending]
     units = regions * column_blocks(n, out_size, c_out)
     run(KERNELS[weight.form], units, work, scratch, x, gain, shift, weight.panels, bias, added, y, view, region, ending)
     return y
