@@ -22,7 +22,7 @@ from tinyldm.tree import Weights
 from tinyldm.typing import Array, Integers
 
 T = TypeVar("T")
-WITH_CONVOLUTION = (ops.norm_silu_conv2d, ops.upsample_conv2d)
+WITH_CONVOLUTION = (ops.norm_silu_conv2d, ops.conv2d_residual, ops.upsample_conv2d)
 
 
 @module_with(layout=as_tokens)
@@ -73,7 +73,7 @@ def layer_norm(x: Array, w: Weights) -> Array:  # (…, C) -> (…, C)
 @module
 def embedding(ids: Integers, w: Weights) -> Array:  # (…) -> (…, C)
     """`ops.embedding` with the node's table."""
-    y: Array = w.runtime.ops.embedding(ids, w.weight)
+    y: Array = w.runtime.ops.embedding(ids, arranged(w, "embedding"))
     return y
 
 
@@ -115,6 +115,12 @@ def moments(x: Array, w: Weights) -> Array:  # (N,H,W,C) -> (N,2,C)
     """`ops.moments`, which those of the other parts of the image are added to; `w` is the norm that asks for them."""
     y: Array = w.runtime.ops.moments(x)
     return y
+
+
+def conv2d_relu(x: Array, w: Weights, residual: Array | None = None) -> Array:  # (N,H,W,C) -> (N,H,W,C')
+    """`ops.conv2d_residual` with ReLU and padding that keeps the size."""
+    how = {"padding": (w.shapes["weight"][-1] - 1) // 2, "relu": True}
+    return _composite(ops.conv2d_residual, (w,), x, arranged(w, "conv2d"), w.get("bias"), residual, **how)
 
 
 def affine_silu_conv2d(
@@ -197,6 +203,7 @@ def arranged(w: Weights, operator: str, stride: int = 1, vectors: bool = False) 
         "linear_geglu": lambda weight: kernels.prepare_linear(weight, True, precision),
         "conv2d": lambda weight: kernels.prepare_conv2d(weight, stride, precision),
         "upsample_conv2d": lambda weight: kernels.prepare_upsample_conv2d(weight, precision),
+        "embedding": lambda table: table,  # of which a few rows are converted
     }[operator]
     return w.prepared((operator, stride, precision), lambda node: prepare(node.read_unconverted("weight")))
 

@@ -56,11 +56,11 @@ def test_conv2d(seed, n, height, width, c_in, c_out, size, stride, precision):
 
 
 @property_test
-@given(seeds, batches, side, side, channels, channels, precision)
-def test_conv2d_residual(seed, n, height, width, c_in, c_out, precision):
+@given(seeds, batches, side, side, channels, channels, precision, maybe)
+def test_conv2d_residual(seed, n, height, width, c_in, c_out, precision, relu):
     x, r = normal(seed, n, height, width, c_in), normal(seed, n, height, width, c_out)
     w, b = kernels.prepare_conv2d(normal(seed, c_out, c_in, 3, 3), precision=precision), normal(seed, c_out)
-    same_alone("conv2d_residual", lambda f, x, r: f(x, w, b, r, padding=1), x, r)
+    same_alone("conv2d_residual", lambda f, x, r: f(x, w, b, r, padding=1, relu=relu), x, r)
 
 
 @property_test

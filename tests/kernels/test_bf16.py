@@ -28,13 +28,13 @@ from tinyldm import kernels, nn, ops
 from tinyldm.cli import main
 from tinyldm.commands.golden.judging import arithmetic_of
 from tinyldm.errors import InputError
-from tinyldm.kernels import matmul, permission, tiles
+from tinyldm.kernels import packing, permission, tiles
 from tinyldm.kernels.conv import PreparedConv
 from tinyldm.kernels.simd import DOTS, TILES, WIDENED, emitted_function, unit
 from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16, rounded
 from tinyldm.runtime import Runtime
 
-FORMS = [matmul.HALVES] + [matmul.PAIRS] * (unit() != WIDENED)
+FORMS = [packing.HALVES] + [packing.PAIRS] * (unit() != WIDENED)
 SINGLE = 4e-6  # of the largest result: float32's error
 DOUBLE = 1.5e-3  # RMS: roundings to bfloat16 that went the other way
 seeds, few = st.integers(0, 2**32 - 1), st.integers(1, 5)
@@ -95,9 +95,9 @@ def test_kernels_round_as_numpy_does(values, form):
     """Multiplied by one, every number comes out as it was rounded."""
     x = np.array([*EXACT, *values], np.uint32).view(np.float32)[:, None]
     with np.errstate(all="ignore"):
-        y = kernels.linear(x, matmul.pack_weight(np.ones((1, 1), np.float32), form=form))
+        y = kernels.linear(x, packing.pack_weight(np.ones((1, 1), np.float32), form=form))
         wanted = rounded(x)
-    if form == matmul.PAIRS:  # which counts denormal numbers as zero
+    if form == packing.PAIRS:  # which counts denormal numbers as zero
         wanted = np.where(np.abs(wanted) < 2.0**-126, 0, wanted)
     np.testing.assert_array_equal(y, wanted)
 
@@ -110,12 +110,12 @@ def test_kernels_round_as_numpy_does(values, form):
 def test_linear(seed, tokens, c_in, c_out, form, with_bias):
     x, w, r = normal(seed, tokens, c_in), normal(seed, c_out, c_in), normal(seed, tokens, c_out)
     b = normal(seed, c_out) if with_bias else None
-    packed = matmul.pack_weight(w, form=form)
+    packed = packing.pack_weight(w, form=form)
     oracle = ops.linear(*wide(x, w), b)
     close(kernels.linear(x, packed, b), oracle)
     close(kernels.linear_residual(x, packed, b, r), oracle + r)
     close(kernels.linear_activation(x, packed, b, "silu"), ops.silu(oracle), np.abs(oracle).max())
-    gated = matmul.pack_weight(np.concatenate([w, w[::-1]]), gated=True, form=form)
+    gated = packing.pack_weight(np.concatenate([w, w[::-1]]), gated=True, form=form)
     a, g = oracle - (0 if b is None else b), ops.linear(*wide(x, w[::-1]))
     close(kernels.linear_geglu(x, gated), a * ops.gelu(g), np.abs(a).max() * np.abs(g).max())
 
@@ -125,7 +125,7 @@ def test_linear(seed, tokens, c_in, c_out, form, with_bias):
        st.sampled_from(FORMS))  # fmt: skip
 def test_direct_convolution(seed, n, side, c_in, c_out, size, stride, form):
     x, w, b = normal(seed, n, side, side + 1, c_in), normal(seed, c_out, c_in, size, size), normal(seed, c_out)
-    filters = PreparedConv("direct", matmul.pack_weight(w, form=form))
+    filters = PreparedConv("direct", packing.pack_weight(w, form=form))
     oracle = ops.conv2d(*wide(x, w), b, stride=stride, padding=size // 2)
     close(kernels.conv2d(x, filters, b, stride=stride, padding=size // 2), oracle)
 
@@ -135,8 +135,8 @@ def test_direct_convolution(seed, n, side, c_in, c_out, size, stride, form):
 def test_winograd_is_that_of_rounded_values(seed, n, side, c_in, c_out):
     """To the last bit what float32 computes from inputs and filters that were rounded beforehand."""
     x, w = normal(seed, n, side, side, c_in), normal(seed, c_out, c_in, 3, 3)
-    halves = PreparedConv("winograd", matmul.pack_weight(w, form=matmul.HALVES))
-    single = PreparedConv("winograd", matmul.pack_weight(rounded(w)))
+    halves = PreparedConv("winograd", packing.pack_weight(w, form=packing.HALVES))
+    single = PreparedConv("winograd", packing.pack_weight(rounded(w)))
     found, wanted = (kernels.conv2d(a, f, padding=1) for a, f in ((x, halves), (rounded(x), single)))
     np.testing.assert_array_equal(found, wanted)
     assert single.nbytes == 2 * halves.nbytes

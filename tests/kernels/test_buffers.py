@@ -1,6 +1,8 @@
 """Memory for results: used again, never shared, bounded."""
 
 import gc
+import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ def reserve(monkeypatch):
 
 
 LARGE = (1 << 16,)  # 256 kB
+SIZE = 1 << 27  # bytes
+STATISTICS = Path("/proc/self/statm")
 
 
 def test_an_ordinary_array():
@@ -88,3 +92,21 @@ def test_arrays_never_overlap_and_memory_is_bounded(requests):
         assert reserve.lent + sum(piece.size for piece in reserve.idle) <= buffers.SPARE * reserve.most_lent + size
     for i, y in held:
         assert (y == i).all()
+
+
+@pytest.mark.skipif(not STATISTICS.exists(), reason="needs Linux")
+def test_large_memory_comes_from_the_system_and_goes_back():
+    def resident():
+        return int(STATISTICS.read_text().split()[1]) * mmap.PAGESIZE
+
+    before = resident()
+    memory = buffers.fresh(SIZE)
+    memory[:] = 1
+    assert resident() - before > 0.9 * SIZE
+    del memory
+    assert resident() - before < 0.1 * SIZE
+
+
+def test_more_than_there_is():
+    with pytest.raises(MemoryError):
+        buffers.fresh(1 << 60)

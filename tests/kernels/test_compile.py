@@ -13,7 +13,7 @@ import pytest
 from llvmlite.binding import FeatureMap
 
 from tinyldm.kernels import compile as compiling
-from tinyldm.kernels import matmul
+from tinyldm.kernels import matmul, packing
 from tinyldm.kernels.compile import Native, Row, cache_folder, fingerprint, source_of, user_cache
 from tinyldm.kernels.simd import TARGETS, WIDENED, target, unit
 
@@ -279,6 +279,8 @@ def refuse(*_, **__):
 compiler.compile_extra = refuse
 """
     finished(start(installed, tmp_path / "cache", refuse + ACTIVATE))
+    compiles = "import numba; assert numba.njit(lambda x: len([x]))(1) == 1"  # what others' code may ask for
+    finished(start(installed, tmp_path / "cache", ACTIVATE + compiles))
     failed = start(installed, tmp_path / "other", refuse + ACTIVATE)
     failed.communicate()
     assert failed.returncode != 0
@@ -296,10 +298,10 @@ FORMS = """
 import sys
 import numpy as np
 from tinyldm import kernels
-from tinyldm.kernels import matmul
+from tinyldm.kernels import packing
 x = np.array([[1e-40]], np.float32)  # zero for a unit of pairs, and not when it is widened
 for form in sys.argv[1:]:
-    print(bool(kernels.linear(x, matmul.pack_weight(np.ones((1, 1), np.float32), form=int(form)))[0, 0]))
+    print(bool(kernels.linear(x, packing.pack_weight(np.ones((1, 1), np.float32), form=int(form)))[0, 0]))
 """
 
 
@@ -312,6 +314,6 @@ def test_kernels_of_one_function_do_not_stand_in_for_each_other(folder):
         words = [sys.executable, "-c", FORMS, *map(str, forms)]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
-    assert run(matmul.HALVES) == ["True"]
-    assert run(matmul.PAIRS) == ["False"]
-    assert run(matmul.HALVES, matmul.PAIRS) == ["True", "False"]
+    assert run(packing.HALVES) == ["True"]
+    assert run(packing.PAIRS) == ["False"]
+    assert run(packing.HALVES, packing.PAIRS) == ["True", "False"]

@@ -33,7 +33,7 @@ CALLS = {
     "group_norm": (lambda m, x: m.group_norm(x, G, G, 2, 1e-5), [IMAGE]),
     "norm_silu": (lambda m, x: m.norm_silu(x, G, G, 2, 1e-5), [IMAGE]),
     "conv2d": (lambda m, x: m.conv2d(x, F, B, padding=1), [IMAGE]),
-    "conv2d_residual": (lambda m, x, r: m.conv2d_residual(x, F, B, r, padding=1), [IMAGE, (2, 5, 6, 6)]),
+    "conv2d_residual": (lambda m, x, r: m.conv2d_residual(x, F, B, r, padding=1, relu=True), [IMAGE, (2, 5, 6, 6)]),
     "upsample_conv2d": (lambda m, x: m.upsample_conv2d(x, F, B), [IMAGE]),
     "norm_silu_conv2d": (
         lambda m, x, s, r: m.norm_silu_conv2d(x, G, G, 2, 1e-5, F, B, shift=s, residual=r),

@@ -19,9 +19,9 @@ from tinyldm.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinyldm.checkpoints.views import RenamedSource
 from tinyldm.errors import CheckpointError
 from tinyldm.golden.rounding import RoundedSource, rounding
-from tinyldm.kernels.matmul import FLOAT32, HALVES, PAIRS, TILE_COLUMNS, pack_weight
+from tinyldm.kernels.packing import FLOAT32, HALVES, PAIRS, TILE_COLUMNS, pack_weight
 from tinyldm.kernels.rounding import steps_of
-from tinyldm.nn import arranged, linears
+from tinyldm.nn import arranged, embedding, linears
 from tinyldm.ops.bfloat16 import BFLOAT16, float32_to_bfloat16, widened
 from tinyldm.runtime import Runtime
 from tinyldm.tree import Weights
@@ -34,8 +34,8 @@ def half(tag: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Values over the whole range of the type, denormal numbers and zeros among them, as the file has them."""
     rng = np.random.default_rng([seed, *shape])
     values = rng.standard_normal(shape) * 2.0 ** rng.integers(-26, 12, shape) * rng.integers(0, 8, shape).clip(0, 1)
-    if tag == "F16":
-        return values.astype(np.float16)
+    if tag != "BF16":
+        return values.astype({"F16": np.float16, "F32": np.float32, "F64": np.float64}[tag])
     return float32_to_bfloat16(values.astype(np.float32)).view(BFLOAT16)
 
 
@@ -57,7 +57,14 @@ def naive(weight: np.ndarray, gated: bool, form: int) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=40)
-@given(tags, sizes, st.sampled_from([1, 2, 5, 34]), st.sampled_from([1, 2]), st.booleans(), st.integers(0, 9))
+@given(
+    st.sampled_from([*TAGS, "F32", "F64"]),
+    sizes,
+    st.sampled_from([1, 2, 5, 34, 300]),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.integers(0, 9),
+)
 def test_panels_have_the_bits_of_the_file_rounded_once(tag, c_out, c_in, side, gated, seed):
     weight = half(tag, (2 * c_out if gated else c_out, c_in, side, side), seed)
     for form in (FLOAT32, HALVES, PAIRS):
@@ -66,10 +73,20 @@ def test_panels_have_the_bits_of_the_file_rounded_once(tag, c_out, c_in, side, g
         np.testing.assert_array_equal(panels.view(wanted.dtype).reshape(wanted.shape), wanted)
 
 
+def test_every_number_of_16_bits_is_widened_as_it_is():
+    """The infinities and NaNs too, which `linear` may be given by hand."""
+    bits = np.arange(1 << 16, dtype=np.uint16).reshape(TILE_COLUMNS, -1)
+    for weight in (bits.view(np.float16), bits.view(BFLOAT16)):
+        panels = pack_weight(weight).panels.reshape(-1, TILE_COLUMNS).T
+        np.testing.assert_array_equal(np.signbit(panels), bits >= 1 << 15)
+        np.testing.assert_array_equal(panels, widened(weight))  # NaNs are equal here
+
+
 @pytest.mark.parametrize("precision", ["fast", "strict", "bf16"])
 @pytest.mark.parametrize("tag", TAGS)
 def test_every_prepared_weight_is_that_of_the_float32_copy(tag, precision):
     matrices = [half(tag, (40, 18), 1), half(tag, (7, 18), 2)]
+    whole = half(tag, (2 * TILE_COLUMNS, 18), 5)  # panels, which need not be joined first
     filters, few = half(tag, (33, 17, 3, 3), 3), half(tag, (5, 3, 3, 3), 4)
     made = []
     for of in (lambda w: w, widened):
@@ -79,12 +96,14 @@ def test_every_prepared_weight_is_that_of_the_float32_copy(tag, precision):
                 kernels.prepare_linear(of(matrices[0]), True, precision),
                 kernels.prepare_linears([of(m) for m in matrices], precision).packed,
                 kernels.prepare_linears([matrices[0], widened(matrices[1])], precision).packed,
+                kernels.prepare_linears([whole, of(matrices[1]), widened(whole)], precision).packed,
+                kernels.prepare_linears([of(whole), whole, of(matrices[1])], precision).packed,
                 kernels.prepare_conv2d(of(filters), 1, precision).packed,
                 kernels.prepare_conv2d(of(few), 2, precision).packed,
                 *kernels.prepare_upsample_conv2d(of(few), precision).phases,
             ]
         )
-    assert len(made[0]) == 10  # four phases, of few channels in every precision
+    assert len(made[0]) == 12  # four phases, of few channels in every precision
     for ours, wanted in zip(*made, strict=True):
         np.testing.assert_array_equal(ours.panels.view(np.uint32), wanted.panels.view(np.uint32))
         assert (ours.shape, ours.gated, ours.form) == (wanted.shape, wanted.gated, wanted.form)
@@ -130,6 +149,21 @@ def test_a_large_weight_is_never_there_in_float32(tag, opened, tmp_path):
     linears(x, w, "q")  # compiled
     _, most = held_at_most(lambda: linears(x, w, "q", "k", "v"))
     assert most < (3 * 0.5 + 3 * 0.5 + 0.3) * weight.nbytes
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_of_a_table_no_more_than_rows_are_converted(tag, tmp_path):
+    table = np.random.default_rng(0).standard_normal((4096, 256), np.float32)
+    w = tree(published(stored(tmp_path / "a.safetensors", tag, **{"a.weight": table})))
+    rows, most = held_at_most(lambda: embedding(np.array([[7, 4095, 7]]), w.a))
+    np.testing.assert_array_equal(rows, w.a.weight[[[7, 4095, 7]]])
+    assert most < 0.3 * table.nbytes
+
+
+def test_linear_layers_of_different_inputs_are_not_joined():
+    for first in (TILE_COLUMNS, 3):
+        with pytest.raises(ValueError, match="dimensions"):
+            kernels.prepare_linears([np.ones((first, 4), np.float32), np.ones((5, 6), np.float32)])
 
 
 def held_at_most(run):

@@ -233,14 +233,14 @@ def test_conv2d(make, n, height, width, c_in, c_out, size, stride, with_bias, pr
 
 
 @property_test
-@given(values, batch, side, side, channels, channels, st.sampled_from([1, 3]), precision)
-def test_conv2d_residual(make, n, height, width, c_in, c_out, size, precision):
+@given(values, batch, side, side, channels, channels, st.sampled_from([1, 3]), precision, maybe, maybe)
+def test_conv2d_residual(make, n, height, width, c_in, c_out, size, precision, added, relu):
     x, w, b = make(n, height, width, c_in), make.weights(c_out, c_in, size, size), make.weights(c_out)
-    r, padding = make(n, height, width, c_out), size // 2
+    r, padding = make(n, height, width, c_out) if added else None, size // 2
     prepared = kernels.prepare_conv2d(w, precision=precision)
-    y = kernels.conv2d_residual(x, prepared, b, r, padding=padding)
+    y = kernels.conv2d_residual(x, prepared, b, r, padding=padding, relu=relu)
     x, w, b, r = exact(x, w, b, r)
-    oracle = ops.conv2d_residual(x, w, b, r, padding=padding)
+    oracle = ops.conv2d_residual(x, w, b, r, padding=padding, relu=relu)
     check(y, oracle, conv_bound(x, w, b, 1, padding, prepared.algorithm != "direct", r))
 
 

@@ -49,13 +49,14 @@ def test_affine_silu_conv2d(seed, dtype, n, height, width, c_in, c_out, around, 
 
 
 @fewer
-@given(seeds, dtypes, size(2), size(4, 1), size(4, 1), size(2, 1), sides)
-def test_conv2d_residual(seed, dtype, n, height, width, stride, padding):
+@given(seeds, dtypes, size(2), size(4, 1), size(4, 1), size(2, 1), sides, st.booleans(), st.booleans())
+def test_conv2d_residual(seed, dtype, n, height, width, stride, padding, added, relu):
     x, weight, bias = normal(seed, (n, height, width, 2), dtype), normal(seed, (3, 2, 1, 1), dtype), None
     wanted = naive_conv2d(x, weight, bias, stride, padding)
-    residual = normal(seed, wanted.shape, dtype)
-    found = ops.conv2d_residual(x, weight, bias, residual, stride=stride, padding=padding)
-    assert_close(found, wanted + residual, dtype, slack=2)
+    residual = normal(seed, wanted.shape, dtype) if added else None
+    wanted = wanted + residual if added else wanted
+    found = ops.conv2d_residual(x, weight, bias, residual, stride=stride, padding=padding, relu=relu)
+    assert_close(found, wanted.clip(0) if relu else wanted, dtype, slack=2)
 
 
 @fewer

@@ -70,8 +70,8 @@ from tinyldm.kernels.linear import (
     prepare_linear,
     prepare_linears,
 )
-from tinyldm.kernels.matmul import PackedWeight
 from tinyldm.kernels.norm import group_norm, layer_norm, moments
+from tinyldm.kernels.packing import PackedWeight
 from tinyldm.kernels.pool import set_threads, threads, using_threads
 from tinyldm.kernels.resample import avg_pool2d, upsample_nearest
 from tinyldm.kernels.simd import UNITS, target, unit

@@ -34,7 +34,8 @@ from tinyldm.kernels.arrays import distance, token_rows
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Images, Kernel, Numbers, Row, Rows, Spaced, Stage, stage
 from tinyldm.kernels.formulas import exp_negative
-from tinyldm.kernels.matmul import ROW_BYTES, TILE_COLUMNS, TILE_ROWS, ceil_div, even_blocks
+from tinyldm.kernels.matmul import TILE_ROWS, ceil_div, even_blocks
+from tinyldm.kernels.packing import ROW_BYTES, TILE_COLUMNS
 from tinyldm.kernels.pool import run
 from tinyldm.kernels.rounding import (
     ROW_MULTIPLE,

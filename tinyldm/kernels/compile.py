@@ -33,6 +33,7 @@ import numpy as np
 from numba import types
 from numba.core import compiler
 from numba.core.caching import _Cache
+from numba.core.runtime.nrt import rtsys
 
 from tinyldm.kernels.fork import fork
 from tinyldm.kernels.simd import target, unit
@@ -126,7 +127,8 @@ class FileCache(_Cache):
         """The compiled kernel, or None if there is none yet."""
         if self.path is None or not self.path.exists():
             return None
-        target_context.refresh()
+        # All that code which is compiled needs; `target_context.refresh`, to compile some, takes ten times as long.
+        rtsys.initialize(target_context)
         try:
             content = self.path.read_bytes()
             digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]

@@ -24,20 +24,11 @@ import numpy as np
 
 from tinyldm.kernels.arrays import activations, added, parameters
 from tinyldm.kernels.buffers import empty
-from tinyldm.kernels.matmul import (
-    HALVES,
-    PAIRS,
-    PackedWeight,
-    ceil_div,
-    is_gathered,
-    matmul,
-    pack_filters,
-    pack_weight,
-    packed_form,
-    pad_bias,
-)
+from tinyldm.kernels.matmul import ceil_div, is_gathered, matmul, pad_bias
 from tinyldm.kernels.norm import affine, group_norm_affine
+from tinyldm.kernels.packing import HALVES, PAIRS, PackedWeight, pack_filters, pack_weight, packed_form
 from tinyldm.kernels.resample import upsample_nearest
+from tinyldm.kernels.rows import NONE, RELU
 from tinyldm.kernels.simd import TILES, unit
 from tinyldm.kernels.tile import tile_rows_of
 from tinyldm.kernels.winograd import OUTPUTS, PLACES, column_blocks, winograd
@@ -147,6 +138,7 @@ def _conv2d(
     gain_shift: tuple[np.ndarray, np.ndarray] | None = None,
     size: tuple[int, int] | None = None,
     inner: slice = slice(None),
+    ending: int = NONE,
 ) -> np.ndarray:
     """Any convolution: of `x`, enlarged to `size`, or scaled, shifted and put through SiLU by `gain_shift`.
 
@@ -174,6 +166,7 @@ def _conv2d(
             left=left,
             gain_shift=gain_shift,
             residual=residual,
+            ending=ending,
         )
     if gain_shift is not None:
         x = affine(x, *gain_shift, silu=True)
@@ -181,7 +174,9 @@ def _conv2d(
         return _doubled(x, prepared.phases, padded)[:, inner]
     if size is not None:
         x = upsample_nearest(x, size)
-    return matmul(x, prepared.packed, padded, out, stride=stride, top=top, left=left, residual=residual)[:, inner]
+    return matmul(x, prepared.packed, padded, out, stride=stride, top=top, left=left, ending=ending, residual=residual)[
+        :, inner
+    ]
 
 
 def conv2d(
@@ -195,13 +190,15 @@ def conv2d_residual(
     x: np.ndarray,
     weight: ConvWeight,
     bias: np.ndarray | None,
-    residual: np.ndarray,
+    residual: np.ndarray | None,
     *,
     stride: int = 1,
     padding: Padding = 0,
+    relu: bool = False,
 ) -> np.ndarray:
-    """`conv2d(x) + residual`."""
-    return _conv2d("conv2d_residual", x, weight, bias, stride, padding, residual=residual)
+    """`conv2d(x) + residual`, with `relu` the larger of that and 0."""
+    ending = RELU if relu else NONE
+    return _conv2d("conv2d_residual", x, weight, bias, stride, padding, residual=residual, ending=ending)
 
 
 def norm_silu(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int, eps: float) -> np.ndarray:

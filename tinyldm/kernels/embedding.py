@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from tinyldm import ops
+from tinyldm.ops.bfloat16 import widened
 from tinyldm.ops.vectors import timestep_embedding
 
 __all__ = ["embedding", "timestep_embedding"]
 
 
 def embedding(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The row of the table for every id, as float32: `(…), (V, C) -> (…, C)`."""
-    return np.asarray(ops.embedding(ids, table), np.float32)
+    """The row of the table (of any float dtype, or `BFLOAT16`) for every id, as float32: `(…), (V, C) -> (…, C)`."""
+    return widened(ops.embedding(ids, table))

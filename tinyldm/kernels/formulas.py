@@ -87,6 +87,12 @@ def silu(lanes: Lanes, x: Value) -> Value:
     return _nothing_below(lanes, x, -LARGEST, x / (exp(lanes, -x) + 1.0))
 
 
+def relu(lanes: Lanes, x: Value) -> Value:
+    """The larger of x and 0; a NaN stays."""
+    zero = lanes.constant(0.0)
+    return lanes.where("<", x, zero, zero, x)
+
+
 def quick_gelu(lanes: Lanes, x: Value) -> Value:
     """x / (1 + e^(-1.702 x))."""
     return _nothing_below(lanes, x, -LARGEST / 1.702, x / (exp(lanes, x * -1.702) + 1.0))

@@ -15,9 +15,9 @@ import numpy as np
 
 from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import added, as_rows, float32_only, parameters
-from tinyldm.kernels.matmul import PackedWeight, matmul, pack_weight, packed_form, pad_bias
+from tinyldm.kernels.matmul import matmul, pad_bias
+from tinyldm.kernels.packing import PackedWeight, pack_joined, pack_weight, packed_form
 from tinyldm.kernels.rows import ACTIVATIONS, GEGLU, NONE
-from tinyldm.ops.bfloat16 import widened
 
 LinearWeight = np.ndarray | PackedWeight
 
@@ -53,9 +53,7 @@ def prepare_linears(weights: Sequence[np.ndarray], precision: str = "fast") -> P
     """Pack the `(C_out, C_in)` weights of linear layers that have the same input for `linears`, once."""
     matrices = [_matrix(weight) for weight in weights]
     ends = np.cumsum([len(matrix) for matrix in matrices[:-1]])
-    if len({matrix.dtype for matrix in matrices}) > 1:
-        matrices = [widened(matrix) for matrix in matrices]
-    return PackedWeights(pack_weight(np.concatenate(matrices), form=packed_form(precision)), tuple(map(int, ends)))
+    return PackedWeights(pack_joined(matrices, packed_form(precision)), tuple(map(int, ends)))
 
 
 def _matrix(weight: np.ndarray) -> np.ndarray:

@@ -21,8 +21,6 @@ Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication";
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,20 +30,20 @@ from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import distance, parameters
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, SpacedImages, Stage, stage
-from tinyldm.kernels.pool import aligned, run, threads
+from tinyldm.kernels.packing import FLOAT32, HALVES, PAIRS, ROW_BYTES, TILE_COLUMNS, PackedWeight
+from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rounding import (
     ROW_MULTIPLE,
     VALUES_A_STEP,
     multiply_rounded,
     pack_row,
     round_row,
-    steps_of,
     widen_row,
 )
 from tinyldm.kernels.rows import (
     GEGLU,
     NONE,
-    RESIDUAL,
+    WITH_RESIDUAL,
     copy_row,
     finish_gate,
     finish_row,
@@ -53,10 +51,9 @@ from tinyldm.kernels.rows import (
     put_address,
     zero_row,
 )
-from tinyldm.kernels.simd import FLOAT_BYTES, WIDENED, address, next_unit, target, unit
+from tinyldm.kernels.simd import FLOAT_BYTES, address, next_unit, target
 from tinyldm.kernels.tile import CACHE_LINE, multiply_rows
 from tinyldm.kernels.tiles import begin_products, end_products
-from tinyldm.ops.bfloat16 import narrowed, widened
 
 BLOCK_ROWS = 120  # rows of x that a thread works on at a time
 BLOCK_COLUMNS = 320  # columns of y that it finishes with them
@@ -64,8 +61,7 @@ BLOCK_DEPTH = 384  # k steps of one register tile
 GATHERED_DEPTH = 128  # convolutions of so few products (3 or 4 channels in) copy their patches: a tap is too short
 CACHE_WAY = 4096  # bytes: addresses so far apart share a place of the level-1 cache
 
-TILE_ROWS, TILE_COLUMNS = target().tile_rows, target().tile_columns
-ROW_BYTES = TILE_COLUMNS * FLOAT_BYTES  # of a row of a panel
+TILE_ROWS = target().tile_rows
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -77,85 +73,6 @@ def even_blocks(total: int, largest: int, multiple: int) -> int:
     """A block size of at most about `largest`, a multiple of `multiple`, that cuts `total` into equal blocks."""
     blocks = max(1, ceil_div(total, largest))
     return ceil_div(ceil_div(total, blocks), multiple) * multiple
-
-
-PRECISIONS = ("fast", "strict", "bf16")
-FLOAT32, HALVES, PAIRS = range(3)  # forms of packed weights: float32; bfloat16, to be widened; pairs of bfloat16
-
-
-@dataclass(frozen=True)
-class PackedWeight:
-    """Weights in the order that the register tile reads them: `(panels, taps, C_in, TILE_COLUMNS)`, float32.
-
-    The last panel is filled up with zero columns. With `gated`, panels of values and of gates alternate. Of bfloat16
-    values two share a number of `panels`: neighbouring columns (HALVES), or the same column at two neighbouring steps
-    of C_in, filled up with zeros (PAIRS).
-    """
-
-    panels: np.ndarray
-    shape: tuple[int, ...]  # of the published weight
-    gated: bool = False
-    form: int = FLOAT32
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self.panels.nbytes
-
-
-def pack_weight(weight: np.ndarray, gated: bool = False, form: int = FLOAT32) -> PackedWeight:
-    """Pack a `(C_out, C_in)` or `(C_out, C_in, k_h, k_w)` weight of any float dtype, or `BFLOAT16`.
-
-    With `gated`, the first half of C_out are values and the second half their gates. What is converted is a panel at a
-    time, so that a weight of 16-bit numbers is never there in float32.
-    """
-    return pack_filters(weight.shape, weight.__getitem__, gated, form)
-
-
-def pack_filters(
-    shape: tuple[int, ...], filters: Callable[[slice], np.ndarray], gated: bool = False, form: int = FLOAT32
-) -> PackedWeight:
-    """Pack a weight of a shape that `filters` gives some rows of C_out of, when they are asked for."""
-    c_out, c_in = shape[:2]
-    if gated and c_out % 2:
-        raise InputError(f"a weight of shape {shape} has no two halves: values and gates")
-    halves = 2 if gated else 1
-    rows = c_out // halves
-    panels = ceil_div(rows, TILE_COLUMNS)
-    taps = int(np.prod(shape[2:], dtype=np.int64))
-    steps, width = {
-        FLOAT32: (c_in, TILE_COLUMNS),
-        HALVES: (c_in, TILE_COLUMNS // 2),
-        PAIRS: (steps_of(c_in), TILE_COLUMNS),
-    }[form]
-    packed = aligned(panels * halves * taps * steps * width).reshape(panels, halves, taps, steps, width)
-    for p in range(panels):
-        first, end = p * TILE_COLUMNS, min(rows, (p + 1) * TILE_COLUMNS)
-        for half in range(halves):
-            columns = filters(slice(half * rows + first, half * rows + end)).reshape(end - first, c_in, taps)
-            packed[p, half] = _panel(columns, form, steps)
-    return PackedWeight(packed.reshape(panels * halves, taps, steps, width), shape, gated, form)
-
-
-def packed_form(precision: str) -> int:
-    """The form of the weights of a linear layer."""
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is unknown; known are {', '.join(PRECISIONS)}")
-    if precision != "bf16":
-        return FLOAT32
-    return HALVES if unit() == WIDENED else PAIRS
-
-
-def _panel(columns: np.ndarray, form: int, steps: int) -> np.ndarray:
-    """`(columns, C_in, taps)` as `(taps, steps, …)` numbers of a panel."""
-    count, c_in, taps = columns.shape
-    numbers = widened(columns) if form == FLOAT32 else narrowed(columns)
-    panel = np.zeros((taps, c_in if form != PAIRS else 2 * steps, TILE_COLUMNS), numbers.dtype)
-    panel[:, :c_in, :count] = numbers.transpose(2, 1, 0)
-    if form == PAIRS:
-        panel = np.ascontiguousarray(panel.reshape(taps, steps, 2, TILE_COLUMNS).swapaxes(2, 3))
-    numbers_a_step = TILE_COLUMNS * (2 if form == PAIRS else 1)  # said, since nothing can be reckoned from no inputs
-    return panel.reshape(taps, steps, numbers_a_step).view(np.float32)
 
 
 def pad_bias(
@@ -475,8 +392,8 @@ def matmul(
     """The product above for `x` (N, H, W, C_in): `(N, *out_size, C_out)`, or half of C_out where the weight is gated.
 
     The pixels of `x` may lie farther apart than they are long, all at one distance. `bias` comes from `pad_bias`.
-    `ending` is one of the codes in `rows`; RESIDUAL adds `residual`. `spread` asks for a result that the next product
-    need not copy. `out` takes the result: an image, or every so many rows and columns of one.
+    `ending` is one of the codes in `rows`; `residual` is added before it. `spread` asks for a result that the next
+    product need not copy. `out` takes the result: an image, or every so many rows and columns of one.
     """
     n = len(x)
     n_panels, taps, steps, _ = weight.panels.shape
@@ -492,8 +409,10 @@ def matmul(
     y_gap = 0 if out is None else y.strides[1] - out_size[1] * y_pitch
     view = View(pitch, y_pitch, y_gap, weight.shape[3] if len(weight.shape) == 4 else 1, stride, top, left)
     copied = int(not gathered and (pitch % CACHE_WAY == 0 or weight.form != FLOAT32))
-    block = Block(plan.block_rows, plan.depth, int(gathered), copied, ending if residual is None else RESIDUAL)
-    added = NO_RESIDUAL if residual is None else residual.reshape(-1)
+    added = NO_RESIDUAL
+    if residual is not None:
+        added, ending = residual.reshape(-1), WITH_RESIDUAL[ending]
+    block = Block(plan.block_rows, plan.depth, int(gathered), copied, ending)
     work = total * weight.panels.size
     run(KERNELS[weight.form], plan.units, work, plan.scratch, x, weight.panels, bias, added, y, plan.cuts, view, block)
     return y

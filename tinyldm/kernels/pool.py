@@ -24,11 +24,11 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from tinyldm.errors import InputError
+from tinyldm.kernels.buffers import ALIGNMENT, fresh
 from tinyldm.kernels.compile import Kernel, Native
 from tinyldm.kernels.fork import BOARD, OPEN, STATE, serve
 
 WORTH_A_THREAD = 2e6  # multiply-adds: some 40 microseconds
-ALIGNMENT = 64  # bytes of a cache line
 LINE = ALIGNMENT // 4  # float32 values
 WATCHED = 20_000  # looks for a next task before a helper sleeps: some 200 microseconds
 
@@ -180,9 +180,9 @@ if hasattr(os, "register_at_fork"):
 
 def aligned(size: int) -> np.ndarray:
     """`size` uninitialised float32 values that begin on a cache line."""
-    raw = np.empty(size + ALIGNMENT // 4, np.float32)
-    start = -raw.ctypes.data % ALIGNMENT // 4
-    return raw[start : start + size]
+    raw = fresh(4 * size + ALIGNMENT)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + 4 * size].view(np.float32)
 
 
 def new_board() -> np.ndarray:

@@ -26,6 +26,7 @@ from tinyldm.kernels.simd import (
     TILES,
     WIDENED,
     Lanes,
+    Value,
     constant,
     emitted,
     for_lanes,
@@ -75,6 +76,51 @@ def widen_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, co
     for_lanes(builder, count, body)
 
 
+@emitted(3)
+def widen_float16_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, count: ir.Value) -> None:
+    """destination = the float32 values of `count` float16 numbers."""
+
+    def body(lanes: Lanes, at: ir.Value) -> None:
+        lanes.store(lanes.load_float16(source, builder.lshr(at, constant(1))), destination, at)
+
+    for_lanes(builder, count, body)
+
+
+@emitted(3)
+def narrow_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, count: ir.Value) -> None:
+    """destination = source rounded to bfloat16, 2 bytes each."""
+    _narrow_row(builder, source, destination, count)
+
+
+def _narrow_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, count: ir.Value) -> None:
+    def body(lanes: Lanes, at: ir.Value) -> None:
+        upper = builder.lshr(
+            lanes.nearest_bfloat16(lanes.load(source, at)), ir.Constant(lanes.integers, [16] * lanes.width)
+        )
+        half = builder.trunc(upper, ir.VectorType(I16, lanes.width))
+        place = builder.add(destination, builder.lshr(at, constant(1)))
+        builder.store(half, builder.inttoptr(place, POINTER), align=2)
+
+    for_lanes(builder, count, body)
+
+
+@emitted(4)
+def pair_row(builder: ir.IRBuilder, first: ir.Value, second: ir.Value, destination: ir.Value, count: ir.Value) -> None:
+    """destination = pairs of two rows' values, both rounded to bfloat16."""
+
+    def body(lanes: Lanes, at: ir.Value) -> None:
+        lanes.store(_paired(lanes, lanes.load(first, at), lanes.load(second, at)), destination, at)
+
+    for_lanes(builder, count, body)
+
+
+def _paired(lanes: Lanes, low: Value, high: Value) -> Value:
+    """The bits of two bfloat16 values in each lane."""
+    half = ir.Constant(lanes.integers, [16] * lanes.width)
+    lower = lanes.builder.lshr(lanes.nearest_bfloat16(low), half)
+    return lanes.from_bits(lanes.builder.or_(lanes.nearest_bfloat16(high), lower))
+
+
 @emitted(4)
 def pack_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, count: ir.Value, steps: ir.Value) -> None:
     """A row of A: `count` float32 values rounded, for `steps` steps of the product; what is left over is zero.
@@ -85,15 +131,7 @@ def pack_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, cou
         _round_row(builder, source, destination, count)
         return
 
-    def body(lanes: Lanes, at: ir.Value) -> None:
-        upper = builder.lshr(
-            lanes.nearest_bfloat16(lanes.load(source, at)), ir.Constant(lanes.integers, [16] * lanes.width)
-        )
-        half = builder.trunc(upper, ir.VectorType(I16, lanes.width))
-        place = builder.add(destination, builder.lshr(at, constant(1)))
-        builder.store(half, builder.inttoptr(place, POINTER), align=2)
-
-    for_lanes(builder, count, body)
+    _narrow_row(builder, source, destination, count)
 
     def zero(index: ir.Value) -> None:
         place = builder.add(destination, builder.shl(index, constant(1)))
@@ -122,14 +160,11 @@ def pack_panel(builder: ir.IRBuilder, panel: ir.Value, count: ir.Value, steps: i
     def step(index: ir.Value) -> None:
         for place in places:
             if VALUES_A_STEP == 1:
-                bits = lanes.nearest_bfloat16(lanes.load(row(index), place))
+                rounded = lanes.from_bits(lanes.nearest_bfloat16(lanes.load(row(index), place)))
             else:
                 first = builder.shl(index, constant(1))
-                low, high = (
-                    lanes.nearest_bfloat16(lanes.load(row(builder.add(first, constant(i))), place)) for i in (0, 1)
-                )
-                bits = builder.or_(high, builder.lshr(low, ir.Constant(lanes.integers, [16] * lanes.width)))
-            lanes.store(lanes.from_bits(bits), row(index), place)
+                rounded = _paired(lanes, *(lanes.load(row(builder.add(first, constant(i))), place) for i in (0, 1)))
+            lanes.store(rounded, row(index), place)
 
     repeat(builder, count, builder.mul(steps, constant(VALUES_A_STEP)), 1, zero)
     repeat(builder, constant(0), steps, 1, step)

@@ -27,13 +27,15 @@ from tinyldm.kernels.simd import (
 )
 
 # What a matrix product can end with. RESIDUAL adds an array of the result's shape, GEGLU gates one half with the other.
-NONE, SILU, GELU, QUICK_GELU, RESIDUAL, GEGLU = range(6)
+NONE, SILU, GELU, QUICK_GELU, RESIDUAL, GEGLU, RELU, RESIDUAL_RELU = range(8)
+WITH_RESIDUAL = {NONE: RESIDUAL, RELU: RESIDUAL_RELU}
 ACTIVATIONS = {"silu": SILU, "gelu": GELU, "quick_gelu": QUICK_GELU}
 _FORMULAS: dict[int, Callable[[Lanes, Value], Value]] = {
     NONE: lambda _, x: x,
     SILU: formulas.silu,
     GELU: formulas.gelu,
     QUICK_GELU: formulas.quick_gelu,
+    RELU: formulas.relu,
 }
 
 
@@ -60,22 +62,22 @@ def finish_row(
     count: ir.Value,
     ending: ir.Value,
 ) -> None:
-    """destination = activation(source + bias), or source + bias + residual; `ending` says which (see above)."""
+    """destination = activation(source + bias (+ residual)); `ending` says which (see above)."""
 
     def plain(lanes: Lanes, at: ir.Value) -> Value:
         return lanes.load(source, at) + lanes.load(bias, at)
 
-    def emit(formula: Callable[[Lanes, Value], Value]) -> Callable[[], None]:
+    def emit(read: Callable[[Lanes, ir.Value], Value], formula: Callable[[Lanes, Value], Value]) -> Callable[[], None]:
         def body(lanes: Lanes, at: ir.Value) -> None:
-            lanes.store(formula(lanes, plain(lanes, at)), destination, at)
+            lanes.store(formula(lanes, read(lanes, at)), destination, at)
 
         return lambda: for_lanes(builder, count, body)
 
-    def add_residual(lanes: Lanes, at: ir.Value) -> None:
-        lanes.store(plain(lanes, at) + lanes.load(residual, at), destination, at)
+    def with_residual(lanes: Lanes, at: ir.Value) -> Value:
+        return plain(lanes, at) + lanes.load(residual, at)
 
-    cases = {code: emit(formula) for code, formula in _FORMULAS.items()}
-    cases[RESIDUAL] = lambda: for_lanes(builder, count, add_residual)
+    cases = {code: emit(plain, formula) for code, formula in _FORMULAS.items()}
+    cases |= {code: emit(with_residual, _FORMULAS[without]) for without, code in WITH_RESIDUAL.items()}
     _choose(builder, ending, cases)
 
 

@@ -166,6 +166,27 @@ class Lanes:
         raw = self.builder.load(self._pointer(address, offset), typ=halves, align=2)
         return self.shifted_left(self.from_bits(self.builder.zext(raw, self.integers)), 16)
 
+    def load_float16(self, address: ir.Value, offset: int | ir.Value = 0) -> Value:
+        """The `width` float16 values at address + offset bytes, as float32.
+
+        An exponent of e there is e + 112 here, all ones stay all ones; without an exponent it is a number of 2^-24.
+        """
+        builder, halves = self.builder, ir.VectorType(ir.IntType(16), self.width)
+
+        def bits(value: int) -> ir.Constant:
+            return ir.Constant(self.integers, [value] * self.width)
+
+        raw = builder.zext(builder.load(self._pointer(address, offset), typ=halves, align=2), self.integers)
+        exponent, magnitude = builder.and_(raw, bits(0x7C00)), builder.and_(raw, bits(0x7FFF))
+        shifted = builder.add(builder.shl(magnitude, bits(13)), bits(112 << 23))
+        beyond = builder.icmp_unsigned("==", exponent, bits(0x7C00))
+        shifted = builder.select(beyond, builder.add(shifted, bits(112 << 23)), shifted)
+        tiny = Value(self, builder.sitofp(magnitude, self.type)) * 2.0**-24
+        small = builder.icmp_unsigned("==", exponent, bits(0))
+        shifted = builder.select(small, builder.bitcast(tiny.raw, self.integers), shifted)
+        sign = builder.shl(builder.and_(raw, bits(0x8000)), bits(16))
+        return self.from_bits(builder.or_(shifted, sign))
+
     def broadcast(self, address: ir.Value, offset: int | ir.Value = 0) -> Value:
         """The one value at address + offset bytes, in every lane."""
         return self.splat(self.builder.load(self._pointer(address, offset), typ=self.element, align=4))

@@ -41,20 +41,11 @@ from llvmlite import ir
 
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Kernel, Numbers, Panels, Row, Rows, Stage, stage
-from tinyldm.kernels.matmul import (
-    FLOAT32,
-    HALVES,
-    NO_RESIDUAL,
-    ROW_BYTES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    PackedWeight,
-    ceil_div,
-    even_blocks,
-)
+from tinyldm.kernels.matmul import NO_RESIDUAL, TILE_ROWS, ceil_div, even_blocks
+from tinyldm.kernels.packing import FLOAT32, HALVES, ROW_BYTES, TILE_COLUMNS, PackedWeight
 from tinyldm.kernels.pool import run, threads
 from tinyldm.kernels.rounding import round_row
-from tinyldm.kernels.rows import NONE, RESIDUAL, SILU, affine_row, copy_row, finish_row, put_address, zero_row
+from tinyldm.kernels.rows import NONE, SILU, WITH_RESIDUAL, affine_row, copy_row, finish_row, put_address, zero_row
 from tinyldm.kernels.simd import FLOAT_BYTES, Lanes, Value, address, constant, emitted, next_unit, repeat, target
 from tinyldm.kernels.tile import multiply_rows, tile_rows_of
 
@@ -531,6 +522,7 @@ def winograd(
     left: int = 1,
     gain_shift: tuple[np.ndarray, np.ndarray] | None = None,
     residual: np.ndarray | None = None,
+    ending: int = NONE,
 ) -> np.ndarray:
     """A 3×3 convolution of stride 1: `(N, H, W, C_in) -> (N, *out_size, C_out)`.
 
@@ -555,7 +547,9 @@ def winograd(
     view = View(height, width, top, left)
     region = Region(samples, region_h, region_w, depth, block_columns)
     work = y.size * c_in * PLACES / OUTPUTS**2
-    added, ending = (NO_RESIDUAL, NONE) if residual is None else (residual.reshape(-1), RESIDUAL)
+    added = NO_RESIDUAL
+    if residual is not None:
+        added, ending = residual.reshape(-1), WITH_RESIDUAL[ending]
     units = regions * column_blocks(n, out_size, c_out)
     run(KERNELS[weight.form], units, work, scratch, x, gain, shift, weight.panels, bias, added, y, view, region, ending)
     return y

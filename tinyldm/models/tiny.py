@@ -14,8 +14,7 @@ import numpy as np
 from tinyldm.models.blocks import Parameters, layer_parameters
 from tinyldm.models.first_stage import FirstStage
 from tinyldm.models.network import Supported, require
-from tinyldm.nn import conv2d
-from tinyldm.ops import upsample_nearest
+from tinyldm.nn import conv2d, conv2d_relu, upsample_conv2d
 from tinyldm.tracing import module
 from tinyldm.tree import Weights
 from tinyldm.typing import Array
@@ -120,13 +119,13 @@ def encoder(x: Array, w: Weights) -> Array:  # (N,H,W,3) -> (N,h,w,C)
 @module
 def decoder(z: Array, config: TinyConfig, w: Weights) -> Array:  # (N,h,w,C) -> (N,H,W,3)
     """Blocks, then the doubled size and a convolution, level by level."""
-    x: Array = np.maximum(conv2d(np.tanh(z / LIMIT) * LIMIT, w.layers[0]), 0)
+    x = conv2d_relu(np.tanh(z / LIMIT) * LIMIT, w.layers[0])
     layers = list(w.layers)[1:]
     for blocks in config.num_decoder_blocks:
         for layer in layers[:blocks]:
             x = block(x, layer)
         convolution = layers[blocks]
-        x = conv2d(x if "bias" in convolution else upsample_nearest(x), convolution)
+        x = conv2d(x, convolution) if "bias" in convolution else upsample_conv2d(x, convolution)
         layers = layers[blocks + 1 :]
     return 2 * x - 1
 
@@ -134,6 +133,5 @@ def decoder(z: Array, config: TinyConfig, w: Weights) -> Array:  # (N,h,w,C) -> 
 @module
 def block(x: Array, w: Weights) -> Array:
     """Three convolutions with ReLU between them, around a residual, and a ReLU: `(N, H, W, C) -> (N, H, W, C)`."""
-    h = np.maximum(conv2d(x, w.conv[0]), 0)
-    h = np.maximum(conv2d(h, w.conv[2]), 0)
-    return np.maximum(conv2d(h, w.conv[4]) + x, 0)
+    h = conv2d_relu(conv2d_relu(x, w.conv[0]), w.conv[2])
+    return conv2d_relu(h, w.conv[4], residual=x)

@@ -10,7 +10,7 @@ import numpy as np
 BFLOAT16 = np.dtype(
     [("bits", np.uint16)], align=True
 )  # a structure of one field: to be sliced, reshaped and joined, not added
-COUNTED = 1 << 16  # numbers looked at together
+COUNTED = 1 << 18  # numbers looked at together
 
 
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
@@ -47,12 +47,17 @@ def narrowed(values: np.ndarray) -> np.ndarray:
 
 
 def count_not_finite(halves: np.ndarray) -> int:
-    """How many numbers of a contiguous float16 or `BFLOAT16` array are NaN or infinite: their exponent is all ones."""
+    """How many numbers of a contiguous float16 or `BFLOAT16` array are NaN or infinite: their exponent is all ones.
+
+    As whole numbers, of both signs, such are the largest, so that those of a part are counted only if its largest is.
+    """
     exponent = np.uint16(0x7F80 if halves.dtype == BFLOAT16 else 0x7C00)
-    bits = halves.reshape(-1).view(np.uint16)
-    return sum(
-        int(np.count_nonzero((bits[i : i + COUNTED] & exponent) == exponent)) for i in range(0, bits.size, COUNTED)
-    )
+    bits, count = halves.reshape(-1).view(np.uint16), 0
+    for i in range(0, bits.size, COUNTED):
+        part = bits[i : i + COUNTED]
+        if part.max() >= exponent | 0x8000 or part.view(np.int16).max() >= exponent:
+            count += int(np.count_nonzero((part & exponent) == exponent))
+    return count
 
 
 def rounded(values: np.ndarray) -> np.ndarray:

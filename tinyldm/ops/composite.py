@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from tinyldm.errors import InputError
 from tinyldm.ops.conv import Padding, conv2d, conv2d_sizes, upsample_nearest
 from tinyldm.ops.norm import check_affine, group_norm
@@ -90,14 +92,20 @@ def conv2d_residual(
     x: Array,
     weight: Array,
     bias: Array | None,
-    residual: Array,
+    residual: Array | None,
     *,
     stride: int = 1,
     padding: Padding = 0,
+    relu: bool = False,
     operators: Operators = PLAIN,
 ) -> Array:
-    """`conv2d(x) + residual`: `(N, H, W, C_in), (N, H', W', C_out) -> (N, H', W', C_out)`."""
-    return operators.conv2d(x, weight, bias, stride=stride, padding=padding) + residual
+    """`conv2d(x) + residual`, with `relu` the larger of that and 0: `(N, H, W, C_in) -> (N, H', W', C_out)`.
+
+    `residual` has the result's shape; None is nothing to add.
+    """
+    h = operators.conv2d(x, weight, bias, stride=stride, padding=padding)
+    h = h if residual is None else h + residual
+    return np.maximum(h, 0) if relu else h
 
 
 def upsample_conv2d(

@@ -143,9 +143,10 @@ def _checked_vocabulary(vocab: Any, path: Path) -> dict[str, int]:
 
 
 def _pair(parts: Any, where: str, number: int) -> tuple[str, str]:
-    if not (isinstance(parts, list) and len(parts) == 2 and all(isinstance(part, str) and part for part in parts)):
+    first, second = parts if isinstance(parts, list) and len(parts) == 2 else ("", "")
+    if not (first and second and isinstance(first, str) and isinstance(second, str)):
         raise CheckpointError(f"{where}: merge at line {number} must be two tokens, found {parts!r}")
-    return (parts[0], parts[1])
+    return first, second
 
 
 def _parse_merges_txt(path: Path) -> Merges:
