@@ -121,8 +121,8 @@ class EmulatedUnit:
         pass
 
 
-def install():
-    """Have the kernels take this for the unit; before anything of them is imported."""
+def pretend():
+    """Have the kernels take this processor for one with the unit; before anything of them is imported."""
     import llvmlite.binding as llvm
 
     real = llvm.get_host_cpu_features
@@ -130,13 +130,21 @@ def install():
     class Features(dict):
         flatten = lambda self: real().flatten()  # noqa: E731  (for LLVM: what the processor has)
 
-    llvm.get_host_cpu_features = lambda: Features({**real(), "amx-tile": True, "amx-bf16": True})
+    there = {"avx512f": True, "amx-tile": True, "amx-bf16": True}
+    llvm.get_host_cpu_features = lambda: Features({**real(), **there})
     granted = types.ModuleType("tinyldm.kernels.permission")
     granted.permitted = lambda: True
     sys.modules[granted.__name__] = granted
-    from tinyldm.kernels import simd, tiles
+    from tinyldm.kernels import simd
 
     assert simd.unit() == simd.TILES
+
+
+def install():
+    """Have the kernels take this for the unit; before anything of them is imported."""
+    pretend()
+    from tinyldm.kernels import tiles
+
     tiles.Unit = EmulatedUnit
 
 

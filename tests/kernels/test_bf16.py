@@ -8,6 +8,7 @@ near a tie may go the other way, and the difference is that of a few roundings t
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,8 @@ from golden.kernels.cases import CASES, arrays, call, relative_rms
 from golden.provenance import load_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import emulated_tiles
-from llvmlite import binding, ir
+from kernels import compiled_tiles, emulated_tiles
+from llvmlite import binding
 
 import tinyldm
 from tinyldm import kernels, nn, ops
@@ -30,7 +31,7 @@ from tinyldm.commands.golden.judging import arithmetic_of
 from tinyldm.errors import InputError
 from tinyldm.kernels import matmul, permission, tiles
 from tinyldm.kernels.conv import PreparedConv
-from tinyldm.kernels.simd import DOTS, TILES, WIDENED, emitted_function, unit
+from tinyldm.kernels.simd import DOTS, TILES, WIDENED, unit
 from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16, rounded
 from tinyldm.runtime import Runtime
 
@@ -280,28 +281,40 @@ def test_kernels_through_the_emulated_unit(tmp_path):
     assert done.stdout.strip() == "held", done.stderr[-3000:]
 
 
-def test_instructions_for_a_processor_with_the_unit():
-    """LLVM makes the instructions of them: four products and four loads a step, none in a loop for one tile only."""
-    module = ir.Module()
-    module.triple = binding.get_process_triple()
-    if not module.triple.startswith("x86_64"):
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The folder of what `compiled_tiles` writes."""
+    if not binding.get_process_triple().startswith("x86_64"):
         pytest.skip("the unit is x86-64's")
-    emitted_function(module, tiles_emitter("multiply_tiles"), 9, ir.VoidType())
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
-    machine = binding.Target.from_triple(module.triple).create_target_machine(
-        cpu="sapphirerapids", features="+amx-tile,+amx-bf16", opt=3
-    )
-    text = machine.emit_assembly(binding.parse_assembly(str(module)))
-    assert text.count("tdpbf16ps") == 6
+    folder = tmp_path_factory.mktemp("compiled")
+    command, environment = [sys.executable, compiled_tiles.__file__, str(folder)], {**os.environ, "TINYLDM_SIMD": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("kernel", ["matmul", "attention"])
+def test_instructions_for_a_processor_with_the_unit(compiled, kernel):
+    """LLVM makes them of it: four products and four loads a step, in the registers meant, none kept on the stack."""
+    text = (compiled / f"{kernel}.s").read_text()
+    products = re.findall(r"tdpbf16ps\s+%tmm(\d), %tmm(\d), %tmm(\d)", text)  # of B, A and C
+    two_rows = [("6", "4", "0"), ("7", "4", "1"), ("6", "5", "2"), ("7", "5", "3")]
+    assert products == two_rows + two_rows[:2]
     assert text.count("tileloadd") == 6 + 4 + 3
     assert text.count("tilezero") == text.count("tilestored") == 6
+    assert not re.search(r"tile(loadd|stored)\s.*%rsp", text)
+    assert text.count("ldtilecfg") == text.count("tilerelease") == 1
 
 
-def tiles_emitter(name):
-    """The function that emits the instructions, from below the decorator that makes it Numba's."""
-    function = getattr(tiles, name)._defn
-    return function.__globals__["typed"].__closure__[1].cell_contents
+@pytest.mark.parametrize("kernel", ["matmul", "attention"])
+def test_the_unit_is_configured_while_it_multiplies(compiled, kernel):
+    """On every way through a kernel once before the first product, and released before it returns."""
+    begin, multiply, end = (f"tinyldm.{name}" for name in ("begin_products", "multiply_tiles", "end_products"))
+    module = binding.parse_assembly((compiled / f"{kernel}.ll").read_text())
+    found = [compiled_tiles.states(f, begin, end) for f in module.functions if not f.is_declaration]
+    (ways,) = [states for states in found if (begin, False) in states]
+    calls = {(name, configured) for name, configured in ways if name in (begin, multiply, end, "ret")}
+    assert calls == {(begin, False), (multiply, True), (end, True), ("ret", False)}
 
 
 def test_configuration():
@@ -366,7 +379,7 @@ def test_widened_values(name, tmp_path):
     if name == "avx2" and not os.environ.get("TINYLDM_TEST_EVERYTHING"):
         pytest.skip("as avx512; TINYLDM_TEST_EVERYTHING=1 runs it")
     environment = {**os.environ, "TINYLDM_SIMD": name, "TINYLDM_CACHE": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "attention"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "test_attention"]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
     )
