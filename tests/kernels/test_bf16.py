@@ -30,7 +30,7 @@ from tinyldm import kernels, nn, ops
 from tinyldm.cli import main
 from tinyldm.commands.golden.judging import arithmetic_of
 from tinyldm.errors import InputError
-from tinyldm.kernels import matmul, permission, tiles
+from tinyldm.kernels import matmul, permission, simd, tiles
 from tinyldm.kernels.conv import PreparedConv
 from tinyldm.kernels.simd import DOTS, TILES, WIDENED, unit
 from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16, rounded
@@ -382,6 +382,27 @@ def test_the_variable_names_a_unit(named):
         assert found == (DOTS if features.get("avx512bf16") else WIDENED)
 
 
+@pytest.mark.parametrize(
+    ("named", "granted", "words"),
+    [
+        ("", True, "the matrix unit (AMX)"),
+        (TILES, True, "the matrix unit (AMX)"),
+        ("", False, "vectors of pairs (AVX-512 BF16), not the matrix unit (AMX): the system does not grant it"),
+        (DOTS, True, f"vectors of pairs (AVX-512 BF16), not the matrix unit (AMX): TINYLDM_SIMD is {DOTS}"),
+        ("avx2", True, "widened values, not the matrix unit (AMX): TINYLDM_SIMD is avx2"),
+    ],
+)
+def test_why_it_is_not_the_matrix_unit(monkeypatch, named, granted, words):
+    """A processor that has one, whether it is granted or not."""
+    there = dict.fromkeys(("avx512f", "avx512bf16", "amx-tile", "amx-bf16"), True)
+    monkeypatch.setenv("TINYLDM_SIMD", named)
+    monkeypatch.setattr(simd.llvm, "get_host_cpu_features", lambda: there)
+    monkeypatch.setattr(simd, "permitted", lambda: granted)
+    for cached in ("target", "unit"):
+        monkeypatch.setattr(simd, cached, getattr(simd, cached).__wrapped__)
+    assert simd.unit_in_words() == words
+
+
 @pytest.mark.parametrize("name", ["avx512", "avx2"])
 @pytest.mark.skipif(unit() == WIDENED, reason="these tests ran on widened values already")
 def test_widened_values(name, tmp_path):
@@ -423,4 +444,4 @@ def test_vectors_of_one_a_sample_are_never_rounded():
 
 def test_info_says_what_multiplies(capsys):
     assert main(["info", "--precision", "bf16"]) == 0
-    assert f"products of bfloat16 by {kernels.UNITS[unit()]}" in capsys.readouterr().out
+    assert f"products of bfloat16 by {simd.UNITS[unit()]}" in capsys.readouterr().out
