@@ -291,22 +291,20 @@ def test_kernels_through_the_unit(tmp_path):
     assert done.stdout.strip() == "held", f"{done.returncode}: {done.stderr[-3000:]}"
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """The folder of what `compiled_tiles` writes."""
+def test_machine_code_for_a_processor_with_the_unit(tmp_path):
+    """LLVM makes it on any x86-64, for each kernel that multiplies."""
     if not binding.get_process_triple().startswith("x86_64"):
         pytest.skip("the unit is x86-64's")
-    folder = tmp_path_factory.mktemp("compiled")
-    command, environment = [sys.executable, compiled_tiles.__file__, str(folder)], {**os.environ, "TINYLDM_SIMD": ""}
+    command, environment = [sys.executable, compiled_tiles.__file__, str(tmp_path)], {**os.environ, "TINYLDM_SIMD": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    for kernel in ("matmul", "attention"):
+        check_instructions((tmp_path / f"{kernel}.s").read_text())
+        check_ways((tmp_path / f"{kernel}.ll").read_text())
 
 
-@pytest.mark.parametrize("kernel", ["matmul", "attention"])
-def test_instructions_for_a_processor_with_the_unit(compiled, kernel):
-    """LLVM makes them of it: four products and four loads a step, in the registers meant, none kept on the stack."""
-    text = (compiled / f"{kernel}.s").read_text()
+def check_instructions(text):
+    """Four products and four loads a step, in the registers meant; none of them kept on the stack meanwhile."""
     products = re.findall(r"tdpbf16ps\s+%tmm(\d), %tmm(\d), %tmm(\d)", text)  # of B, A and C
     two_rows = [("6", "4", "0"), ("7", "4", "1"), ("6", "5", "2"), ("7", "5", "3")]
     assert products == two_rows + two_rows[:2]
@@ -316,12 +314,14 @@ def test_instructions_for_a_processor_with_the_unit(compiled, kernel):
     assert text.count("ldtilecfg") == text.count("tilerelease") == 1
 
 
-@pytest.mark.parametrize("kernel", ["matmul", "attention"])
-def test_the_unit_is_configured_while_it_multiplies(compiled, kernel):
-    """On every way through a kernel once before the first product, and released before it returns."""
+def check_ways(text):
+    """On every way through a kernel the unit is configured before the first product, and released before the end."""
     begin, multiply, end = (f"tinyldm.{name}" for name in ("begin_products", "multiply_tiles", "end_products"))
-    module = binding.parse_assembly((compiled / f"{kernel}.ll").read_text())
-    found = [compiled_tiles.states(f, begin, end) for f in module.functions if not f.is_declaration]
+    found = [
+        compiled_tiles.states(function, begin, end)
+        for function in binding.parse_assembly(text).functions
+        if not function.is_declaration
+    ]
     (ways,) = [states for states in found if (begin, False) in states]
     calls = {(name, configured) for name, configured in ways if name in (begin, multiply, end, "ret")}
     assert calls == {(begin, False), (multiply, True), (end, True), ("ret", False)}
