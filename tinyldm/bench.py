@@ -295,7 +295,7 @@ def _products(kernels: Any, precision: str) -> str:
     if precision != "bf16":
         return ""
     gain = "saves memory and no time here" if kernels.unit() == "none" else "half the memory for weights, and faster"
-    return f", products of bfloat16 by {kernels.UNITS[kernels.unit()]}: {gain}"
+    return f", products of bfloat16 by {kernels.unit_in_words()}: {gain}"
 
 
 def machine() -> str:

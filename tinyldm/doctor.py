@@ -141,7 +141,7 @@ def look_at_processor(found: Examination) -> None:
     fused = "" if target.fused else ", without a fused multiply-add"
     found.processor, found.threads = machine(), kernels.threads()
     found.vectors = f"{target.name}, {target.width} float32 numbers{fused}"
-    found.matrix_unit = f"products by {kernels.UNITS[kernels.unit()]}"
+    found.matrix_unit = f"products by {kernels.unit_in_words()}"
 
 
 def look_at_caches(found: Examination) -> None:

@@ -8,6 +8,8 @@ near a tie may go the other way, and the difference is that of a few roundings t
 from __future__ import annotations
 
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,17 +22,17 @@ from golden.kernels.cases import CASES, arrays, call, relative_rms
 from golden.provenance import load_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import emulated_tiles
-from llvmlite import binding, ir
+from kernels import compiled_tiles, emulated_tiles
+from llvmlite import binding
 
 import tinyldm
 from tinyldm import kernels, nn, ops
 from tinyldm.cli import main
 from tinyldm.commands.golden.judging import arithmetic_of
 from tinyldm.errors import InputError
-from tinyldm.kernels import packing, permission, tiles
+from tinyldm.kernels import packing, permission, simd, tiles
 from tinyldm.kernels.conv import PreparedConv
-from tinyldm.kernels.simd import DOTS, TILES, WIDENED, emitted_function, unit
+from tinyldm.kernels.simd import DOTS, TILES, WIDENED, unit
 from tinyldm.ops.bfloat16 import bfloat16_to_float32, float32_to_bfloat16, rounded
 from tinyldm.runtime import Runtime
 
@@ -271,37 +273,58 @@ def test_numpy_s_product_is_one_of_the_values():
     np.testing.assert_array_equal(emulated_tiles.product(a, b), a @ b)
 
 
-def test_kernels_through_the_emulated_unit(tmp_path):
-    """Every kernel that multiplies, compiled for the unit, in a process that takes the emulation for it."""
+def way_to_a_unit():
+    """The processor's own, its instructions trapped, or others in their place."""
+    if unit() == TILES:
+        return "own"
+    on_linux = sys.platform == "linux" and platform.machine() == "x86_64"
+    return "trapped" if on_linux and not binding.get_host_cpu_features().get("amx-tile") else "emulated"
+
+
+def test_kernels_through_the_unit(tmp_path):
+    """Every kernel that multiplies, compiled for the unit, bit for bit."""
+    script = Path(__file__).with_name("check_tiles.py")
     environment = {**os.environ, "TINYLDM_CACHE": str(tmp_path), "TINYLDM_SIMD": ""}
     done = subprocess.run(
-        [sys.executable, emulated_tiles.__file__], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(script), way_to_a_unit()], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.stdout.strip() == "held", done.stderr[-3000:]
+    assert done.stdout.strip() == "held", f"{done.returncode}: {done.stderr[-3000:]}"
 
 
-def test_instructions_for_a_processor_with_the_unit():
-    """LLVM makes the instructions of them: four products and four loads a step, none in a loop for one tile only."""
-    module = ir.Module()
-    module.triple = binding.get_process_triple()
-    if not module.triple.startswith("x86_64"):
+def test_machine_code_for_a_processor_with_the_unit(tmp_path):
+    """LLVM makes it on any x86-64, for each kernel that multiplies."""
+    if not binding.get_process_triple().startswith("x86_64"):
         pytest.skip("the unit is x86-64's")
-    emitted_function(module, tiles_emitter("multiply_tiles"), 9, ir.VoidType())
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
-    machine = binding.Target.from_triple(module.triple).create_target_machine(
-        cpu="sapphirerapids", features="+amx-tile,+amx-bf16", opt=3
-    )
-    text = machine.emit_assembly(binding.parse_assembly(str(module)))
-    assert text.count("tdpbf16ps") == 6
+    command, environment = [sys.executable, compiled_tiles.__file__, str(tmp_path)], {**os.environ, "TINYLDM_SIMD": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for kernel in ("matmul", "attention"):
+        check_instructions((tmp_path / f"{kernel}.s").read_text())
+        check_ways((tmp_path / f"{kernel}.ll").read_text())
+
+
+def check_instructions(text):
+    """Four products and four loads a step, in the registers meant; none of them kept on the stack meanwhile."""
+    products = re.findall(r"tdpbf16ps\s+%tmm(\d), %tmm(\d), %tmm(\d)", text)  # of B, A and C
+    two_rows = [("6", "4", "0"), ("7", "4", "1"), ("6", "5", "2"), ("7", "5", "3")]
+    assert products == two_rows + two_rows[:2]
     assert text.count("tileloadd") == 6 + 4 + 3
     assert text.count("tilezero") == text.count("tilestored") == 6
+    assert not re.search(r"tile(loadd|stored)\s.*%rsp", text)
+    assert text.count("ldtilecfg") == text.count("tilerelease") == 1
 
 
-def tiles_emitter(name):
-    """The function that emits the instructions, from below the decorator that makes it Numba's."""
-    function = getattr(tiles, name)._defn
-    return function.__globals__["typed"].__closure__[1].cell_contents
+def check_ways(text):
+    """On every way through a kernel the unit is configured before the first product, and released before the end."""
+    begin, multiply, end = (f"tinyldm.{name}" for name in ("begin_products", "multiply_tiles", "end_products"))
+    found = [
+        compiled_tiles.states(function, begin, end)
+        for function in binding.parse_assembly(text).functions
+        if not function.is_declaration
+    ]
+    (ways,) = [states for states in found if (begin, False) in states]
+    calls = {(name, configured) for name, configured in ways if name in (begin, multiply, end, "ret")}
+    assert calls == {(begin, False), (multiply, True), (end, True), ("ret", False)}
 
 
 def test_configuration():
@@ -359,6 +382,27 @@ def test_the_variable_names_a_unit(named):
         assert found == (DOTS if features.get("avx512bf16") else WIDENED)
 
 
+@pytest.mark.parametrize(
+    ("named", "granted", "words"),
+    [
+        ("", True, "the matrix unit (AMX)"),
+        (TILES, True, "the matrix unit (AMX)"),
+        ("", False, "vectors of pairs (AVX-512 BF16), not the matrix unit (AMX): the system does not grant it"),
+        (DOTS, True, f"vectors of pairs (AVX-512 BF16), not the matrix unit (AMX): TINYLDM_SIMD is {DOTS}"),
+        ("avx2", True, "widened values, not the matrix unit (AMX): TINYLDM_SIMD is avx2"),
+    ],
+)
+def test_why_it_is_not_the_matrix_unit(monkeypatch, named, granted, words):
+    """A processor that has one, whether it is granted or not."""
+    there = dict.fromkeys(("avx512f", "avx512bf16", "amx-tile", "amx-bf16"), True)
+    monkeypatch.setenv("TINYLDM_SIMD", named)
+    monkeypatch.setattr(simd.llvm, "get_host_cpu_features", lambda: there)
+    monkeypatch.setattr(simd, "permitted", lambda: granted)
+    for cached in ("target", "unit"):
+        monkeypatch.setattr(simd, cached, getattr(simd, cached).__wrapped__)
+    assert simd.unit_in_words() == words
+
+
 @pytest.mark.parametrize("name", ["avx512", "avx2"])
 @pytest.mark.skipif(unit() == WIDENED, reason="these tests ran on widened values already")
 def test_widened_values(name, tmp_path):
@@ -366,7 +410,7 @@ def test_widened_values(name, tmp_path):
     if name == "avx2" and not os.environ.get("TINYLDM_TEST_EVERYTHING"):
         pytest.skip("as avx512; TINYLDM_TEST_EVERYTHING=1 runs it")
     environment = {**os.environ, "TINYLDM_SIMD": name, "TINYLDM_CACHE": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "attention"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "test_attention"]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
     )
@@ -400,4 +444,4 @@ def test_vectors_of_one_a_sample_are_never_rounded():
 
 def test_info_says_what_multiplies(capsys):
     assert main(["info", "--precision", "bf16"]) == 0
-    assert f"products of bfloat16 by {kernels.UNITS[unit()]}" in capsys.readouterr().out
+    assert f"products of bfloat16 by {simd.UNITS[unit()]}" in capsys.readouterr().out

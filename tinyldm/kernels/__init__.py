@@ -74,10 +74,9 @@ from tinyldm.kernels.norm import group_norm, layer_norm, moments
 from tinyldm.kernels.packing import PackedWeight
 from tinyldm.kernels.pool import set_threads, threads, using_threads
 from tinyldm.kernels.resample import avg_pool2d, upsample_nearest
-from tinyldm.kernels.simd import UNITS, target, unit
+from tinyldm.kernels.simd import target, unit, unit_in_words
 
 __all__ = [
-    "UNITS",
     "PackedWeight",
     "PackedWeights",
     "PreparedConv",
@@ -114,6 +113,7 @@ __all__ = [
     "threads",
     "timestep_embedding",
     "unit",
+    "unit_in_words",
     "upsample_conv2d",
     "upsample_nearest",
     "using_threads",

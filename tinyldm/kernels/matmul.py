@@ -234,7 +234,8 @@ def multiplying(form: int) -> Stage:
         row_bytes = panels.shape[3] * 4
         for tap in range(taps):
             rows = memory.rows + tap * block.rows * 8
-            for k0 in range(0, max(all_steps, 1), block.depth):
+            for turn in range(max((all_steps + block.depth - 1) // block.depth, 1)):
+                k0 = turn * block.depth
                 k1 = min(k0 + block.depth, all_steps)  # where the next block of k begins, perhaps under the next tap
                 if block.copied:
                     copy_rows(block, memory, rows, k0, k1 - k0, c_in, count)

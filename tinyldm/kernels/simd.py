@@ -97,12 +97,27 @@ def unit() -> str:
 
     The best that the processor has and the system grants; or what TINYLDM_SIMD names, where it is there.
     """
-    chosen, features = os.environ.get("TINYLDM_SIMD"), llvm.get_host_cpu_features()
+    chosen = os.environ.get("TINYLDM_SIMD")
     if target().name != "avx512" or chosen == "avx512":
         return WIDENED
-    if chosen != DOTS and features.get("amx-bf16") and features.get("amx-tile") and permitted():
+    if chosen != DOTS and _has_tiles() and permitted():
         return TILES
-    return DOTS if features.get("avx512bf16") else WIDENED
+    return DOTS if llvm.get_host_cpu_features().get("avx512bf16") else WIDENED
+
+
+def _has_tiles() -> bool:
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("amx-bf16") and features.get("amx-tile"))
+
+
+def unit_in_words() -> str:
+    """What multiplies bfloat16 values here; where the processor has a matrix unit and it is not that, why."""
+    words = UNITS[unit()]
+    if unit() == TILES or not _has_tiles():
+        return words
+    chosen = os.environ.get("TINYLDM_SIMD")
+    why = f"TINYLDM_SIMD is {chosen}" if chosen and chosen != TILES else "the system does not grant it"
+    return f"{words}, not {UNITS[TILES]}: {why}"
 
 
 class Value:

@@ -9,7 +9,8 @@ as long as they lie at one distance.
 
 Error: the unit sums the products at even k of a tile and those at odd k apart, each in one chain of fused
 multiply-adds from zero, in order; adds the two; and adds that to C. Each step rounds to nearest even; denormal numbers,
-inputs and results, are zero. `tests/kernels/emulated_tiles.py` is that arithmetic, bit for bit.
+inputs and results, are zero. `tests/kernels/emulated_tiles.py` is that arithmetic, bit for bit, and on a processor
+without the unit `tests/kernels/trapped_tiles.py` lets the instructions run.
 
 Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18 (Intel AMX).
 """
