@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 SHOWN_FROM = 128 * 128  # pixels; smaller pictures take no time
 PATIENCE = 2.0  # seconds, before which nothing is shown
 BAR = "{l_bar}{bar:24}| {remaining} left"
-# The convolutions whose filters are 3×3, but for those of `conv2d` without padding, which are 1×1.
-CONVOLUTIONS = ("conv2d", "norm_silu_conv2d", "affine_silu_conv2d", "upsample_conv2d")
+# The convolutions, whose filters are 3×3, but for those of the plain ones without padding, which are 1×1.
+PLAIN = ("conv2d", "conv2d_residual")
+CONVOLUTIONS = (*PLAIN, "norm_silu_conv2d", "affine_silu_conv2d", "upsample_conv2d")
 
 
 class Counted:
@@ -35,7 +36,7 @@ class Counted:
             if name == "attention":
                 self._tell(2 * x.size * args[0].shape[1])
             else:
-                self._tell(y.size * x.shape[-1] * (1 if name == "conv2d" and not more["padding"] else 9))
+                self._tell(y.size * x.shape[-1] * (1 if name in PLAIN and not more["padding"] else 9))
             return y
 
         setattr(self, name, counted)
