@@ -5,14 +5,16 @@
 Writes a checkpoint in float16 to a temporary folder (1.3 GB), once in the published layout and once converted by
 OpenVINO from the originals' modules. Then each runtime makes pictures in a process of its own, which take turns.
 **Cold** is from the start of a process to the first file, with what was compiled or read before in the caches of the
-system and of tinyldm; **warm** is a further picture of a process that stays. tinyldm begins with the prompt, OpenVINO
-with its tokens, and both end with a PNG file. *Outside* is what a warm picture of tinyldm takes beside its networks.
+system, of Python (as an installed package has its bytecode) and of tinyldm; **warm** is a further picture of a process
+that stays. tinyldm begins with the prompt, OpenVINO with its tokens, and both end with a PNG file. *Outside* is what a
+warm picture of tinyldm takes beside its networks.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -135,7 +137,11 @@ class Process:
         runtime, precision = RUNTIMES[name]
         command = [sys.executable, __file__, "--serve", runtime, precision, str(folder), "--threads", str(threads)]
         self.started = time.perf_counter()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def picture(self) -> float:
         """One picture; the seconds in networks."""
