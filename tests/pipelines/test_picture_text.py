@@ -145,6 +145,74 @@ def test_levels_by_hand_are_of_no_schedule() -> None:
     assert "Schedule type" not in infotext(said)
 
 
+COMFY: dict[str, Any] = {
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            **{"seed": 5, "steps": 2, "cfg": 8.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1.0},
+            **{"model": ["10", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]},
+        },
+    },
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5.ckpt"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 256, "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat", "clip": ["10", 1]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "bad", "clip": ["10", 1]}},
+    "10": {"class_type": "LoraLoader", "inputs": {"lora_name": "ink", "model": ["4", 0], "clip": ["4", 1]}},
+}
+INVOKE = {
+    **{"positive_prompt": "a cat", "seed": 5, "rand_device": "cpu", "cfg_scale": 8.0, "steps": 2, "width": 512},
+    **{"height": 256, "scheduler": "euler_k", "model": {"model_name": "v1-5"}, "seamless_x": True, "loras": [1]},
+}
+
+
+@pytest.mark.parametrize(("name", "made"), [("prompt", COMFY), ("invokeai_metadata", INVOKE)])
+def test_pictures_of_comfyui_and_invokeai(tmp_path: Path, name: str, made: dict[str, Any]) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text(name, json.dumps(made))
+    noise().save(tmp_path / "a.png", pnginfo=info)
+    said = read_said(tmp_path / "a.png")
+    assert said.foreign
+    wanted = read_metadata(said.settings)
+    assert (wanted.prompts, wanted.seeds, wanted.steps, wanted.guidance_scale) == (("a cat",), (5,), 2, 8.0)
+    assert (wanted.width, wanted.height, wanted.rng) == (512, 256, "torch")
+    other = {
+        "prompt": ("dpmpp_2m normal", ("bad",), None, "webui"),
+        "invokeai_metadata": ("euler_k", ("",), "x", "plain"),
+    }
+    assert (wanted.sampler, wanted.negative_prompts, wanted.seamless, wanted.prompt_syntax) == other[name]
+    assert said.settings["model"].startswith("v1-5")
+    assert said.unread == {"prompt": ("node LoraLoader",), "invokeai_metadata": ("loras: [1]",)}[name]
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"1": {"class_type": "SaveImage", "inputs": {}}}, "has 0 nodes KSampler"),
+        (COMFY | {"9": COMFY["3"]}, "has 2 nodes KSampler"),
+        ({"3": {"class_type": "KSampler", "inputs": {}}}, "the text 'prompt' is not what its program writes"),
+        ({"3": [1]}, "the text 'prompt' is not what its program writes"),
+    ],
+)
+def test_graphs_that_are_not_read(tmp_path: Path, made: dict[str, Any], message: str) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", json.dumps(made))
+    noise().save(tmp_path / "a.png", pnginfo=info)
+    with pytest.raises(InputError, match=message):
+        read_said(tmp_path / "a.png")
+
+
+def test_a_graph_that_begins_from_a_picture(tmp_path: Path) -> None:
+    graph = json.loads(json.dumps(COMFY))
+    graph["3"]["inputs"] |= {"latent_image": ["12", 0], "denoise": 0.6}
+    graph |= {"12": {"class_type": "VAEEncode", "inputs": {"pixels": ["13", 0]}}}
+    graph |= {"13": {"class_type": "LoadImage", "inputs": {"image": "start.png"}}}
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", json.dumps(graph))
+    noise().save(tmp_path / "a.png", pnginfo=info)
+    said = read_said(tmp_path / "a.png").settings
+    assert (said["image"], said["strength"], "width" in said) == ("start.png", "0.6", False)
+
+
 @pytest.mark.parametrize(("source", "rng"), [("CPU", "torch"), ("NV", "cuda"), ("GPU", "cuda"), ("NumPy", "numpy")])
 def test_where_the_web_draws_its_noise(source: str, rng: str) -> None:
     assert read_infotext(WEB.format("Euler", f", RNG: {source}"))[0]["rng"] == rng

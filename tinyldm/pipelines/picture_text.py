@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, feature
 
 from tinyldm.errors import InputError
 from tinyldm.pipelines.infotext import infotext, read_infotext
+from tinyldm.pipelines.other_programs import read_others
 from tinyldm.pipelines.pictures import write_whole
 from tinyldm.pipelines.request import as_texts
 
@@ -109,6 +110,8 @@ def read_said(path: str | Path | IO[bytes]) -> Said:
         if "parameters" in texts and not {"seed", "sampler"} <= texts.keys():
             settings, unread = read_infotext(texts["parameters"])
             return Said(settings, tuple(unread), foreign=True)
+        if not {"seed", "sampler"} <= texts.keys() and (others := read_others(texts)) is not None:
+            return Said(others[0], tuple(others[1]), foreign=True)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:

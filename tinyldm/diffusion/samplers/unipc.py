@@ -23,7 +23,7 @@ class UniPC(LogSNRSampler):
     """
 
     name = "unipc"
-    aliases = ("uni_pc", "unipc_multistep")
+    aliases = ("uni_pc", "unipc_multistep", "uni_pc_bh2")
     scheduler_class = "UniPCMultistepScheduler"
     summary = "each prediction corrects the last step and leads the next (solver_order 1 to 3)"
 
