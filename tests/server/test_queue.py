@@ -61,14 +61,18 @@ def test_a_hundred_requests_of_twenty_clients(serve, model):
 
 def test_the_order_is_that_of_arrival(serve):
     running = serve()
-    done = []
+    done, compute = [], running.queue.compute
 
     def ask(k):
         post(running, prompt="a", steps=3, seed=k)
-        done.append(k)
+
+    def noted(job, *told):
+        done.append(job.request.seeds[0])
+        return compute(job, *told)
 
     with hanging(running, **LONG) as first:
         until(lambda: running.queue.working)
+        running.queue.compute = noted
         threads = []
         for k in range(5):
             threads.append(threading.Thread(target=ask, args=(k,)))
