@@ -46,6 +46,20 @@ def make(page, prompt="a", **fields):
     page.get_by_role("button", name="Make").click()
 
 
+def slowed(running):
+    """Have each step take a little longer, so that a long job is worked on for 20 s, however quick the machine."""
+    compute = running.queue.compute
+
+    def slow(job, tell, add):
+        def told(progress):
+            time.sleep(0.02)
+            tell(progress)
+
+        compute(job, told, add)
+
+    running.queue.compute = slow
+
+
 def png(size=(16, 16), seed=0):
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(file, "PNG")
@@ -70,6 +84,7 @@ def drop(page, selector, name, data):
 def test_from_a_prompt_to_a_saved_picture(opened, model, viewport, tmp_path):
     page, running = opened(viewport)
     assert page.locator("#model").text_content() == "tiny"
+    slowed(running)
     make(page, "a", Steps="40", Guidance="3", Seed="5", **{"Not in the picture": "b"})
     page.wait_for_selector("img[alt='as it looks so far']")
     said(page, "done in")
@@ -87,6 +102,7 @@ def test_from_a_prompt_to_a_saved_picture(opened, model, viewport, tmp_path):
 
 def test_the_first_preview_comes_within_a_second_of_the_first_step(opened, serve):
     running = serve()
+    slowed(running)
     steps, compute = [], running.queue.compute
 
     def timed(job, tell, add):
@@ -165,6 +181,7 @@ def test_a_word_in_the_place_of_a_number(opened):
 @pytest.mark.parametrize("how", ["key", "button", "closed"])
 def test_cancel(opened, how):
     page, running = opened()
+    slowed(running)
     make(page, Steps=LONG, Width="32", Height="32")
     page.wait_for_selector("img[alt='as it looks so far']")
     assert page.get_by_role("button", name="Make").get_attribute("aria-disabled") == "true"
@@ -186,6 +203,7 @@ def test_it_stays_usable_while_others_are_served(opened, serve):
     first, _ = opened(running=running)
     make(first, Steps="1")
     said(first, "done in")
+    slowed(running)
     make(first, Steps=LONG, Width="64", Height="64")
     first.wait_for_selector("img[alt='as it looks so far']")
     second, _ = opened(running=running)
@@ -306,6 +324,7 @@ def test_a_narrow_screen_has_all_of_it(opened):
 
 def test_the_server_goes_away(opened):
     page, running = opened()
+    slowed(running)
     make(page, Steps=LONG, Width="32", Height="32")
     page.wait_for_selector("img[alt='as it looks so far']")
     running.server.should_exit = True
