@@ -4,6 +4,7 @@
 import { at, blame, clear, duration, element, events } from "./common.js";
 
 const form = at("form");
+const HINT = 4000; // milliseconds that an answer to a click stands before the steps are told again
 const KEPT = "tinyldm pictures"; // the session's pictures, in the browser's memory of this tab
 const state = { model: null, working: null, pictures: [], bitmap: null };
 
@@ -92,7 +93,7 @@ const on = {
   step({ part, step, steps, seconds, previews }) {
     at("bar").value = part;
     document.title = `${Math.round(100 * part)} % · tinyldm`;
-    say(`step ${step} of ${steps}${seconds >= 1 ? `, about ${duration(seconds)} left` : ""}`);
+    if (performance.now() > hinted) say(`step ${step} of ${steps}${seconds >= 1 ? `, about ${duration(seconds)} left` : ""}`);
     for (const [index, link] of Object.entries(previews)) preview(Number(index), link);
   },
   picture({ index, name, text, settings }) {
@@ -131,6 +132,11 @@ function busy(working) {
 
 const cancel = () => state.working?.abort();
 const say = (text) => { at("status").textContent = text; };
+let hinted = 0; // until when the status is what was last answered to a click
+function hint(text) {
+  say(text);
+  hinted = performance.now() + HINT;
+}
 
 // Pictures ------------------------------------------------------------------------------------------------------------
 
@@ -166,7 +172,7 @@ function shown(picture) {
   const again = element("button", { type: "button", textContent: "Settings", title: "Use its settings" });
   again.addEventListener("click", () => {
     fill(settings);
-    say(`settings of ${name}`);
+    hint(`settings of ${name}`);
   });
   const from = element("button", { type: "button", textContent: "Begin from", title: "Begin from this picture" });
   from.addEventListener("click", async () => begin(await (await fetch(link(name))).blob()));
@@ -193,7 +199,7 @@ function showGallery() {
     image.addEventListener("error", () => forgetPicture(picture));
     const open = element("button", { type: "button", title: picture.text }, image);
     open.addEventListener("click", () => {
-      if (state.working) return say("the picture under way is shown first; cancel it to look at others");
+      if (state.working) return hint("the picture under way is shown first; cancel it to look at others");
       showTiles([picture]);
       say(picture.name);
       for (const other of at("pictures").querySelectorAll("button")) other.removeAttribute("aria-current");
@@ -370,7 +376,7 @@ async function read(file) {
     const said = await answer.json();
     if (!answer.ok) return showProblem({ detail: `${file.name}: ${said.detail}` });
     fill(said);
-    say(`settings of ${file.name}${said.began_from ? "; it began from another picture, which is not in the file" : ""}`);
+    hint(`settings of ${file.name}${said.began_from ? "; it began from another picture, which is not in the file" : ""}`);
   } catch {
     say("the server does not answer; is it still running?");
   }
