@@ -410,7 +410,7 @@ def test_widened_values(name, tmp_path):
     if name == "avx2" and not os.environ.get("TINYLDM_TEST_EVERYTHING"):
         pytest.skip("as avx512; TINYLDM_TEST_EVERYTHING=1 runs it")
     environment = {**os.environ, "TINYLDM_SIMD": name, "TINYLDM_CACHE": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "test_attention"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", __file__, "-k", "test_attention"]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
     )
