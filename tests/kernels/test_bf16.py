@@ -403,12 +403,11 @@ def test_why_it_is_not_the_matrix_unit(monkeypatch, named, granted, words):
     assert simd.unit_in_words() == words
 
 
+@pytest.mark.slow  # compiles anew; `test_targets.py` runs all tests of kernels so, slowly too
 @pytest.mark.parametrize("name", ["avx512", "avx2"])
 @pytest.mark.skipif(unit() == WIDENED, reason="these tests ran on widened values already")
 def test_widened_values(name, tmp_path):
     """Attention once more where nothing multiplies pairs; the forms of weights are all tested above."""
-    if name == "avx2" and not os.environ.get("TINYLDM_TEST_EVERYTHING"):
-        pytest.skip("as avx512; TINYLDM_TEST_EVERYTHING=1 runs it")
     environment = {**os.environ, "TINYLDM_SIMD": name, "TINYLDM_CACHE": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", __file__, "-k", "test_attention"]
     done = subprocess.run(
