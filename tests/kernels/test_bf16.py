@@ -291,6 +291,7 @@ def test_kernels_through_the_unit(tmp_path):
     assert done.stdout.strip() == "held", f"{done.returncode}: {done.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 def test_machine_code_for_a_processor_with_the_unit(tmp_path):
     """LLVM makes it on any x86-64, for each kernel that multiplies."""
     if not binding.get_process_triple().startswith("x86_64"):
