@@ -62,9 +62,7 @@ def preview_png(z: Array, rgb: Array) -> bytes:
     rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with the number of its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of each of red, green and blue
-    stored = zlib.compressobj(
-        0, wbits=9
-    )  # not compressed: of noise little would be saved, and most of the time is that
+    stored = zlib.compressobj(0, wbits=9)  # not compressed: that saves little of noise, and takes most of the time
     chunks = (b"IHDR", header), (b"IDAT", stored.compress(rows.tobytes()) + stored.flush()), (b"IEND", b"")
     ends = [struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))) for kind, data in chunks]
     packed = [struct.pack(">I", len(data)) + kind + data + end for (kind, data), end in zip(chunks, ends, strict=True)]
