@@ -63,6 +63,12 @@ def test_extreme_inputs(value):
     close(kernels.attention(q, k, v, 1), ops.attention(*exact, 1), 3e-6 + 1e-6 * abs(value))
 
 
+def test_the_largest_of_huge_scores():
+    q, k, v = data(0, *[(1, 300, 16)] * 3)
+    k *= np.float32(1e12)
+    np.testing.assert_array_equal(kernels.attention(q, k, v, 1), v[:, (q @ k[0].T).argmax(-1)[0]])
+
+
 def test_misfits():
     q, k = data(0, (1, 4, 6), (1, 5, 6))
     with pytest.raises(InputError, match="heads"):

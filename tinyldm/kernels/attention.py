@@ -33,7 +33,7 @@ from tinyldm.errors import InputError
 from tinyldm.kernels.arrays import distance, token_rows
 from tinyldm.kernels.buffers import empty
 from tinyldm.kernels.compile import Images, Kernel, Numbers, Row, Rows, Spaced, Stage, stage
-from tinyldm.kernels.formulas import exp_negative
+from tinyldm.kernels.formulas import exp2_negative
 from tinyldm.kernels.matmul import TILE_ROWS, ceil_div, even_blocks
 from tinyldm.kernels.packing import ROW_BYTES, TILE_COLUMNS
 from tinyldm.kernels.pool import run
@@ -58,6 +58,7 @@ BLOCK_KEYS = 224 // TILE_ROWS * TILE_ROWS  # their scores with a panel of querie
 DEPTH = 192  # channels of one register tile
 WIDTH = target().width
 CHUNK = 1 << 14  # values that a thread packs at a time, about
+LOG2_E = math.log2(math.e)
 NO_ROWS = np.zeros(0, np.float32)
 
 # What a thread knows of each panel of queries: three rows of TILE_COLUMNS values.
@@ -99,14 +100,14 @@ def soften_panel(builder: ir.IRBuilder, scores: ir.Value, count: ir.Value, state
     def soften(index: ir.Value, *totals: Value) -> list[Value]:
         sums = []
         for total, m, place in zip(totals, finite, at, strict=True):
-            weight = exp_negative(lanes, lanes.load(row(index), place) - m)
+            weight = exp2_negative(lanes, (lanes.load(row(index), place) - m) * LOG2_E)
             lanes.store(weight, row(index), place)
             sums.append(total + weight)
         return sums
 
     fresh = loop(builder, constant(0), count, 1, [lanes.constant(0.0)] * len(at), soften)
     for i, total in enumerate(known(TOTAL)):
-        factor = exp_negative(lanes, before[i] - finite[i])
+        factor = exp2_negative(lanes, (before[i] - finite[i]) * LOG2_E)
         for what, value in ((LARGEST, now[i]), (TOTAL, lanes.fma(total, factor, fresh[i])), (FACTOR, factor)):
             lanes.store(value, state, what * ROW_BYTES + at[i])
 

@@ -5,7 +5,9 @@ The C library's `exp` takes one number at a time. Written as multiply-adds, eigh
 **exp.** $e^x = 2^n e^r$ with $n = \mathrm{rint}(x / \ln 2)$ and $|r| \le \ln 2 / 2$. $\ln 2$ is split in two parts so
 that $r$ is exact to float32 (Cody and Waite 1980); $e^r$ is a polynomial of degree 6, within 3e-9; $2^n$ is put
 together from its bits. Relative error below 2e-7 from -87 to 88; outside, the value at the
-nearer end.
+nearer end. A power of 2 needs no splitting, since $r = x - \mathrm{rint}(x)$ is exact: $e^x = 2^{x \log_2 e}$ takes
+fewer steps, where it may be off by the rounding of $x \log_2 e$, as in a softmax, whose $x$ is a rounded difference
+already.
 
 **Normal tail.** $Q(a) = \tfrac12 \mathrm{erfc}(a / \sqrt 2) = e^{-a^2/2} R(a)$ for $a \ge 0$: $R$ falls from 1/2 like
 $1/a$ and is smooth, so that a polynomial in $u = (a - 2) / (a + 2)$ of degree 12, divided by $a + 2$, gives it within
@@ -49,9 +51,11 @@ def _tail_ratio(u: np.ndarray) -> np.ndarray:
 LN2_HIGH = 0.693359375  # 9 bits: n * LN2_HIGH is exact
 LN2_LOW = math.log(2) - LN2_HIGH
 EXP_COEFFICIENTS = _interpolate(np.exp, 6, math.log(2) / 2)
+POWER_COEFFICIENTS = _interpolate(np.exp2, 6, 0.5)
 TAIL_COEFFICIENTS = _interpolate(_tail_ratio, 12)
 ROUNDER = 1.5 * 2**23 + 127  # added to a small number, it leaves the nearest whole number, plus 127, in the low bits
 SMALLEST, LARGEST = -87.0, 88.0  # where 2^n is a normal float32
+SMALLEST_POWER = -125.0
 
 
 def polynomial(lanes: Lanes, x: Value, coefficients: Sequence[float]) -> Value:
@@ -70,6 +74,14 @@ def exp_negative(lanes: Lanes, x: Value) -> Value:
     r = lanes.fma(n, lanes.constant(-LN2_HIGH), x)
     r = lanes.fma(n, lanes.constant(-LN2_LOW), r)
     return polynomial(lanes, r, EXP_COEFFICIENTS) * lanes.shifted_left(shifted, 23)
+
+
+def exp2_negative(lanes: Lanes, x: Value) -> Value:
+    """2^x for x <= 127; below -125 what it is at -125; NaN of NaN."""
+    x = lanes.maximum(lanes.constant(SMALLEST_POWER), x)
+    shifted = x + ROUNDER
+    r = x - (shifted - ROUNDER)
+    return polynomial(lanes, r, POWER_COEFFICIENTS) * lanes.shifted_left(shifted, 23)
 
 
 def exp(lanes: Lanes, x: Value) -> Value:

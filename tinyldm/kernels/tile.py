@@ -85,10 +85,13 @@ def _tile(builder: ir.IRBuilder, height: int, of: Operands, product: Product) ->
     for r in range(height):
         for line in range(PREFETCHED_LINES):
             lanes.prefetch(row_of_a(height + r), line * CACHE_LINE)
-        lanes.prefetch(of.c, builder.mul(of.c_stride, constant(r)))
+        for line in range(target().tile_columns * FLOAT_BYTES // CACHE_LINE):
+            at = builder.add(builder.mul(of.c_stride, constant(r)), constant(line * CACHE_LINE))
+            lanes.prefetch(of.c, at)
     packed = builder.inttoptr(of.b, POINTER)
     ahead = builder.inttoptr(of.ahead, POINTER)
-    sums = _sums(lanes, height, of.depth, partial(_steps, lanes, a, packed, ahead, product))
+    steps = partial(_steps, lanes, a, packed, ahead, product)
+    sums = _sums(lanes, height, of.depth, steps)
     with builder.if_else(builder.icmp_signed("!=", of.accumulate, constant(0))) as (then, otherwise):
         with then:
             _write(lanes, sums, of.c, of.c_stride, add=True)
@@ -125,27 +128,45 @@ def _steps(
 def _sums(
     lanes: Lanes, height: int, depth: ir.Value, steps: Callable[[int], Callable[..., list[Value]]]
 ) -> list[Value]:
-    """The sums over all of k, row after row; from `HALVED` steps on those of its two halves, added."""
+    """The sums over all of k, row after row; from `HALVED` steps on those of its two halves, added.
+
+    Both halves go through the same instructions. Where the first one's sums are kept is computed, so that they are kept
+    in memory: a compiler that sees through it keeps them in registers, of which there are none left.
+    """
     builder, vector_bytes = lanes.builder, lanes.width * FLOAT_BYTES
     zeros = [lanes.constant(0.0)] * (height * target().tile_vectors)
     with builder.goto_entry_block():
-        kept = builder.alloca(lanes.type, size=len(zeros))
-    halved = builder.icmp_signed(">=", depth, constant(HALVED))
-    half = builder.select(halved, builder.and_(builder.ashr(depth, constant(1)), constant(-UNROLL)), constant(0))
-    with builder.if_then(halved):
-        for i, value in enumerate(loop(builder, constant(0), half, UNROLL, zeros, steps(UNROLL))):
-            lanes.store(value, kept, i * vector_bytes)
-    whole = builder.and_(depth, constant(-UNROLL))
-    sums = loop(builder, half, whole, UNROLL, zeros, steps(UNROLL))
-    sums = loop(builder, whole, depth, 1, sums, steps(1))
+        kept = builder.alloca(lanes.type, size=2 * len(zeros))
+    half = builder.and_(builder.ashr(depth, constant(1)), constant(-UNROLL))
+    first_end = builder.select(builder.icmp_signed(">=", depth, constant(HALVED)), half, depth)
+    entry, head = builder.block, builder.append_basic_block("half")
+    builder.branch(head)
+    builder.position_at_end(head)
+    turn, start, end = (builder.phi(I64) for _ in range(3))
+    for phi, value in ((turn, constant(0)), (start, constant(0)), (end, first_end)):
+        phi.add_incoming(value, entry)
+    whole = builder.and_(end, constant(-UNROLL))
+    sums = loop(builder, start, whole, UNROLL, zeros, steps(UNROLL))
+    sums = loop(builder, whole, end, 1, sums, steps(1))
+    keep, last = (builder.append_basic_block(name) for name in ("keep", "last"))
+    builder.cbranch(builder.icmp_signed("<", end, depth), keep, last)
 
-    before, both, after = builder.block, builder.append_basic_block("both"), builder.append_basic_block("sums")
-    builder.cbranch(halved, both, after)
+    builder.position_at_end(keep)
+    place = builder.gep(kept, [builder.mul(turn, constant(len(zeros)))], source_etype=lanes.type)
+    for i, value in enumerate(sums):
+        lanes.store(value, place, i * vector_bytes)
+    for phi, value in ((turn, builder.add(turn, constant(1))), (start, end), (end, depth)):
+        phi.add_incoming(value, keep)
+    builder.branch(head)
+
+    builder.position_at_end(last)
+    both, after = (builder.append_basic_block(name) for name in ("both", "sums"))
+    builder.cbranch(builder.icmp_signed("==", turn, constant(0)), after, both)
     builder.position_at_end(both)
     added = [value + lanes.load(kept, i * vector_bytes) for i, value in enumerate(sums)]
     builder.branch(after)
     builder.position_at_end(after)
-    return [_merged(builder, (before, one), (both, two)) for one, two in zip(sums, added, strict=True)]
+    return [_merged(builder, (last, one), (both, two)) for one, two in zip(sums, added, strict=True)]
 
 
 def _write(lanes: Lanes, sums: list[Value], c: ir.Value, c_stride: ir.Value, add: bool) -> None:
