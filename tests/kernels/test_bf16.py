@@ -104,6 +104,20 @@ def test_kernels_round_as_numpy_does(values, form):
     np.testing.assert_array_equal(y, wanted)
 
 
+@property_test
+@given(bits, st.sampled_from(FORMS), st.integers(1, 80))
+def test_whole_vectors_round_as_single_numbers_do(values, form, channels):
+    """Multiplied by the identity: rows of x and panels of weights are rounded many at a time."""
+    x = np.resize(np.array([*EXACT, *values], np.uint32).view(np.float32), (3, channels))
+    x[~np.isfinite(x) | (np.abs(x) < 2.0**-126) | (np.abs(x) > 1e38)] = 1 / 3  # times zero, they are not zero
+    one = np.eye(channels, dtype=np.float32)
+    for y in (
+        kernels.linear(x, packing.pack_weight(one, form=form)),
+        kernels.linear(one, packing.pack_weight(x, form=form)).T,
+    ):
+        np.testing.assert_array_equal(y, rounded(x))
+
+
 # Operators ----------------------------------------------------------------------------------------------------------
 
 

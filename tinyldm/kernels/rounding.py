@@ -22,11 +22,11 @@ from tinyldm.kernels.compile import stage
 from tinyldm.kernels.simd import (
     DOTS,
     FLOAT_BYTES,
+    I16,
     POINTER,
     TILES,
     WIDENED,
     Lanes,
-    Value,
     constant,
     emitted,
     for_lanes,
@@ -37,7 +37,6 @@ from tinyldm.kernels.simd import (
 from tinyldm.kernels.tile import multiply_pairs, multiply_rows
 from tinyldm.kernels.tiles import multiply_tiles
 
-I16 = ir.IntType(16)
 VALUES_A_STEP = 1 if unit() == WIDENED else 2  # of k, in a step of the product
 STEP_MULTIPLE = 16 if unit() == TILES else 1  # a sum has so many steps, or a multiple of it, filled up with zeros
 ROW_MULTIPLE = 16 if unit() == TILES else target().tile_rows  # of rows that the product writes
@@ -94,10 +93,7 @@ def narrow_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, c
 
 def _narrow_row(builder: ir.IRBuilder, source: ir.Value, destination: ir.Value, count: ir.Value) -> None:
     def body(lanes: Lanes, at: ir.Value) -> None:
-        upper = builder.lshr(
-            lanes.nearest_bfloat16(lanes.load(source, at)), ir.Constant(lanes.integers, [16] * lanes.width)
-        )
-        half = builder.trunc(upper, ir.VectorType(I16, lanes.width))
+        half = lanes.narrow(lanes.load(source, at))
         place = builder.add(destination, builder.lshr(at, constant(1)))
         builder.store(half, builder.inttoptr(place, POINTER), align=2)
 
@@ -109,16 +105,9 @@ def pair_row(builder: ir.IRBuilder, first: ir.Value, second: ir.Value, destinati
     """destination = pairs of two rows' values, both rounded to bfloat16."""
 
     def body(lanes: Lanes, at: ir.Value) -> None:
-        lanes.store(_paired(lanes, lanes.load(first, at), lanes.load(second, at)), destination, at)
+        lanes.store(lanes.pair(lanes.load(first, at), lanes.load(second, at)), destination, at)
 
     for_lanes(builder, count, body)
-
-
-def _paired(lanes: Lanes, low: Value, high: Value) -> Value:
-    """The bits of two bfloat16 values in each lane."""
-    half = ir.Constant(lanes.integers, [16] * lanes.width)
-    lower = lanes.builder.lshr(lanes.nearest_bfloat16(low), half)
-    return lanes.from_bits(lanes.builder.or_(lanes.nearest_bfloat16(high), lower))
 
 
 @emitted(4)
@@ -163,7 +152,7 @@ def pack_panel(builder: ir.IRBuilder, panel: ir.Value, count: ir.Value, steps: i
                 rounded = lanes.from_bits(lanes.nearest_bfloat16(lanes.load(row(index), place)))
             else:
                 first = builder.shl(index, constant(1))
-                rounded = _paired(lanes, *(lanes.load(row(builder.add(first, constant(i))), place) for i in (0, 1)))
+                rounded = lanes.pair(*(lanes.load(row(builder.add(first, constant(i))), place) for i in (0, 1)))
             lanes.store(rounded, row(index), place)
 
     repeat(builder, count, builder.mul(steps, constant(VALUES_A_STEP)), 1, zero)

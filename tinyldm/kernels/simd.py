@@ -32,6 +32,7 @@ from tinyldm.errors import InputError
 from tinyldm.kernels.permission import permitted
 
 F32, F64, I32, I64, BYTE = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64), ir.IntType(8)
+I16 = ir.IntType(16)
 POINTER = ir.PointerType()
 FLOAT_BYTES = 4
 
@@ -244,6 +245,35 @@ class Lanes:
         quiet = builder.or_(whole, bits(0x400000))
         nearest = builder.select(builder.fcmp_unordered("uno", a.raw, a.raw), quiet, nearest)
         return builder.and_(nearest, bits(-0x10000))
+
+    def narrow(self, *values: Value) -> ir.Value:
+        """One vector or two as bfloat16, rounded to the nearest, 2 bytes each.
+
+        Where the processor multiplies pairs it has an instruction for that, which takes denormal numbers for zero as
+        the products do.
+        """
+        builder, count = self.builder, self.width * len(values)
+        halves = ir.VectorType(I16, count)
+        if unit() != WIDENED and self.width == target().width:
+            name = (
+                "llvm.x86.avx512bf16.cvtneps2bf16.512" if len(values) == 1 else "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+            )
+            function = declared(builder.module, name, halves, [self.type] * len(values))
+            return builder.call(function, [a.raw for a in reversed(values)])
+        upper = [builder.lshr(self.nearest_bfloat16(a), ir.Constant(self.integers, [16] * self.width)) for a in values]
+        narrowed = [builder.trunc(a, ir.VectorType(I16, self.width)) for a in upper]
+        if len(values) == 1:
+            return narrowed[0]
+        return builder.shuffle_vector(*narrowed, ir.Constant(ir.VectorType(I32, count), list(range(count))))
+
+    def pair(self, low: Value, high: Value) -> Value:
+        """Both rounded to bfloat16, two in each lane."""
+        order = [index for i in range(self.width) for index in (i, self.width + i)]
+        both = self.narrow(low, high)
+        mixed = self.builder.shuffle_vector(
+            both, ir.Constant(both.type, ir.Undefined), ir.Constant(ir.VectorType(I32, len(order)), order)
+        )
+        return self.from_bits(self.builder.bitcast(mixed, self.integers))
 
     def from_bits(self, bits: ir.Value) -> Value:
         """The float32 values of these bits."""
