@@ -26,7 +26,7 @@ PARTS = ("pytorch", "numpy")
 
 
 def run(part: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """What each block of a part of the page printed, up to the first empty line; and the session that they leave."""
+    """What each block of a part of the page printed, up to the first empty line; and the names that they leave."""
     said, session = [], {"__name__": "porting"}
     with contextlib.chdir(folder):
         for language, mark, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):

@@ -55,7 +55,7 @@ POWER_COEFFICIENTS = _interpolate(np.exp2, 6, 0.5)
 TAIL_COEFFICIENTS = _interpolate(_tail_ratio, 12)
 ROUNDER = 1.5 * 2**23 + 127  # added to a small number, it leaves the nearest whole number, plus 127, in the low bits
 SMALLEST, LARGEST = -87.0, 88.0  # where 2^n is a normal float32
-SMALLEST_POWER = -125.0
+SMALLEST_POWER = -125.0  # the same for powers of 2
 
 
 def polynomial(lanes: Lanes, x: Value, coefficients: Sequence[float]) -> Value:

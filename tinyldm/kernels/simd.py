@@ -246,32 +246,24 @@ class Lanes:
         nearest = builder.select(builder.fcmp_unordered("uno", a.raw, a.raw), quiet, nearest)
         return builder.and_(nearest, bits(-0x10000))
 
-    def narrow(self, *values: Value) -> ir.Value:
-        """One vector or two as bfloat16, rounded to the nearest, 2 bytes each.
+    def narrow(self, a: Value) -> ir.Value:
+        """Each float32 rounded to the nearest bfloat16, in 2 bytes.
 
         Where the processor multiplies pairs it has an instruction for that, which takes denormal numbers for zero as
         the products do.
         """
-        builder, count = self.builder, self.width * len(values)
-        halves = ir.VectorType(I16, count)
+        builder, halves = self.builder, ir.VectorType(I16, self.width)
         if unit() != WIDENED and self.width == target().width:
-            name = (
-                "llvm.x86.avx512bf16.cvtneps2bf16.512" if len(values) == 1 else "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-            )
-            function = declared(builder.module, name, halves, [self.type] * len(values))
-            return builder.call(function, [a.raw for a in reversed(values)])
-        upper = [builder.lshr(self.nearest_bfloat16(a), ir.Constant(self.integers, [16] * self.width)) for a in values]
-        narrowed = [builder.trunc(a, ir.VectorType(I16, self.width)) for a in upper]
-        if len(values) == 1:
-            return narrowed[0]
-        return builder.shuffle_vector(*narrowed, ir.Constant(ir.VectorType(I32, count), list(range(count))))
+            name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+            return builder.call(declared(builder.module, name, halves, [self.type]), [a.raw])
+        upper = builder.lshr(self.nearest_bfloat16(a), ir.Constant(self.integers, [16] * self.width))
+        return builder.trunc(upper, halves)
 
     def pair(self, low: Value, high: Value) -> Value:
         """Both rounded to bfloat16, two in each lane."""
         order = [index for i in range(self.width) for index in (i, self.width + i)]
-        both = self.narrow(low, high)
         mixed = self.builder.shuffle_vector(
-            both, ir.Constant(both.type, ir.Undefined), ir.Constant(ir.VectorType(I32, len(order)), order)
+            self.narrow(low), self.narrow(high), ir.Constant(ir.VectorType(I32, len(order)), order)
         )
         return self.from_bits(self.builder.bitcast(mixed, self.integers))
 

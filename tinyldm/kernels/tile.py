@@ -90,8 +90,7 @@ def _tile(builder: ir.IRBuilder, height: int, of: Operands, product: Product) ->
             lanes.prefetch(of.c, at)
     packed = builder.inttoptr(of.b, POINTER)
     ahead = builder.inttoptr(of.ahead, POINTER)
-    steps = partial(_steps, lanes, a, packed, ahead, product)
-    sums = _sums(lanes, height, of.depth, steps)
+    sums = _sums(lanes, height, of.depth, partial(_steps, lanes, a, packed, ahead, product))
     with builder.if_else(builder.icmp_signed("!=", of.accumulate, constant(0))) as (then, otherwise):
         with then:
             _write(lanes, sums, of.c, of.c_stride, add=True)

@@ -5,7 +5,7 @@ import { at, blame, clear, duration, element, events } from "./common.js";
 
 const form = at("form");
 const HINT = 4000; // milliseconds that an answer to a click stands before the steps are told again
-const KEPT = "tinyldm pictures"; // the session's pictures, in the browser's memory of this tab
+const KEPT = "tinyldm pictures"; // where the browser keeps this tab's pictures until it is closed
 const state = { model: null, working: null, pictures: [], bitmap: null };
 
 // Fields --------------------------------------------------------------------------------------------------------------
